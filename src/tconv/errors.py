@@ -1,0 +1,39 @@
+"""The exceptions tconv raises; each message is a sentence: operator, argument, got, needed."""
+
+
+class MXNetError(RuntimeError):
+    """Root of every error tconv raises, under the name MXNet gave it.
+
+    Examples
+    --------
+    >>> import tconv as mx
+    >>> try:
+    ...     mx.sym.Deconvolution(kernel=(3, 3))
+    ... except mx.MXNetError as error:
+    ...     print(error)
+    Deconvolution: num_filter: missing; need int (non-negative)
+    """
+
+
+class ShapeError(MXNetError, ValueError):
+    """A shape, rank or size that does not fit."""
+
+
+class DTypeError(MXNetError, TypeError):
+    """A data type that does not fit, or a Python object of the wrong kind."""
+
+
+class ParameterError(MXNetError, ValueError):
+    """An operator parameter that is missing, unknown or does not parse."""
+
+
+class FormatError(MXNetError, ValueError):
+    """A damaged, cut or unknown file."""
+
+
+class FrameworkError(MXNetError, TypeError):
+    """An array of a kind tconv cannot read."""
+
+
+class OutOfMemoryError(MXNetError, MemoryError):
+    """Memory that cannot be had, or a size beyond 64 bits."""

@@ -1,0 +1,292 @@
+"""The geometry of a transposed convolution, solved once for any number of axes.
+
+A transposed convolution relates a *small* side, `channels` maps of `size`, and a *large* side, `filters`
+maps of `out`, by
+
+    large[f, y] = sum of small[c, i] * weight[c, f, k]   over   y = i * stride + k * dilation - pad_lo
+
+and convolution is the same relation read from the large side to the small one. So one `Geometry` serves both
+operators and all their gradients.
+
+Shapes may be partly known while a symbol is inferred: an unknown size is None, a shape of unknown rank is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+from typing import TypeVar
+
+from tconv.errors import OutOfMemoryError, ShapeError
+
+T = TypeVar("T")
+Shape = tuple[int, ...]
+PartialShape = tuple[int | None, ...] | None
+
+_WIDEST_ELEMENT = 8
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One spatial axis, solved: `out = (size-1)*stride + (kernel-1)*dilation + 1 - pad_lo - pad_hi + adj`."""
+
+    size: int
+    out: int
+    kernel: int
+    stride: int
+    dilation: int
+    pad_lo: int
+    pad_hi: int
+    adj: int
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A whole problem, solved: every integer a backend needs, and nothing it has to derive again.
+
+    Attributes
+    ----------
+    batch, channels, filters, groups : int
+        Samples; maps of the small side; maps of the large side; groups that divide both.
+    axes : tuple of Axis
+        One to three spatial axes, outermost first.
+    channels_last : bool
+        Arrays are (N, spatial..., maps) and weights (channels, kernel..., filters/groups), instead of
+        (N, maps, spatial...) and (channels, filters/groups, kernel...).
+    """
+
+    batch: int
+    channels: int
+    filters: int
+    groups: int
+    axes: tuple[Axis, ...]
+    channels_last: bool = False
+
+    @cached_property
+    def small_shape(self) -> Shape:
+        """Shape of the small side: a deconvolution's data, a convolution's output."""
+        return arrange(self.batch, self.channels, [a.size for a in self.axes], self.channels_last)
+
+    @cached_property
+    def large_shape(self) -> Shape:
+        """Shape of the large side: a deconvolution's output, a convolution's data."""
+        return arrange(self.batch, self.filters, [a.out for a in self.axes], self.channels_last)
+
+    @cached_property
+    def weight_shape(self) -> Shape:
+        """Shape of the weight."""
+        kernel = [a.kernel for a in self.axes]
+        return arrange(self.channels, self.filters // self.groups, kernel, self.channels_last)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of the direct method, two for each multiply-add, borders not deducted."""
+        taps = prod(a.kernel for a in self.axes)
+        return 2 * prod(self.small_shape) * (self.filters // self.groups) * taps
+
+
+def arrange(first: T, maps: T, spatial: Iterable[T], channels_last: bool) -> tuple[T, ...]:
+    """Put a batch size, a number of maps and spatial sizes in the order of a layout."""
+    return (first, *spatial, maps) if channels_last else (first, maps, *spatial)
+
+
+def split(shape: tuple[T, ...], channels_last: bool) -> tuple[T, T, tuple[T, ...]]:
+    """Take a shape of a layout apart into batch size, number of maps and spatial sizes."""
+    return (shape[0], shape[-1], shape[1:-1]) if channels_last else (shape[0], shape[1], shape[2:])
+
+
+@dataclass(frozen=True)
+class Window:
+    """What an operator slides over its data: the part of a geometry that no array decides.
+
+    Attributes
+    ----------
+    kernel, stride, dilation : tuple of int
+        One entry an axis, each at least 1.
+    pad : tuple of (int, int)
+        Positions cut off the large side at the low and the high end of an axis; below zero extends.
+    adj : tuple of int
+        Positions added to the high end of the large side.
+    target : tuple of int or None
+        Wanted sizes of the large side; pad and adj are then derived from them.
+    filters, groups : int
+        Output maps, and groups.
+    channels_last : bool
+        As in `Geometry`.
+    """
+
+    kernel: Shape
+    stride: Shape
+    dilation: Shape
+    pad: tuple[tuple[int, int], ...]
+    adj: Shape
+    filters: int
+    groups: int = 1
+    target: Shape | None = None
+    channels_last: bool = False
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.kernel)
+
+    def check(self, operator: str) -> None:
+        """Raise ShapeError where an entry is out of its range, whatever the data."""
+        for word, sizes in (("kernel", self.kernel), ("stride", self.stride), ("dilate", self.dilation)):
+            if any(size < 1 for size in sizes):
+                raise ShapeError(f"{operator}: {word}: got {sizes}; each entry must be at least 1")
+        if any(adj < 0 for adj in self.adj):
+            raise ShapeError(f"{operator}: adj: got {self.adj}; no entry may be negative")
+        if self.filters < 1:
+            raise ShapeError(f"{operator}: num_filter: got {self.filters}; need at least 1")
+        if self.groups < 1:
+            raise ShapeError(f"{operator}: num_group: got {self.groups}; need at least 1")
+        if self.filters % self.groups:
+            raise ShapeError(
+                f"{operator}: num_filter: got {self.filters}; it must divide by num_group {self.groups}"
+            )
+        if self.target is None:
+            if any(adj >= stride for adj, stride in zip(self.adj, self.stride)):
+                raise ShapeError(
+                    f"{operator}: adj: got {self.adj} with stride {self.stride}; each adj must be below its stride"
+                )
+        elif len(self.target) != self.rank or any(size < 0 for size in self.target):
+            raise ShapeError(
+                f"{operator}: target_shape: got {self.target}; need {self.rank} sizes, none of them negative"
+            )
+
+    def _full(self, axis: int, size: int) -> int:
+        return (size - 1) * self.stride[axis] + (self.kernel[axis] - 1) * self.dilation[axis] + 1
+
+    def large_axis(self, operator: str, axis: int, size: int) -> Axis:
+        """Solve one axis from its size on the small side."""
+        if size < 1:
+            raise ShapeError(f"{operator}: data: got size {size} on spatial axis {axis}; need at least 1")
+        full = self._full(axis, size)
+        (pad_lo, pad_hi), adj = self.pad[axis], self.adj[axis]
+        if self.target is not None:
+            total = full - self.target[axis]
+            if total < 0:
+                raise ShapeError(
+                    f"{operator}: target_shape: got {self.target} (too big target shape); "
+                    f"axis {axis} reaches {full} at most"
+                )
+            adj = total % 2
+            pad_lo = pad_hi = (total + 1) // 2
+            if adj >= self.stride[axis]:
+                raise ShapeError(
+                    f"{operator}: target_shape: got {self.target}; at stride 1, axis {axis} of full size {full} "
+                    f"reaches only sizes of the same parity"
+                )
+        out = full - pad_lo - pad_hi + adj
+        if out < 0:
+            raise ShapeError(f"{operator}: pad: got {self.pad}; the output on axis {axis} would have size {out}")
+        return self._axis(axis, size, out, pad_lo, pad_hi, adj)
+
+    def small_axis(self, operator: str, axis: int, out: int) -> Axis:
+        """Solve one axis from its size on the large side."""
+        pad_lo, pad_hi = self.pad[axis]
+        reach = out + pad_lo + pad_hi - (self.kernel[axis] - 1) * self.dilation[axis] - 1
+        if out < 1 or reach < 0:
+            raise ShapeError(
+                f"{operator}: data: got size {out} on spatial axis {axis}; with pad {(pad_lo, pad_hi)} the kernel "
+                f"{self.kernel[axis]} dilated by {self.dilation[axis]} exceeds it"
+            )
+        size, adj = reach // self.stride[axis] + 1, reach % self.stride[axis]
+        return self._axis(axis, size, out, pad_lo, pad_hi, adj)
+
+    def _axis(self, axis: int, size: int, out: int, pad_lo: int, pad_hi: int, adj: int) -> Axis:
+        return Axis(size, out, self.kernel[axis], self.stride[axis], self.dilation[axis], pad_lo, pad_hi, adj)
+
+
+def check_elements(operator: str, what: str, shape: Shape) -> None:
+    """Raise OutOfMemoryError if an array of `shape` would pass the 64-bit range."""
+    if prod(shape) * _WIDEST_ELEMENT >= 2**63:
+        raise OutOfMemoryError(f"{operator}: {what}: shape {shape} has more elements than memory can address")
+
+
+def _data_parts(
+    operator: str, window: Window, data: tuple[int | None, ...]
+) -> tuple[int | None, int | None, tuple[int | None, ...]]:
+    if len(data) != window.rank + 2:
+        raise ShapeError(
+            f"{operator}: data: got shape {data}; kernel {window.kernel} needs {window.rank + 2} dimensions"
+        )
+    window.check(operator)
+    batch, channels, spatial = split(data, window.channels_last)
+    if channels is not None and (channels < 1 or channels % window.groups):
+        raise ShapeError(f"{operator}: data: got {channels} channels; need a multiple of num_group {window.groups}")
+    return batch, channels, spatial
+
+
+def infer_deconvolution(operator: str, window: Window, data: PartialShape) -> tuple[PartialShape, PartialShape]:
+    """Infer the shapes of weight and output from the shape of the data, as far as it is known.
+
+    Raises
+    ------
+    ShapeError
+        If no data of this shape can pass through `window`.
+    """
+    if data is None:
+        return None, None
+    batch, channels, spatial = _data_parts(operator, window, data)
+    if window.target is not None and None in spatial:
+        raise ShapeError(f"{operator}: data: got shape {data}; target_shape needs every spatial size")
+    out = [
+        None if size is None else window.large_axis(operator, axis, size).out for axis, size in enumerate(spatial)
+    ]
+    weight = arrange(channels, window.filters // window.groups, window.kernel, window.channels_last)
+    return weight, arrange(batch, window.filters, out, window.channels_last)
+
+
+def infer_convolution(operator: str, window: Window, data: PartialShape) -> tuple[PartialShape, PartialShape]:
+    """Do for convolution what `infer_deconvolution` does for deconvolution."""
+    if data is None:
+        return None, None
+    batch, channels, spatial = _data_parts(operator, window, data)
+    out = [
+        None if size is None else window.small_axis(operator, axis, size).size for axis, size in enumerate(spatial)
+    ]
+    per_group = None if channels is None else channels // window.groups
+    weight = arrange(window.filters, per_group, window.kernel, window.channels_last)
+    return weight, arrange(batch, window.filters, out, window.channels_last)
+
+
+def _known(operator: str, window: Window, data: Shape) -> tuple[int, int, Shape]:
+    batch, channels, spatial = _data_parts(operator, window, data)
+    assert batch is not None
+    assert channels is not None
+    return batch, channels, tuple(size for size in spatial if size is not None)
+
+
+@lru_cache(maxsize=4096)
+def solve_deconvolution(operator: str, window: Window, data: Shape) -> Geometry:
+    """Solve the geometry of a deconvolution of data of shape `data`.
+
+    Raises
+    ------
+    ShapeError
+        If no data of this shape can pass through `window`.
+    OutOfMemoryError
+        If an array would pass the 64-bit range.
+    """
+    batch, channels, spatial = _known(operator, window, data)
+    axes = tuple(window.large_axis(operator, axis, size) for axis, size in enumerate(spatial))
+    return _checked(operator, Geometry(batch, channels, window.filters, window.groups, axes, window.channels_last))
+
+
+@lru_cache(maxsize=4096)
+def solve_convolution(operator: str, window: Window, data: Shape) -> Geometry:
+    """Do for convolution what `solve_deconvolution` does; the data is the large side of the result."""
+    batch, channels, spatial = _known(operator, window, data)
+    axes = tuple(window.small_axis(operator, axis, size) for axis, size in enumerate(spatial))
+    return _checked(operator, Geometry(batch, window.filters, channels, window.groups, axes, window.channels_last))
+
+
+def _checked(operator: str, geometry: Geometry) -> Geometry:
+    check_elements(operator, "output", geometry.large_shape)
+    check_elements(operator, "output", geometry.small_shape)
+    check_elements(operator, "weight", geometry.weight_shape)
+    return geometry

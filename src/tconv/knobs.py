@@ -1,0 +1,67 @@
+"""The knobs: every setting tconv reads from the environment, each declared in one row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tconv.errors import ParameterError
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One setting: its environment variable is `TCONV_` and the name in capitals."""
+
+    name: str
+    type: Callable[[str], Any]
+    default: Any
+    doc: str
+
+    @property
+    def variable(self) -> str:
+        """Name of the environment variable."""
+        return f"TCONV_{self.name.upper()}"
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+KNOBS = {
+    knob.name: knob
+    for knob in (
+        Knob("backend", str, "", "Compute backend to use alone: native or reference; empty for the best."),
+        Knob("isa", str, "", "Instruction set of the native kernels: avx512, avx2, portable; empty for the best."),
+        Knob("threads", _count, 0, "Threads of the native backend; 0 for the cores this process may use."),
+        Knob("plans", _count, 1024, "Plans the native backend keeps."),
+    )
+}
+
+
+def read(name: str) -> Any:
+    """Return the value of the knob `name` from the environment, or its default.
+
+    Raises
+    ------
+    ParameterError
+        If the environment holds a text that is no value of the knob.
+
+    Examples
+    --------
+    >>> from tconv import knobs
+    >>> knobs.read("plans")
+    1024
+    """
+    knob = KNOBS[name]
+    text = os.environ.get(knob.variable)
+    if text is None:
+        return knob.default
+    try:
+        return knob.type(text)
+    except ValueError:
+        raise ParameterError(f"{knob.variable}: got {text!r}; {knob.doc}") from None
