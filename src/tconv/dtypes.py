@@ -46,7 +46,8 @@ def as_dtype(value: Any, where: str = "dtype") -> DType:
         named: DType = np.dtype(value)
     except TypeError:
         raise DTypeError(f"{where}: got {value!r}; need the name of an element type") from None
-    return named.newbyteorder("=")
+    native: DType = named.newbyteorder("=")
+    return native
 
 
 def is_computable(dtype: DType) -> bool:

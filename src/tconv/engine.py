@@ -1,0 +1,185 @@
+"""Choose who computes, hand over arrays as a backend wants them, and give the result room."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tconv import knobs
+from tconv.dtypes import DType
+from tconv.errors import DTypeError, OutOfMemoryError, ParameterError
+from tconv.geometry import Geometry, Shape
+
+Array = np.ndarray[Any, Any]
+
+ORDER = ("native", "reference")
+"""Backends, best first."""
+
+
+@lru_cache(maxsize=1)
+def _candidates() -> tuple[ModuleType, ...]:
+    forced = knobs.read("backend")
+    if forced and forced not in ORDER:
+        raise ParameterError(f"TCONV_BACKEND: got {forced!r}; need one of {', '.join(ORDER)}")
+    return tuple(import_module(f"tconv.backends.{name}") for name in ((forced,) if forced else ORDER))
+
+
+@lru_cache(maxsize=4096)
+def backend_for(geometry: Geometry, dtype: DType) -> ModuleType:
+    """Return the first backend that does not refuse this problem.
+
+    Raises
+    ------
+    DTypeError
+        If all refuse it.
+    """
+    reasons = []
+    for backend in _candidates():
+        reason = backend.refusal(geometry, dtype)
+        if reason is None:
+            return backend
+        reasons.append(f"{backend.name}: {reason}")
+    raise DTypeError(f"no backend computes {geometry} in {dtype}: {'; '.join(reasons)}")
+
+
+def allocate(shape: Shape, dtype: DType) -> Array:
+    """Return an array of undefined content.
+
+    Raises
+    ------
+    OutOfMemoryError
+        If the memory cannot be had.
+    """
+    try:
+        return np.empty(shape, dtype)
+    except (MemoryError, ValueError):
+        raise OutOfMemoryError(f"output: shape {shape} of {dtype} does not fit in memory") from None
+
+
+def _ready(array: Array, dtype: DType) -> Array:
+    flags = array.flags
+    if array.dtype == dtype and flags.c_contiguous and flags.aligned:
+        return array
+    return np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED"))
+
+
+class _Room:
+    """The array a backend writes to: the caller's own where it will do, else one that is copied over at the end."""
+
+    def __init__(self, out: Array | None, shape: Shape, dtype: DType, inputs: tuple[Array | None, ...]) -> None:
+        direct = out is not None and (
+            out.dtype == dtype
+            and out.flags.c_contiguous
+            and out.flags.aligned
+            and not any(array is not None and np.may_share_memory(array, out) for array in inputs)
+        )
+        self.result = out
+        self.buffer = out if direct and out is not None else allocate(shape, dtype)
+
+    def finish(self) -> Array:
+        if self.result is None:
+            return self.buffer
+        if self.result is not self.buffer:
+            self.result[...] = self.buffer
+        return self.result
+
+
+def forward(
+    geometry: Geometry,
+    data: Array,
+    weight: Array,
+    bias: Array | None = None,
+    out: Array | None = None,
+    *,
+    workspace: int,
+    threads: int | None = None,
+) -> Array:
+    """Compute the large side from the small one: transposed convolution.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        The problem; arrays have its shapes, which the caller has checked.
+    data, weight, bias, out : ndarray
+        Of one floating type; any strides, alignment and byte order. `out` may overlap the others.
+    workspace : int
+        Ceiling of temporary memory in bytes.
+    threads : int, optional
+        Threads to use; the knob's by default.
+    """
+    dtype = data.dtype.newbyteorder("=")
+    data, weight = _ready(data, dtype), _ready(weight, dtype)
+    bias = None if bias is None else _ready(bias, dtype)
+    room = _Room(out, geometry.large_shape, dtype, (data, weight, bias))
+    if room.buffer.size:
+        backend_for(geometry, dtype).forward(
+            geometry, data, weight, bias, room.buffer, workspace=workspace, threads=threads
+        )
+    return room.finish()
+
+
+def data_gradient(
+    geometry: Geometry,
+    out_grad: Array,
+    weight: Array,
+    bias: Array | None = None,
+    out: Array | None = None,
+    *,
+    workspace: int,
+    threads: int | None = None,
+) -> Array:
+    """Compute the small side from the large one: convolution, or the data gradient of `forward`."""
+    dtype = out_grad.dtype.newbyteorder("=")
+    out_grad, weight = _ready(out_grad, dtype), _ready(weight, dtype)
+    bias = None if bias is None else _ready(bias, dtype)
+    room = _Room(out, geometry.small_shape, dtype, (out_grad, weight, bias))
+    if room.buffer.size and out_grad.size:
+        backend_for(geometry, dtype).data_gradient(
+            geometry, out_grad, weight, bias, room.buffer, workspace=workspace, threads=threads
+        )
+    elif bias is None or geometry.channels_last:
+        room.buffer[...] = 0 if bias is None else bias
+    else:
+        room.buffer[...] = bias.reshape(-1, *(1,) * len(geometry.axes))
+    return room.finish()
+
+
+def weight_gradient(
+    geometry: Geometry,
+    data: Array,
+    out_grad: Array,
+    out: Array | None = None,
+    *,
+    workspace: int,
+    threads: int | None = None,
+) -> Array:
+    """Compute the weight's gradient from both sides."""
+    dtype = data.dtype.newbyteorder("=")
+    data, out_grad = _ready(data, dtype), _ready(out_grad, dtype)
+    room = _Room(out, geometry.weight_shape, dtype, (data, out_grad))
+    if data.size and out_grad.size:
+        backend_for(geometry, dtype).weight_gradient(
+            geometry, data, out_grad, room.buffer, workspace=workspace, threads=threads
+        )
+    else:
+        room.buffer[...] = 0
+    return room.finish()
+
+
+def bias_gradient(
+    geometry: Geometry, grad: Array, out: Array | None = None, *, threads: int | None = None
+) -> Array:
+    """Sum `grad`, of either side of `geometry`, over all but its maps."""
+    dtype = grad.dtype.newbyteorder("=")
+    grad = _ready(grad, dtype)
+    axis = grad.ndim - 1 if geometry.channels_last else 1
+    room = _Room(out, (grad.shape[axis],), dtype, (grad,))
+    if grad.size:
+        backend_for(geometry, dtype).bias_gradient(grad, axis, room.buffer, threads=threads)
+    else:
+        room.buffer[...] = 0
+    return room.finish()

@@ -1,0 +1,421 @@
+"""The meaning of operator parameters: how each is spelt, its default, its check, and what it becomes inside.
+
+MXNet turns every parameter into text and parses the text; so does this module. A parameter is one row, a field of
+a `Params` class made by `param`; parsing, equality, hash, documentation and JSON derive from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tconv.errors import ParameterError
+from tconv.geometry import Shape, Window
+
+
+class Grammar(ABC):
+    """How the text of a parameter is read.
+
+    Attributes
+    ----------
+    expects : str
+        What a well-formed text is, in MXNet's words.
+    """
+
+    expects: str
+
+    @abstractmethod
+    def read(self, text: str) -> Any:
+        """Return the value `text` spells, or raise ValueError."""
+
+
+_ENTRY = re.compile(r"\s*([+-]?\d+)L?\s*")
+_WHOLE = re.compile(r"\s*([+-]?\d+)\s*")
+_LONGEST_SHAPE = 64
+
+
+@dataclass(frozen=True)
+class ShapeText(Grammar):
+    """A shape such as `(2, 3)`, `[2,3]` or `2`; `None` reads as None."""
+
+    expects: str = "Shape(tuple)"
+
+    def read(self, text: str) -> Shape | None:
+        """Return the entries, or None for the text `None`."""
+        text = text.strip()
+        if text == "None":
+            return None
+        if text[:1] not in ("(", "["):
+            if text[:1].isdigit() and (plain := _WHOLE.fullmatch(text)):
+                return (int64(plain[1]),)
+            raise ValueError(text)
+        if text[-1:] != {"(": ")", "[": "]"}[text[0]]:
+            raise ValueError(text)
+        inside = text[1:-1].strip()
+        if not inside:
+            return ()
+        entries = inside.split(",")
+        if len(entries) > 1 and not entries[-1].strip():
+            entries.pop()
+        if len(entries) > _LONGEST_SHAPE:
+            raise ValueError(text)
+        matches = [_ENTRY.fullmatch(entry) for entry in entries]
+        if not all(matches):
+            raise ValueError(text)
+        return tuple(int64(match[1]) for match in matches if match)
+
+
+@dataclass(frozen=True)
+class IntText(Grammar):
+    """A whole number from `low` to `high`; a minus sign passes where `low` allows it."""
+
+    low: int = -(2**31)
+    high: int = 2**31 - 1
+    expects: str = "int"
+
+    def read(self, text: str) -> int:
+        """Return the number."""
+        match = _WHOLE.fullmatch(text)
+        if not match or len(match[1]) > 40:
+            raise ValueError(text)
+        value = int(match[1])
+        if not self.low <= value <= self.high:
+            raise ValueError(text)
+        return value
+
+
+@dataclass(frozen=True)
+class FloatText(Grammar):
+    """A floating-point number."""
+
+    expects: str = "float"
+
+    def read(self, text: str) -> float:
+        """Return the number."""
+        if "_" in text:
+            raise ValueError(text)
+        return float(text)
+
+
+@dataclass(frozen=True)
+class BoolText(Grammar):
+    """`true` or `false` in any case, `1` or `0`."""
+
+    expects: str = "boolean"
+
+    def read(self, text: str) -> bool:
+        """Return the truth value."""
+        lower = text.lower()
+        if lower not in ("true", "false", "1", "0"):
+            raise ValueError(text)
+        return lower in ("true", "1")
+
+
+@dataclass(frozen=True)
+class ChoiceText(Grammar):
+    """One of a few exact texts; where `none` is set, `None` reads as None."""
+
+    options: tuple[str, ...] = ()
+    none: bool = False
+    expects: str = ""
+
+    def __post_init__(self) -> None:
+        listed = (["None"] if self.none else []) + [repr(option) for option in self.options]
+        object.__setattr__(self, "expects", f"{{{', '.join(listed)}}}")
+
+    def read(self, text: str) -> str | None:
+        """Return the option."""
+        if self.none and text == "None":
+            return None
+        if text not in self.options:
+            raise ValueError(text)
+        return text
+
+
+@dataclass(frozen=True)
+class OrNone(Grammar):
+    """Another grammar, or `None`."""
+
+    inner: Grammar = dataclasses.field(default_factory=FloatText)
+    expects: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "expects", f"{self.inner.expects} or None")
+
+    def read(self, text: str) -> Any:
+        """Return what the inner grammar reads, or None."""
+        return None if text == "None" else self.inner.read(text)
+
+
+def int64(text: str) -> int:
+    """Return the number `text` spells if 64 bits hold it, else raise ValueError."""
+    if len(text) > 20 or not -(2**63) <= (value := int(text)) < 2**63:
+        raise ValueError(text)
+    return value
+
+
+SHAPE = ShapeText()
+INT = IntText()
+UINT32 = IntText(-(2**32) + 1, 2**32 - 1, "int (non-negative)")
+UINT64 = IntText(-(2**64) + 1, 2**64 - 1, "long (non-negative)")
+FLOAT = FloatText()
+BOOL = BoolText()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One parameter of an operator, whole."""
+
+    name: str
+    grammar: Grammar
+    default: Any
+    doc: str
+    low: float | None
+
+    @property
+    def required(self) -> bool:
+        """Whether the parameter has no default."""
+        return self.default is dataclasses.MISSING
+
+
+def param(grammar: Grammar, doc: str, *, default: Any = dataclasses.MISSING, low: float | None = None) -> Any:
+    """Declare one parameter as a field of a `Params` class; `low` is the least value it may have."""
+    metadata = {"grammar": grammar, "doc": doc, "low": low}
+    if default is dataclasses.MISSING:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def to_text(value: Any) -> str:
+    """Return the text MXNet makes of a Python value: `str`, with NumPy integers spelt as plain ones."""
+    if type(value) is tuple or type(value) is list:
+        if any(isinstance(entry, np.integer) for entry in value):
+            value = type(value)(int(entry) if isinstance(entry, np.integer) else entry for entry in value)
+    elif isinstance(value, np.ndarray):
+        return f"array{value.shape}"
+    return str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """Parameters of one operator, parsed. Subclasses are frozen dataclasses whose fields are made by `param`."""
+
+    operator: ClassVar[str] = ""
+
+    @classmethod
+    @cache
+    def rows(cls) -> tuple[Row, ...]:
+        """Return the parameters in their positional order."""
+        return tuple(
+            Row(f.name, f.metadata["grammar"], f.default, f.metadata["doc"], f.metadata["low"])
+            for f in dataclasses.fields(cls)
+        )
+
+    @classmethod
+    def parse(cls, texts: Mapping[str, str]) -> Any:
+        """Read parameters from their texts.
+
+        Parameters
+        ----------
+        texts : mapping of str to str
+            Texts by parameter name; what is absent takes its default.
+
+        Raises
+        ------
+        ParameterError
+            If a parameter is unknown, missing, or its text does not parse.
+        """
+        return _parse(cls, tuple(texts.items()))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=4096)
+def _parse(cls: type[Params], items: tuple[tuple[str, str], ...]) -> Params:
+    rows = {row.name: row for row in cls.rows()}
+    values = {}
+    for name, text in items:
+        row = rows.get(name)
+        if row is None:
+            known = ", ".join(rows) or "none"
+            raise ParameterError(f"{cls.operator}: {name}: unknown argument; possible arguments: {known}")
+        try:
+            value = row.grammar.read(text)
+        except ValueError:
+            raise ParameterError(
+                f"{cls.operator}: {name}: got {_shortened(text)}; need {row.grammar.expects}"
+            ) from None
+        if row.low is not None and value is not None and 0 <= value < row.low:
+            raise ParameterError(f"{cls.operator}: {name}: got {value}; need at least {row.low:g}")
+        values[name] = value
+    for row in rows.values():
+        if row.required and row.name not in values:
+            raise ParameterError(f"{cls.operator}: {row.name}: missing; need {row.grammar.expects}")
+    return cls(**values)
+
+
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+CHANNEL_FIRST = ("NCW", "NCHW", "NCDHW")
+CHANNEL_LAST = ("NWC", "NHWC", "NDHWC")
+LAYOUT = ChoiceText((*CHANNEL_FIRST, *CHANNEL_LAST), none=True)
+CUDNN_TUNE = ChoiceText(("fastest", "limited_workspace", "off"), none=True)
+_MEGABYTE = 2**20
+_RANKS = (1, 2, 3)
+
+
+def check_layout(operator: str, layout: str | None, rank: int) -> bool:
+    """Return whether `layout` has its channels last.
+
+    Raises
+    ------
+    ParameterError
+        If the layout is not one of `rank` spatial axes.
+    """
+    if layout is None:
+        return False
+    if len(layout) != rank + 2:
+        raise ParameterError(f"{operator}: layout: got {layout!r}; need a layout of {rank} spatial axes")
+    return layout in CHANNEL_LAST
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowParams(Params):
+    """What Convolution and Deconvolution have in common."""
+
+    kernel: Shape = param(SHAPE, "Kernel size, one entry a spatial axis: (w,), (h, w) or (d, h, w).")
+    stride: Shape = param(SHAPE, "Step of the output for a step of the input; 1 by default.", default=())
+    dilate: Shape = param(SHAPE, "Distance between taps of the kernel; 1 by default.", default=())
+    pad: Shape = param(SHAPE, "Positions cut off at both ends of the output; 0 by default.", default=())
+
+    def _check_rank(self, **per_axis: Shape | None) -> None:
+        kernel: Shape | None = self.kernel
+        if kernel is None or len(kernel) not in _RANKS:
+            raise ParameterError(f"{self.operator}: kernel: got {kernel}; need 1, 2 or 3 entries")
+        for name, sizes in per_axis.items():
+            if sizes is None or len(sizes) not in (0, len(kernel)):
+                raise ParameterError(
+                    f"{self.operator}: {name}: got {sizes}; need {len(kernel)} entries, as kernel {kernel} has"
+                )
+
+    def _check_layout(self, layout: str | None) -> None:
+        # MXNet does not know NWC, so it is let in only where it can mean something.
+        if layout == "NWC" and len(self.kernel) != 1:
+            check_layout(self.operator, layout, len(self.kernel))
+
+    def _window(
+        self, filters: int, groups: int, layout: str | None, adj: Shape = (), target: Shape | None = None
+    ) -> Window:
+        rank = len(self.kernel)
+        if any(size < 0 for size in self.pad):
+            raise ParameterError(f"{self.operator}: pad: got {self.pad}; no entry may be negative")
+        return Window(
+            kernel=self.kernel,
+            stride=self.stride or (1,) * rank,
+            dilation=self.dilate or (1,) * rank,
+            pad=tuple((size, size) for size in self.pad or (0,) * rank),
+            adj=adj or (0,) * rank,
+            filters=filters,
+            groups=groups,
+            target=target,
+            channels_last=check_layout(self.operator, layout, rank),
+        )
+
+
+_NUM_FILTER = "Number of output channels."
+_NUM_GROUP = "Number of groups; input channel c feeds only the filters of its group."
+_WORKSPACE = "Ceiling in MB of the temporary memory of one call, beyond its inputs and outputs."
+_NO_BIAS = "Whether there is no bias."
+_CUDNN_TUNE = "Whether to time algorithms before the first call; accepted and kept on the CPU."
+_CUDNN_OFF = "Whether to keep off cuDNN; no effect on the CPU."
+_LAYOUT = "Order of the axes of data and output; channel first by default."
+
+
+def workspace_bytes(megabytes: int) -> int:
+    """Return a workspace given in MB in bytes; a negative one means no ceiling, as it wraps in MXNet."""
+    return min(megabytes * _MEGABYTE, 2**62) if megabytes >= 0 else 2**62
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeconvolutionParams(WindowParams):
+    """Parameters of `Deconvolution`."""
+
+    operator: ClassVar[str] = "Deconvolution"
+
+    adj: Shape = param(SHAPE, "Positions added at the high end of the output; below the stride.", default=())
+    target_shape: Shape | None = param(
+        SHAPE, "Wanted output size; if any entry is not 0, pad and adj follow from it.", default=None
+    )
+    num_filter: int = param(UINT32, _NUM_FILTER, low=1)
+    num_group: int = param(UINT32, _NUM_GROUP, default=1)
+    workspace: int = param(UINT64, _WORKSPACE, default=512)
+    no_bias: bool = param(BOOL, _NO_BIAS, default=True)
+    cudnn_tune: str | None = param(CUDNN_TUNE, _CUDNN_TUNE, default=None)
+    cudnn_off: bool = param(BOOL, _CUDNN_OFF, default=False)
+    layout: str | None = param(LAYOUT, _LAYOUT, default=None)
+
+    def __post_init__(self) -> None:
+        self._check_rank(stride=self.stride, dilate=self.dilate, pad=self.pad, adj=self.adj)
+        self._check_layout(self.layout)
+
+    def window(self) -> Window:
+        """Return the window these parameters describe.
+
+        Raises
+        ------
+        ParameterError
+            If pad is negative, or the layout is one of another number of axes.
+        """
+        target = None
+        if self.target_shape is not None and any(self.target_shape):
+            # MXNet looks at surplus entries only to decide whether the target takes effect.
+            target = self.target_shape[: len(self.kernel)]
+        return self._window(self.num_filter, self.num_group, self.layout, self.adj, target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvolutionParams(WindowParams):
+    """Parameters of `Convolution`."""
+
+    operator: ClassVar[str] = "Convolution"
+
+    num_filter: int = param(UINT32, _NUM_FILTER, low=1)
+    num_group: int = param(UINT32, _NUM_GROUP, default=1)
+    workspace: int = param(UINT64, _WORKSPACE, default=1024)
+    no_bias: bool = param(BOOL, _NO_BIAS, default=False)
+    cudnn_tune: str | None = param(CUDNN_TUNE, _CUDNN_TUNE, default=None)
+    cudnn_off: bool = param(BOOL, _CUDNN_OFF, default=False)
+    layout: str | None = param(LAYOUT, _LAYOUT, default=None)
+
+    def __post_init__(self) -> None:
+        self._check_rank(stride=self.stride, dilate=self.dilate, pad=self.pad)
+        self._check_layout(self.layout)
+
+    def window(self) -> Window:
+        """Return the window these parameters describe; raises as `DeconvolutionParams.window`."""
+        return self._window(self.num_filter, self.num_group, self.layout)
+
+
+def per_axis(operator: str, name: str, value: int | Iterable[int], rank: int) -> Shape:
+    """Return one whole number an axis, an int being repeated.
+
+    Raises
+    ------
+    ParameterError
+        If `value` is neither an int nor `rank` ints.
+    """
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return (int(value),) * rank
+    entries = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else ()
+    if len(entries) != rank or not all(
+        isinstance(entry, (int, np.integer)) and not isinstance(entry, bool) for entry in entries
+    ):
+        raise ParameterError(f"{operator}: {name}: got {value!r}; need an int or {rank} ints")
+    return tuple(int(entry) for entry in entries)
