@@ -1,0 +1,83 @@
+# The only task runner. Every task does its own set-up in $(VENV); a second run does what has changed.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+BUILD := build/dev
+# Arguments for the tool behind a task, as in `make test ARGS="-k geometry"`.
+ARGS ?=
+# The Python to build with; empty for the first on the path that will do.
+PYTHON ?=
+
+# At least 3.10, able to make virtual environments, and with the headers extension modules need.
+SUITABLE := import ensurepip, os, sys, sysconfig, venv; \
+	header = os.path.join(sysconfig.get_path("include"), "Python.h"); \
+	sys.exit(sys.version_info < (3, 10) or not os.path.exists(header))
+PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python3.10
+
+CORE_SOURCES := CMakeLists.txt $(shell find csrc -type f)
+CPP_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.hpp')
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test core lint format types bench sanitize wheel sdist clean
+.DELETE_ON_ERROR:
+
+help: ## list the tasks
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(VENV)/.installed $(VENV)/.group-demo ## enlarge a photograph as symbol and as array, check it, write a PNG
+	$(BIN)/python examples/bilinear_upsampling.py --out out
+
+test: $(VENV)/.installed $(VENV)/.group-test $(VENV)/.group-demo ## run the tests on all cores
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+core: $(VENV)/.group-build ## build the C++ module alone, into src/tconv
+	$(BIN)/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release
+	$(BIN)/cmake --build $(BUILD)
+
+lint: $(VENV)/.group-lint ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP_FILES)
+
+format: $(VENV)/.group-lint ## mend format, and what style a tool can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP_FILES)
+
+types: $(VENV)/.installed $(VENV)/.group-lint ## check the types
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed ## run the benchmarks
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+sanitize: $(VENV)/.group-build ## run the C++ tests under the address and undefined-behaviour sanitizers
+
+wheel: $(VENV)/.group-build ## build the source archive, and from it the wheel, into dist
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+sdist: $(VENV)/.group-build ## build the source archive into dist
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist --sdist
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis src/tconv/_core*.so
+
+$(BIN)/python:
+	@set -e; for python in $(or $(PYTHON),$(PYTHONS)); do \
+		if $$python -c '$(SUITABLE)' 2>/dev/null; then $$python -m venv $(VENV); exit; fi; \
+	done; \
+	echo 'Need Python 3.10 or newer with its venv module and headers (Debian: python3-venv, python3-dev).' >&2; exit 1
+
+$(VENV)/.pip: $(BIN)/python
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.group-%: pyproject.toml $(VENV)/.pip
+	$(BIN)/python -m pip install --quiet --group $*
+	@touch $@
+
+# Editable, so only C++ is ever built again, and of that only what has changed.
+$(VENV)/.installed: pyproject.toml $(CORE_SOURCES) $(VENV)/.group-build
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	@touch $@
