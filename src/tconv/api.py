@@ -1,0 +1,334 @@
+"""The operator as functions on any array: `deconvolution`, its gradients, `convolution`, and `prepare`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tconv import engine
+from tconv.dtypes import DType, is_computable
+from tconv.errors import DTypeError, ParameterError, ShapeError
+from tconv.frameworks import from_numpy, to_numpy
+from tconv.geometry import Geometry, Shape, Window, solve_convolution, solve_deconvolution
+from tconv.params import check_layout, per_axis, workspace_bytes
+
+Array = np.ndarray[Any, Any]
+PerAxis = int | Iterable[int]
+
+_WORKSPACE = 512
+
+
+class Gradients(NamedTuple):
+    """Gradients of a deconvolution; one that was not wanted is None."""
+
+    data: Any
+    weight: Any
+    bias: Any
+
+
+def _window(
+    operator: str,
+    weight: Array,
+    stride: PerAxis,
+    pad: PerAxis,
+    dilate: PerAxis,
+    adj: PerAxis,
+    target_shape: PerAxis | None,
+    num_group: int,
+    layout: str | None,
+) -> Window:
+    rank = weight.ndim - 2
+    if rank not in (1, 2, 3):
+        raise ShapeError(f"{operator}: w: got shape {weight.shape}; need 3, 4 or 5 dimensions")
+    (groups,) = per_axis(operator, "num_group", num_group, 1)
+    if groups < 1:
+        raise ShapeError(f"{operator}: num_group: got {groups}; need at least 1")
+    channels_last = check_layout(operator, layout, rank)
+    kernel = weight.shape[1:-1] if channels_last else weight.shape[2:]
+    maps = weight.shape[-1] if channels_last else weight.shape[1]
+    return Window(
+        kernel=kernel,
+        stride=per_axis(operator, "stride", stride, rank),
+        dilation=per_axis(operator, "dilate", dilate, rank),
+        pad=tuple((size, size) for size in per_axis(operator, "pad", pad, rank)),
+        adj=per_axis(operator, "adj", adj, rank),
+        filters=maps * groups,
+        groups=groups,
+        target=None if target_shape is None else per_axis(operator, "target_shape", target_shape, rank),
+        channels_last=channels_last,
+    )
+
+
+def _check(operator: str, arrays: dict[str, Array | None], shapes: dict[str, Shape]) -> None:
+    """Check that the arrays have the shapes of a geometry and share one floating type."""
+    first: DType | None = None
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        dtype: DType = array.dtype.newbyteorder("=")
+        if first is None:
+            first = dtype
+            if not is_computable(dtype):
+                raise DTypeError(f"{operator}: {name}: got {dtype}; need a floating point type")
+        if dtype != first:
+            raise DTypeError(f"{operator}: {name}: got {dtype}; need {first}, as the first array has")
+        if array.shape != shapes[name]:
+            raise ShapeError(f"{operator}: {name}: got shape {array.shape}; need {shapes[name]}")
+    out = arrays.get("out")
+    if out is not None and not out.flags.writeable:
+        raise ParameterError(f"{operator}: out: got a read-only array; need one that can be written")
+
+
+def _workspace(operator: str, megabytes: int) -> int:
+    return workspace_bytes(per_axis(operator, "workspace", megabytes, 1)[0])
+
+
+def _threads(operator: str, threads: int | None) -> int | None:
+    if threads is None:
+        return None
+    (count,) = per_axis(operator, "threads", threads, 1)
+    if count < 1:
+        raise ParameterError(f"{operator}: threads: got {count}; need at least 1")
+    return count
+
+
+def _optional(where: str, array: Any) -> Array | None:
+    return None if array is None else to_numpy(where, array)
+
+
+def deconvolution(
+    x: Any,
+    w: Any,
+    bias: Any = None,
+    *,
+    stride: PerAxis = 1,
+    pad: PerAxis = 0,
+    dilate: PerAxis = 1,
+    adj: PerAxis = 0,
+    target_shape: PerAxis | None = None,
+    num_group: int = 1,
+    layout: str | None = None,
+    workspace: int = _WORKSPACE,
+    threads: int | None = None,
+    out: Any = None,
+) -> Any:
+    """Compute a transposed convolution over 1, 2 or 3 spatial axes.
+
+    Along each axis `out = (size - 1) * stride + (kernel - 1) * dilate + 1 - 2 * pad + adj`, and
+
+        y[n, f, j] = bias[f] + sum over c, i, k with j = i * stride + k * dilate - pad of
+                     x[n, c, i] * w[c, f', k]
+
+    for the channels c of the group of filter f, f' being the filter's number within its group.
+
+    Parameters
+    ----------
+    x : array, shape (N, C, spatial...)
+        Data of float32, float64, float16 or bfloat16: a NumPy array, a PyTorch tensor, or a CPU array with
+        `__dlpack__`.
+    w : array, shape (C, F / num_group, kernel...)
+        Weight, of the type of `x`; it decides kernel size and number of filters.
+    bias : array, shape (F,), optional
+        Added to every position.
+    stride, pad, dilate, adj : int or one int an axis
+        Step, positions cut off at both ends, distance between taps, positions added at the high end (below stride).
+    target_shape : int or one int an axis, optional
+        Wanted spatial size of the output; pad and adj are then derived from it.
+    num_group : int
+        Groups; they divide C and F.
+    layout : str, optional
+        NCW, NCHW, NCDHW (the default by rank), or NWC, NHWC, NDHWC: then x is (N, spatial..., C), w is
+        (C, kernel..., F / num_group) and the output (N, spatial..., F).
+    workspace : int
+        Ceiling in MB of temporary memory, beyond inputs and output.
+    threads : int, optional
+        Threads to use; by default all cores the process may use.
+    out : array, optional
+        Array to write to; it may overlap the inputs.
+
+    Returns
+    -------
+    array
+        `out` if given, else a new array of the kind of `x`.
+
+    Raises
+    ------
+    ShapeError, DTypeError, ParameterError, FrameworkError, OutOfMemoryError
+        All of them `MXNetError`; no array is changed.
+
+    Examples
+    --------
+    >>> import numpy as np, tconv
+    >>> x = np.array([[[1.0, 2.0, 3.0]]])
+    >>> w = np.array([[[1.0, 10.0, 100.0]]])
+    >>> tconv.deconvolution(x, w, stride=2)
+    array([[[  1.,  10., 102.,  20., 203.,  30., 300.]]])
+    """
+    operator = "deconvolution"
+    data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
+    offset, result = _optional(f"{operator}: bias", bias), _optional(f"{operator}: out", out)
+    window = _window(operator, weight, stride, pad, dilate, adj, target_shape, num_group, layout)
+    geometry = solve_deconvolution(operator, window, data.shape)
+    _check(operator, {"x": data, "w": weight, "bias": offset, "out": result}, _forward_shapes(geometry))
+    y = engine.forward(
+        geometry,
+        data,
+        weight,
+        offset,
+        result,
+        workspace=_workspace(operator, workspace),
+        threads=_threads(operator, threads),
+    )
+    return from_numpy(y, x) if out is None else out
+
+
+def _forward_shapes(geometry: Geometry) -> dict[str, Shape]:
+    return {
+        "x": geometry.small_shape,
+        "w": geometry.weight_shape,
+        "bias": (geometry.filters,),
+        "out": geometry.large_shape,
+    }
+
+
+def deconvolution_gradients(
+    x: Any,
+    w: Any,
+    dy: Any,
+    *,
+    stride: PerAxis = 1,
+    pad: PerAxis = 0,
+    dilate: PerAxis = 1,
+    adj: PerAxis = 0,
+    target_shape: PerAxis | None = None,
+    num_group: int = 1,
+    layout: str | None = None,
+    workspace: int = _WORKSPACE,
+    threads: int | None = None,
+    want: Iterable[str] = ("data", "weight", "bias"),
+) -> Gradients:
+    """Compute the gradients of `deconvolution` for the output gradient `dy`.
+
+    Parameters
+    ----------
+    x, w, stride, pad, dilate, adj, target_shape, num_group, layout, workspace, threads
+        As given to `deconvolution`.
+    dy : array, shape of the output
+        Gradient of the output, of the type of `x`.
+    want : iterable of str
+        Which of data, weight and bias to compute.
+
+    Returns
+    -------
+    Gradients
+        `data`, `weight`, `bias`, arrays of the kind of `x` in the shapes of x, w and bias.
+
+    Raises
+    ------
+    ShapeError, DTypeError, ParameterError, FrameworkError, OutOfMemoryError
+        All of them `MXNetError`.
+
+    Examples
+    --------
+    >>> import numpy as np, tconv
+    >>> x, w = np.ones((1, 1, 3)), np.ones((1, 1, 2))
+    >>> g = tconv.deconvolution_gradients(x, w, np.arange(6.0).reshape(1, 1, 6), stride=2)
+    >>> g.data, g.weight, g.bias
+    (array([[[1., 5., 9.]]]), array([[[6., 9.]]]), array([15.]))
+    """
+    operator = "deconvolution_gradients"
+    wanted = tuple(want)
+    if unknown := set(wanted) - set(Gradients._fields):
+        raise ParameterError(f"{operator}: want: got {sorted(unknown)}; need some of {Gradients._fields}")
+    data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
+    grad = to_numpy(f"{operator}: dy", dy)
+    window = _window(operator, weight, stride, pad, dilate, adj, target_shape, num_group, layout)
+    geometry = solve_deconvolution(operator, window, data.shape)
+    shapes = {**_forward_shapes(geometry), "dy": geometry.large_shape}
+    _check(operator, {"x": data, "w": weight, "dy": grad}, shapes)
+    limits: dict[str, Any] = {
+        "workspace": _workspace(operator, workspace),
+        "threads": _threads(operator, threads),
+    }
+    found: dict[str, Array] = {}
+    if "data" in wanted:
+        found["data"] = engine.data_gradient(geometry, grad, weight, **limits)
+    if "weight" in wanted:
+        found["weight"] = engine.weight_gradient(geometry, data, grad, **limits)
+    if "bias" in wanted:
+        found["bias"] = engine.bias_gradient(geometry, grad, threads=limits["threads"])
+    return Gradients(*(from_numpy(found[name], x) if name in found else None for name in Gradients._fields))
+
+
+def convolution(
+    x: Any,
+    w: Any,
+    bias: Any = None,
+    *,
+    stride: PerAxis = 1,
+    pad: PerAxis = 0,
+    dilate: PerAxis = 1,
+    num_group: int = 1,
+    layout: str | None = None,
+    workspace: int = _WORKSPACE,
+    threads: int | None = None,
+    out: Any = None,
+) -> Any:
+    """Compute a convolution (cross-correlation), the adjoint of `deconvolution`.
+
+    Along each axis `out = (size + 2 * pad - dilate * (kernel - 1) - 1) // stride + 1`.
+
+    Parameters
+    ----------
+    x : array, shape (N, C, spatial...)
+        Data, as for `deconvolution`.
+    w : array, shape (F, C / num_group, kernel...)
+        Weight, of the type of `x`; channel-last (F, kernel..., C / num_group).
+    bias : array, shape (F,), optional
+        Added to every position.
+    stride, pad, dilate, num_group, layout, workspace, threads, out
+        As for `deconvolution`.
+
+    Returns
+    -------
+    array
+        `out` if given, else a new array of the kind of `x`.
+
+    Raises
+    ------
+    ShapeError, DTypeError, ParameterError, FrameworkError, OutOfMemoryError
+        All of them `MXNetError`; no array is changed.
+
+    Examples
+    --------
+    >>> import numpy as np, tconv
+    >>> x = np.arange(6.0).reshape(1, 1, 6)
+    >>> tconv.convolution(x, np.array([[[1.0, 10.0]]]), stride=2)
+    array([[[10., 32., 54.]]])
+    """
+    operator = "convolution"
+    data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
+    offset, result = _optional(f"{operator}: bias", bias), _optional(f"{operator}: out", out)
+    window = _window(operator, weight, stride, pad, dilate, 0, None, num_group, layout)
+    # The weight's first axis is the filters here, its maps the channels of one group.
+    window = Window(**{**vars(window), "filters": weight.shape[0]})
+    geometry = solve_convolution(operator, window, data.shape)
+    shapes = {
+        "x": geometry.large_shape,
+        "w": geometry.weight_shape,
+        "bias": (geometry.channels,),
+        "out": geometry.small_shape,
+    }
+    _check(operator, {"x": data, "w": weight, "bias": offset, "out": result}, shapes)
+    y = engine.data_gradient(
+        geometry,
+        data,
+        weight,
+        offset,
+        result,
+        workspace=_workspace(operator, workspace),
+        threads=_threads(operator, threads),
+    )
+    return from_numpy(y, x) if out is None else out
