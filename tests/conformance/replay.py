@@ -146,6 +146,8 @@ def replay_apart(case: dict[str, Any], module: Any, arrays: dict[str, np.ndarray
 
 def serve(module: Any) -> None:
     cases, arrays = {case["id"]: case for case in read_cases()}, read_arrays()
+    for part in ("nd", "sym", "autograd", "gluon", "model", "init"):
+        getattr(module, part)  # What loads on first use would load again in every child.
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         for line in sys.stdin:

@@ -1,0 +1,65 @@
+"""Every example of the documentation runs: in docstrings, in README.md and in docs/."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import tconv as mx
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "tconv"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MODULES = [
+    ".".join(("tconv", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8")
+]
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def run(test: doctest.DocTest) -> dict[str, object]:
+    """Run one doctest, with automatic names starting at 0; return the names it leaves."""
+    report: list[str] = []
+    runner = doctest.DocTestRunner(verbose=False, optionflags=FLAGS)
+    with mx.name.NameManager():
+        runner.run(test, out=report.append, clear_globs=False)
+    assert not report, "".join(report)
+    return test.globs
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = import_module(name)
+    tests = [test for test in doctest.DocTestFinder(exclude_empty=True).find(module) if test.examples]
+    assert tests
+    for test in tests:
+        run(test)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the Python blocks of a page one after the other, in one namespace."""
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+    parser = doctest.DocTestParser()
+    for block in re.finditer(r"^```python\n(.*?)^```", text, re.M | re.S):
+        line = text.count("\n", 0, block.start(1))
+        if ">>> " in block[1]:
+            names = run(parser.get_doctest(block[1], names, page.name, str(page), line))
+        else:
+            exec(compile("\n" * line + block[1], str(page), "exec"), names)
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
