@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any, ClassVar
@@ -36,8 +36,9 @@ class Grammar(ABC):
         """Return the value `text` spells, or raise ValueError."""
 
 
-_ENTRY = re.compile(r"\s*([+-]?\d+)L?\s*")
-_WHOLE = re.compile(r"\s*([+-]?\d+)\s*")
+_ENTRY = re.compile(r"\s*([+-]?\d+)\s*L?\s*", re.ASCII)
+_WHOLE = re.compile(r"\s*([+-]?\d+)\s*", re.ASCII)
+_BLANKS = " \t\n\v\f\r"
 _LONGEST_SHAPE = 64
 
 
@@ -49,7 +50,7 @@ class ShapeText(Grammar):
 
     def read(self, text: str) -> Shape | None:
         """Return the entries, or None for the text `None`."""
-        text = text.strip()
+        text = text.strip(_BLANKS)
         if text == "None":
             return None
         if text[:1] not in ("(", "["):
@@ -58,11 +59,11 @@ class ShapeText(Grammar):
             raise ValueError(text)
         if text[-1:] != {"(": ")", "[": "]"}[text[0]]:
             raise ValueError(text)
-        inside = text[1:-1].strip()
+        inside = text[1:-1].strip(_BLANKS)
         if not inside:
             return ()
         entries = inside.split(",")
-        if len(entries) > 1 and not entries[-1].strip():
+        if len(entries) > 1 and not entries[-1].strip(_BLANKS):
             entries.pop()
         if len(entries) > _LONGEST_SHAPE:
             raise ValueError(text)
@@ -99,7 +100,7 @@ class FloatText(Grammar):
 
     def read(self, text: str) -> float:
         """Return the number."""
-        if "_" in text:
+        if "_" in text or not text.isascii():
             raise ValueError(text)
         return float(text)
 
@@ -200,7 +201,15 @@ def to_text(value: Any) -> str:
             value = type(value)(int(entry) if isinstance(entry, np.integer) else entry for entry in value)
     elif isinstance(value, np.ndarray):
         return f"array{value.shape}"
-    return str(value)
+    return _spelt(value, str)
+
+
+def _spelt(value: Any, spell: Callable[[Any], str]) -> str:
+    try:
+        return spell(value)
+    except ValueError:
+        # Python refuses to spell integers of thousands of digits.
+        return f"{type(value).__name__} of too many digits"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -409,13 +418,16 @@ def per_axis(operator: str, name: str, value: int | Iterable[int], rank: int) ->
     Raises
     ------
     ParameterError
-        If `value` is neither an int nor `rank` ints.
+        If `value` is neither an int nor `rank` ints, or 64 bits do not hold them.
     """
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        return (int(value),) * rank
-    entries = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else ()
-    if len(entries) != rank or not all(
-        isinstance(entry, (int, np.integer)) and not isinstance(entry, bool) for entry in entries
-    ):
-        raise ParameterError(f"{operator}: {name}: got {value!r}; need an int or {rank} ints")
+    plain: Any = value.tolist() if isinstance(value, np.ndarray) else value
+    entries = plain if isinstance(plain, (tuple, list)) else (plain,) * rank
+    if len(entries) != rank or not all(_is_int64(entry) for entry in entries):
+        raise ParameterError(
+            f"{operator}: {name}: got {_spelt(plain, repr)}; need a 64-bit int{f' or {rank} of them' * (rank > 1)}"
+        )
     return tuple(int(entry) for entry in entries)
+
+
+def _is_int64(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and -(2**63) <= value < 2**63
