@@ -423,11 +423,10 @@ def per_axis(operator: str, name: str, value: int | Iterable[int], rank: int) ->
     plain: Any = value.tolist() if isinstance(value, np.ndarray) else value
     entries = plain if isinstance(plain, (tuple, list)) else (plain,) * rank
     if len(entries) != rank or not all(_is_int64(entry) for entry in entries):
-        raise ParameterError(
-            f"{operator}: {name}: got {_spelt(plain, repr)}; need a 64-bit int{f' or {rank} of them' * (rank > 1)}"
-        )
+        need = "a 64-bit int" if rank == 1 else f"a 64-bit int or {rank} of them"
+        raise ParameterError(f"{operator}: {name}: got {_spelt(plain, repr)}; need {need}")
     return tuple(int(entry) for entry in entries)
 
 
 def _is_int64(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and -(2**63) <= int(value) < 2**63
