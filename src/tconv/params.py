@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class ShapeText(Grammar):
         if text == "None":
             return None
         if text[:1] not in ("(", "["):
-            if text[:1].isdigit() and (plain := _WHOLE.fullmatch(text)):
+            if (text[:1].isdigit() or text[:1] == "-") and (plain := _WHOLE.fullmatch(text)):
                 return (int64(plain[1]),)
             raise ValueError(text)
         if text[-1:] != {"(": ")", "[": "]"}[text[0]]:
@@ -155,6 +155,42 @@ class OrNone(Grammar):
         return None if text == "None" else self.inner.read(text)
 
 
+@dataclass(frozen=True)
+class EntriesText(Grammar):
+    """A tuple such as `(1, None)` or `[0.5, 2]`, a single entry counting as one; entries follow `inner`."""
+
+    inner: Grammar = dataclasses.field(default_factory=FloatText)
+    expects: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "expects", f"tuple of {self.inner.expects}")
+
+    def read(self, text: str) -> tuple[Any, ...]:
+        """Return the entries."""
+        text = text.strip()
+        if text[:1] not in ("(", "["):
+            return (self.inner.read(text),)
+        if text[-1:] != {"(": ")", "[": "]"}[text[0]]:
+            raise ValueError(text)
+        entries = text[1:-1].split(",")
+        if not entries[-1].strip():
+            entries.pop()
+        if len(entries) > _LONGEST_SHAPE:
+            raise ValueError(text)
+        return tuple(self.inner.read(entry.strip()) for entry in entries)
+
+
+@dataclass(frozen=True)
+class AnyText(Grammar):
+    """Any text, as it is."""
+
+    expects: str = "string"
+
+    def read(self, text: str) -> str:
+        """Return the text."""
+        return text
+
+
 def int64(text: str) -> int:
     """Return the number `text` spells if 64 bits hold it, else raise ValueError."""
     if len(text) > 20 or not -(2**63) <= (value := int(text)) < 2**63:
@@ -168,6 +204,13 @@ UINT32 = IntText(-(2**32) + 1, 2**32 - 1, "int (non-negative)")
 UINT64 = IntText(-(2**64) + 1, 2**64 - 1, "long (non-negative)")
 FLOAT = FloatText()
 BOOL = BoolText()
+TEXT = AnyText()
+INT_OR_NONE = OrNone(INT)
+FLOAT_OR_NONE = OrNone(FLOAT)
+SHAPE_OR_NONES = EntriesText(OrNone(IntText(-(2**63), 2**63 - 1)))
+DTYPES = ("bfloat16", "float16", "float32", "float64", "int32", "int64", "int8", "uint8")
+DTYPE = ChoiceText(DTYPES)
+DTYPE_OR_BOOL = ChoiceText((*DTYPES, "bool"))
 
 
 @dataclass(frozen=True)
@@ -194,13 +237,23 @@ def param(grammar: Grammar, doc: str, *, default: Any = dataclasses.MISSING, low
     return field(default=default, metadata=metadata)
 
 
+P = TypeVar("P", bound="Params")
+
+
+def named(base: type[P], operator: str) -> type[P]:
+    """Return `base` as the parameters of one operator of a family; `operator` is the name its errors show."""
+    return type(operator, (base,), {"operator": operator, "__doc__": base.__doc__})
+
+
 def to_text(value: Any) -> str:
-    """Return the text MXNet makes of a Python value: `str`, with NumPy integers spelt as plain ones."""
+    """Return the text MXNet makes of a Python value: `str`, with NumPy integers and types spelt as plain ones."""
     if type(value) is tuple or type(value) is list:
         if any(isinstance(entry, np.integer) for entry in value):
             value = type(value)(int(entry) if isinstance(entry, np.integer) else entry for entry in value)
     elif isinstance(value, np.ndarray):
         return f"array{value.shape}"
+    elif isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, (np.generic, float, int))):
+        value = np.dtype(value).name
     return _spelt(value, str)
 
 

@@ -1,5 +1,5 @@
 """The operators: one declaration each. Importing this package enters them all in the registry."""
 
-from tconv.operators import convolution, deconvolution
+from tconv.operators import broadcast, convolution, deconvolution, elementwise
 
-__all__ = ["convolution", "deconvolution"]
+__all__ = ["broadcast", "convolution", "deconvolution", "elementwise"]

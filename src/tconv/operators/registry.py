@@ -73,7 +73,7 @@ class Operator:
         A `Params` class.
     inputs : tuple of str, or callable
         Names of the inputs, auxiliary states last; or a function from parameters to them. Empty names with `count`
-        set mean any number of inputs `arg0`, `arg1`, ...
+        set mean any number of inputs `arg0`, `arg1`, ...; names with `count` set are those of the first inputs.
     forward : callable
         `forward(call, inputs) -> outputs` on NumPy arrays.
     backward : callable, optional
@@ -83,8 +83,8 @@ class Operator:
         Inference in both directions over what is known; a rule returns what it can tell and need not merge.
     outputs : tuple of str, or callable
         Names of the outputs.
-    visible : int or None
-        Outputs a caller sees; the rest are for `backward`. All by default.
+    visible : int, callable or None
+        Outputs a caller sees, or a function from parameters to that; the rest are for `backward`. All by default.
     aux : tuple of str
         Inputs that are auxiliary states: no gradient, changed in place by training.
     count : str
@@ -103,7 +103,7 @@ class Operator:
     shape: ShapeRule = one_shape
     dtype: TypeRule = one_dtype
     outputs: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ("output",)
-    visible: int | None = None
+    visible: int | Callable[[Any], int] | None = None
     aux: tuple[str, ...] = ()
     count: str = ""
     aliases: tuple[str, ...] = ()
@@ -112,7 +112,7 @@ class Operator:
 
     def input_names(self, params: Any, given: int = 0) -> tuple[str, ...]:
         """Return the names of the inputs; `given` is how many a variadic operator has."""
-        if self.count:
+        if self.count and not self.inputs:
             return tuple(f"arg{index}" for index in range(given))
         return self.inputs(params) if callable(self.inputs) else self.inputs
 
@@ -122,6 +122,8 @@ class Operator:
 
     def visible_outputs(self, params: Any) -> int:
         """Return how many outputs a caller sees."""
+        if callable(self.visible):
+            return self.visible(params)
         return len(self.output_names(params)) if self.visible is None else self.visible
 
 
@@ -177,11 +179,12 @@ def merge(where: str, known: PartialShape, other: PartialShape) -> PartialShape:
     if known is None or other is None:
         return other if known is None else known
     if len(known) != len(other) or any(a is not None and b is not None and a != b for a, b in zip(known, other)):
-        raise ShapeError(f"{where}: shape inconsistent: provided {_show(known)}, inferred {_show(other)}")
+        raise ShapeError(f"{where}: shape inconsistent: provided {show(known)}, inferred {show(other)}")
     return tuple(b if a is None else a for a, b in zip(known, other))
 
 
-def _show(shape: tuple[int | None, ...]) -> str:
+def show(shape: tuple[int | None, ...]) -> str:
+    """Return a partly known shape as errors print it, `?` for an unknown size."""
     entries = ["?" if size is None else str(size) for size in shape]
     return f"({', '.join(entries)}{',' if len(entries) == 1 else ''})"
 
