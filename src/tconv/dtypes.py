@@ -44,7 +44,7 @@ def as_dtype(value: Any, where: str = "dtype") -> DType:
         return found
     try:
         named: DType = np.dtype(value)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):
         raise DTypeError(f"{where}: got {value!r}; need the name of an element type") from None
     native: DType = named.newbyteorder("=")
     return native

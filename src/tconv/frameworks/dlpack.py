@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from tconv.errors import FrameworkError
-
 
 def to_numpy(array: Any) -> np.ndarray[Any, Any]:
     """Return an array over the same memory."""
@@ -16,11 +14,9 @@ def to_numpy(array: Any) -> np.ndarray[Any, Any]:
 
 
 def from_numpy(array: np.ndarray[Any, Any], like: Any) -> Any:
-    """Return an array of the package of `like`, by its `from_dlpack`."""
+    """Return an array of the package of `like`, by its `from_dlpack`; `array` itself where it offers none."""
     if hasattr(like, "__array_namespace__"):
         return like.__array_namespace__().from_dlpack(array)
-    package = type(like).__module__.partition(".")[0]
-    reader = getattr(sys.modules[package], "from_dlpack", None)
-    if reader is None:
-        raise FrameworkError(f"deconvolution: x: got {type(like).__qualname__}; {package} offers no from_dlpack")
-    return reader(array)
+    package = sys.modules.get(type(like).__module__.partition(".")[0])
+    reader = getattr(package, "from_dlpack", None)
+    return array if reader is None else reader(array)
