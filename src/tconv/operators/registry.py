@@ -78,7 +78,8 @@ class Operator:
         `forward(call, inputs) -> outputs` on NumPy arrays.
     backward : callable, optional
         `backward(call, inputs, outputs, output gradients) -> input gradients`, None for what is not
-        `call.wanted` or has no gradient. Without it, asking for a gradient is an error.
+        `call.wanted` or has no gradient. What it returns may be an argument or a view of one, so callers do not
+        write into it. Without it, asking for a gradient is an error.
     shape, dtype : callable
         Inference in both directions over what is known; a rule returns what it can tell and need not merge.
     outputs : tuple of str, or callable
@@ -91,6 +92,8 @@ class Operator:
         Parameter that tells the number of inputs, for a variadic operator.
     aliases : tuple of str
         Other names.
+    view : bool
+        Whether an output may be an input or a view of one, possibly read-only; an array function copies it.
     head : bool
         Whether `backward` ignores output gradients, as a loss does.
     """
@@ -107,6 +110,7 @@ class Operator:
     aux: tuple[str, ...] = ()
     count: str = ""
     aliases: tuple[str, ...] = ()
+    view: bool = False
     head: bool = False
     doc: str = ""
 
