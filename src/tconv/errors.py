@@ -27,6 +27,10 @@ class ParameterError(MXNetError, ValueError):
     """An operator parameter that is missing, unknown or does not parse."""
 
 
+class ArgumentError(MXNetError, ValueError, AssertionError):
+    """An argument or a file's content that a layer, parameter or initializer refuses; MXNet asserts there."""
+
+
 class FormatError(MXNetError, ValueError):
     """A damaged, cut or unknown file."""
 
