@@ -66,9 +66,7 @@ class FullyConnectedParams(Params):
 
     num_hidden: int = param(INT, "Number of outputs.", low=1)
     no_bias: bool = param(BOOL, "Whether there is no bias.", default=False)
-    flatten: bool = param(
-        BOOL, "Whether all axes but the first are inputs, or only the last.", default=True
-    )
+    flatten: bool = param(BOOL, "Whether all axes but the first are inputs, or only the last.", default=True)
 
 
 def _connected_inputs(params: FullyConnectedParams) -> tuple[str, ...]:
