@@ -1,0 +1,71 @@
+// What an algorithm is: it may refuse a problem, it says what a problem would cost, it makes a recipe.
+//
+// To add one: a file `<name>.cpp` here that defines `const Algorithm <name>`, and its line in algorithms.inc.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "dtypes.hpp"
+#include "geometry.hpp"
+#include "registry.hpp"
+#include "thread_pool.hpp"
+
+namespace tconv {
+
+struct Problem {
+  Pass pass = Pass::forward;
+  Geometry geometry;
+  DType dtype = DType::f32;
+  Isa isa{};
+  int threads = 1;
+  size_t workspace = 0;  // temporary bytes a run may use at most
+  bool packed = false;   // weights come packed, so neither time nor workspace is spent on packing them
+
+  bool operator==(const Problem&) const = default;
+};
+
+// The arrays of one run. `weight` is null where `packed` is given.
+struct Call {
+  const void* source;  // forward: small side; data gradient: large side; weight gradient: small side
+  const void* weight;  // weight gradient: large side
+  const void* packed;
+  const void* bias;  // or null
+  void* out;
+  Crew& crew;
+};
+
+// A problem with everything decided that no array decides. Immutable, so shared between threads.
+class Recipe {
+ public:
+  virtual ~Recipe() = default;
+  // The kernel that does the arithmetic.
+  virtual std::string kernel() const = 0;
+  // What run() takes from memory.hpp; at most the problem's workspace.
+  virtual size_t workspace_bytes() const noexcept = 0;
+  // Recipes with equal keys read each other's packed weights. Independent of batch, sizes and pads.
+  virtual std::string packing_key() const { return {}; }
+  virtual size_t packed_bytes() const noexcept { return 0; }
+  // Returns false where the weights hold an infinity or NaN and the recipe would multiply them with padding.
+  virtual bool pack(const void* /*weight*/, char* /*packed*/, Crew& /*crew*/) const { return true; }
+  // Returns false, having written nothing that counts, where pack() would. Throws OutOfMemoryError,
+  // Interrupted.
+  virtual bool run(const Call& call) const = 0;
+};
+
+struct Algorithm {
+  const char* name;
+  // Why this algorithm cannot solve the problem, or nothing. A sentence about workspace names the least that
+  // would do.
+  std::optional<std::string> (*refusal)(const Problem&);
+  // Expected seconds.
+  double (*cost)(const Problem&);
+  std::unique_ptr<Recipe> (*make)(const Problem&);
+};
+
+// The recipe of the algorithm that needs nothing: no workspace, no packing, any weights.
+std::unique_ptr<Recipe> make_direct(const Problem& problem);
+
+}  // namespace tconv

@@ -1,0 +1,85 @@
+#include "bias_gradient.hpp"
+
+#include <algorithm>
+
+namespace tconv {
+namespace {
+
+// A running sum whose error does not grow with the number of terms (Neumaier).
+struct Sum {
+  double high = 0;
+  double low = 0;
+
+  void add(double value) noexcept {
+    const double total = high + value;
+    // An infinite total has no error to keep.
+    if (total - total == 0)
+      low += __builtin_fabs(high) >= __builtin_fabs(value) ? (high - total) + value : (value - total) + high;
+    high = total;
+  }
+  double value() const noexcept { return high + low; }
+};
+
+template <class E>
+void sum_map(const typename E::storage* grad, int64_t outer, int64_t stride, int64_t inner,
+             typename E::storage* out) {
+  constexpr int64_t block = 512;
+  Sum total;
+  for (int64_t n = 0; n < outer; ++n) {
+    const auto* row = grad + n * stride;
+    for (int64_t first = 0; first < inner; first += block) {
+      const int64_t last = std::min(first + block, inner);
+      double sums[8] = {};
+      int64_t i = first;
+      for (; i + 8 <= last; i += 8) {
+        for (int64_t j = 0; j < 8; ++j) sums[j] += static_cast<double>(E::load(row[i + j]));
+      }
+      for (; i < last; ++i) sums[0] += static_cast<double>(E::load(row[i]));
+      for (const double sum : sums) total.add(sum);
+    }
+  }
+  *out = E::store(static_cast<typename E::compute>(total.value()));
+}
+
+// Maps innermost: up to `kWide` of them side by side.
+constexpr int64_t kWide = 32;
+
+template <class E>
+void sum_columns(const typename E::storage* grad, int64_t outer, int64_t maps, int64_t count,
+                 typename E::storage* out) {
+  constexpr int64_t block = 128;
+  Sum totals[kWide];
+  for (int64_t first = 0; first < outer; first += block) {
+    double sums[kWide] = {};
+    for (int64_t n = first; n < std::min(first + block, outer); ++n) {
+      const auto* row = grad + n * maps;
+      for (int64_t j = 0; j < count; ++j) sums[j] += static_cast<double>(E::load(row[j]));
+    }
+    for (int64_t j = 0; j < count; ++j) totals[j].add(sums[j]);
+  }
+  for (int64_t j = 0; j < count; ++j) out[j] = E::store(static_cast<typename E::compute>(totals[j].value()));
+}
+
+}  // namespace
+
+void bias_gradient(const void* grad, int64_t outer, int64_t maps, int64_t inner, DType dtype, void* out,
+                   Crew& crew) {
+  const double seconds = static_cast<double>(outer * maps * inner) / 2e9;
+  with_dtype(dtype, [&](auto e) {
+    using E = decltype(e);
+    const auto* from = static_cast<const typename E::storage*>(grad);
+    auto* to = static_cast<typename E::storage*>(out);
+    if (inner > 1 || maps == 1) {
+      crew.share(maps, seconds, [&](int64_t map, int) noexcept {
+        sum_map<E>(from + map * inner, outer, maps * inner, inner, to + map);
+      });
+    } else {
+      crew.share((maps + kWide - 1) / kWide, seconds, [&](int64_t unit, int) noexcept {
+        const int64_t first = unit * kWide;
+        sum_columns<E>(from + first, outer, maps, std::min(kWide, maps - first), to + first);
+      });
+    }
+  });
+}
+
+}  // namespace tconv

@@ -1,0 +1,311 @@
+// The face towards Python. Arrays arrive through the buffer protocol, checked only for their number of bytes.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+#include <unistd.h>
+
+#include <optional>
+#include <tuple>
+
+#include "bias_gradient.hpp"
+#include "plan.hpp"
+
+namespace nb = nanobind;
+
+namespace tconv {
+namespace {
+
+// Calls shorter than this keep the interpreter lock: giving it up and getting it back costs as much.
+constexpr double kWorthReleasing = 20e-6;
+
+// The bytes of an array, for as long as this lives.
+class View {
+ public:
+  View(nb::handle array, const char* name, int64_t elements, DType dtype, bool writable) {
+    if (PyObject_GetBuffer(array.ptr(), &view_, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0)
+      throw nb::python_error();
+    const auto wanted = elements * static_cast<int64_t>(storage_bytes(dtype));
+    if (view_.len != wanted) {
+      const auto got = static_cast<int64_t>(view_.len);
+      PyBuffer_Release(&view_);
+      throw ShapeError(std::string(name) + ": got " + std::to_string(got) + " bytes; need " +
+                       std::to_string(wanted));
+    }
+  }
+  ~View() { PyBuffer_Release(&view_); }
+  View(const View&) = delete;
+  View& operator=(const View&) = delete;
+
+  void* data() const noexcept { return view_.buf; }
+
+ private:
+  Py_buffer view_;
+};
+
+// Gives up the interpreter lock while it lives, and looks for signals where this is the main thread.
+class Released final : public Watch {
+ public:
+  explicit Released(bool release) : state_(release ? PyEval_SaveThread() : nullptr) {}
+  ~Released() override { reacquire(); }
+  Released(const Released&) = delete;
+  Released& operator=(const Released&) = delete;
+
+  Watch* watch() noexcept { return state_ != nullptr && gettid() == getpid() ? this : nullptr; }
+
+  bool should_stop() noexcept override {
+    PyEval_RestoreThread(state_);
+    const bool stop = PyErr_CheckSignals() != 0;
+    state_ = PyEval_SaveThread();
+    return stop;
+  }
+
+  void reacquire() noexcept {
+    if (state_ != nullptr) PyEval_RestoreThread(state_);
+    state_ = nullptr;
+  }
+
+ private:
+  PyThreadState* state_;
+};
+
+// Runs `work(crew)` without the interpreter lock where it may take long.
+template <class Work>
+void run_released(int threads, double seconds, const Work& work) {
+  Released released(seconds > kWorthReleasing);
+  try {
+    Crew crew(threads, released.watch());
+    work(crew);
+  } catch (const Interrupted&) {
+    released.reacquire();
+    throw nb::python_error();
+  }
+}
+
+int resolve_threads(int64_t threads) {
+  if (threads < 0 || threads > 4096) {
+    throw ParameterError("threads: got " + std::to_string(threads) + "; need 0 to 4096");
+  }
+  return threads == 0 ? usable_cores() : static_cast<int>(threads);
+}
+
+Geometry make_geometry(int64_t batch, int64_t channels, int64_t filters, int64_t groups, bool channels_last,
+                       const std::vector<std::vector<int64_t>>& axes) {
+  Geometry g;
+  g.batch = batch;
+  g.channels = channels;
+  g.filters = filters;
+  g.groups = groups;
+  g.channels_last = channels_last;
+  if (axes.empty() || axes.size() > kAxes) {
+    throw ShapeError("geometry: axes: got " + std::to_string(axes.size()) + "; need 1 to 3");
+  }
+  // Trivial axes go to the front, where they change neither array: the innermost loop then has the longest
+  // axis.
+  size_t next = kAxes;
+  const auto trivial = [](const std::vector<int64_t>& a) {
+    return a[0] == 1 && a[1] == 1 && a[2] == 1 && a[5] == 0;
+  };
+  for (const auto& axis : axes) {
+    if (axis.size() != 8)
+      throw ShapeError("geometry: axis: got " + std::to_string(axis.size()) + " numbers; need 8");
+  }
+  for (size_t i = axes.size(); i-- > 0;) {
+    const auto& a = axes[i];
+    if (trivial(a)) continue;
+    g.axes[--next] = {a[0], a[1], a[2], a[3], a[4], a[5]};
+  }
+  check(g);
+  for (const auto& a : axes) {
+    if (a[1] != (a[0] - 1) * a[3] + (a[2] - 1) * a[4] + 1 - a[5] - a[6] + a[7]) {
+      throw ShapeError("geometry: axis: out " + std::to_string(a[1]) +
+                       " does not follow from the other numbers");
+    }
+  }
+  return g;
+}
+
+Problem make_problem(const Geometry& geometry, int pass, int dtype, uint64_t workspace, int64_t threads,
+                     std::string_view isa, bool packed) {
+  if (pass < 0 || pass > 2) throw ParameterError("pass: got " + std::to_string(pass) + "; need 0, 1 or 2");
+  Problem problem;
+  problem.pass = static_cast<Pass>(pass);
+  problem.geometry = geometry;
+  problem.dtype = dtype_of(dtype);
+  problem.isa = isa_of(isa);
+  problem.threads = resolve_threads(threads);
+  problem.workspace = workspace;
+  problem.packed = packed;
+  return problem;
+}
+
+void run_plan(const Plan& plan, nb::handle source, nb::handle weight, nb::handle bias, nb::handle out) {
+  const Problem& p = plan.problem();
+  const Geometry& g = p.geometry;
+  const bool forward = p.pass == Pass::forward;
+  const bool gradient = p.pass == Pass::weight_gradient;
+  const int64_t small = g.small_elements();
+  const int64_t large = g.large_elements();
+  const View from(source, "source", p.pass == Pass::data_gradient ? large : small, p.dtype, false);
+  const View to(out, "out", gradient ? g.weight_elements() : forward ? large : small, p.dtype, true);
+  std::optional<View> shift;
+  if (!bias.is_none()) {
+    if (gradient) throw ParameterError("bias: got one; the weight gradient has none");
+    shift.emplace(bias, "bias", forward ? g.filters : g.channels, p.dtype, false);
+  }
+  const void* shift_data = shift ? shift->data() : nullptr;
+  if (nb::isinstance<PackedWeights>(weight)) {
+    const auto& packed = nb::cast<const PackedWeights&>(weight);
+    run_released(p.threads, plan.seconds(),
+                 [&](Crew& crew) { plan.run_packed(from.data(), packed, shift_data, to.data(), crew); });
+    return;
+  }
+  const View second(weight, gradient ? "large side" : "weight", gradient ? large : g.weight_elements(),
+                    p.dtype, false);
+  run_released(p.threads, plan.seconds(),
+               [&](Crew& crew) { plan.run(from.data(), second.data(), shift_data, to.data(), crew); });
+}
+
+std::shared_ptr<PackedWeights> pack_plan(const Plan& plan, nb::handle weight) {
+  const Problem& p = plan.problem();
+  if (p.pass == Pass::weight_gradient) throw ParameterError("pack: the weight gradient has no weights");
+  const View from(weight, "weight", p.geometry.weight_elements(), p.dtype, false);
+  std::shared_ptr<PackedWeights> packed;
+  run_released(p.threads, 1,
+               [&](Crew& crew) { packed = std::make_shared<PackedWeights>(plan.pack(from.data(), crew)); });
+  return packed;
+}
+
+void sum_over_maps(nb::handle grad, int64_t outer, int64_t maps, int64_t inner, int dtype, nb::handle out,
+                   int64_t threads) {
+  const DType type = dtype_of(dtype);
+  const View from(grad, "grad", checked_product({outer, maps, inner}), type, false);
+  const View to(out, "out", maps, type, true);
+  run_released(resolve_threads(threads), static_cast<double>(outer * maps * inner) / 2e9,
+               [&](Crew& crew) { bias_gradient(from.data(), outer, maps, inner, type, to.data(), crew); });
+}
+
+void raise_as(const char* name, const char* message) {
+  PyObject* module = PyImport_ImportModule("tconv.errors");
+  if (module == nullptr) return;
+  PyObject* type = PyObject_GetAttrString(module, name);
+  Py_DECREF(module);
+  if (type == nullptr) return;
+  PyErr_SetString(type, message);
+  Py_DECREF(type);
+}
+
+void translate(const std::exception_ptr& thrown, void*) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const ShapeError& error) {
+    raise_as("ShapeError", error.what());
+  } catch (const ParameterError& error) {
+    raise_as("ParameterError", error.what());
+  } catch (const OutOfMemoryError& error) {
+    raise_as("OutOfMemoryError", error.what());
+  } catch (const std::bad_alloc&) {
+    raise_as("OutOfMemoryError", "engine: out of memory");
+  }
+}
+
+}  // namespace
+}  // namespace tconv
+
+NB_MODULE(_core, m) {
+  using namespace tconv;
+  using namespace nb::literals;
+  m.doc() = "The native engine of tconv.";
+  nb::register_exception_translator(translate);
+
+  nb::class_<Geometry>(m, "Geometry", "A problem in solved integers.")
+      .def(
+          "__init__",
+          [](Geometry* self, int64_t batch, int64_t channels, int64_t filters, int64_t groups,
+             bool channels_last, const std::vector<std::vector<int64_t>>& axes) {
+            new (self) Geometry(make_geometry(batch, channels, filters, groups, channels_last, axes));
+          },
+          "batch"_a, "channels"_a, "filters"_a, "groups"_a, "channels_last"_a, "axes"_a,
+          "An axis is (size, out, kernel, stride, dilation, pad_lo, pad_hi, adj).");
+
+  nb::class_<PackedWeights>(m, "PackedWeights", "Weights in the order of a plan.")
+      .def_prop_ro("nbytes", &PackedWeights::bytes)
+      .def_prop_ro("algorithm", &PackedWeights::algorithm)
+      .def_prop_ro("finite", &PackedWeights::finite);
+
+  nb::class_<Plan>(m, "Plan", "A problem and the way it will be solved.")
+      .def("run", &run_plan, "source"_a, "weight"_a.none(), "bias"_a.none(), "out"_a,
+           "Compute. The weight gradient takes the large side in place of the weight.")
+      .def("pack", &pack_plan, "weight"_a, "Return the weights in the order this plan wants.")
+      .def_prop_ro("algorithm", &Plan::algorithm)
+      .def_prop_ro("kernel", [](const Plan& plan) { return plan.recipe().kernel(); })
+      .def_prop_ro("isa", [](const Plan& plan) { return name_of(plan.problem().isa); })
+      .def_prop_ro("threads", [](const Plan& plan) { return plan.problem().threads; })
+      .def_prop_ro("workspace_bytes", [](const Plan& plan) { return plan.recipe().workspace_bytes(); })
+      .def_prop_ro("packed_bytes", [](const Plan& plan) { return plan.recipe().packed_bytes(); })
+      .def_prop_ro("seconds", &Plan::seconds)
+      .def_prop_ro("flops", [](const Plan& plan) { return 2 * plan.problem().geometry.multiply_adds(); })
+      .def_prop_ro(
+          "bytes",
+          [](const Plan& plan) {
+            const Geometry& g = plan.problem().geometry;
+            return static_cast<size_t>(g.small_elements() + g.large_elements() + g.weight_elements()) *
+                   storage_bytes(plan.problem().dtype);
+          })
+      .def_prop_ro("refusals", &Plan::refusals);
+
+  m.def(
+      "plan",
+      [](const Geometry& geometry, int pass, int dtype, uint64_t workspace, int64_t threads,
+         std::string_view isa, std::string_view algorithm, bool packed) {
+        return std::const_pointer_cast<Plan>(
+            find_plan(make_problem(geometry, pass, dtype, workspace, threads, isa, packed), algorithm));
+      },
+      "geometry"_a, "pass_"_a, "dtype"_a, "workspace"_a, "threads"_a, "isa"_a, "algorithm"_a, "packed"_a,
+      "Return the plan of a problem, remembered. Pass 0 is forward, 1 the data gradient, 2 the weight "
+      "gradient; "
+      "dtype is MXNet's number; threads 0 is every core; empty texts leave the choice.");
+  m.def("bias_gradient", &sum_over_maps, "grad"_a, "outer"_a, "maps"_a, "inner"_a, "dtype"_a, "out"_a,
+        "threads"_a, "Sum an array of (outer, maps, inner) over all but its maps.");
+
+  m.def("cores", &usable_cores, "Number of cores this process may use.");
+  m.def(
+      "isas",
+      [] {
+        std::vector<std::string> names;
+        for (const Isa isa : usable_isas()) names.emplace_back(name_of(isa));
+        return names;
+      },
+      "Instruction sets of this processor, best first.");
+  m.def("algorithms", &algorithm_names, "Names of the algorithms, best first.");
+  m.def(
+      "kernels",
+      [] {
+        std::vector<std::string> names;
+        for (const Kernel& kernel : all_kernels()) names.emplace_back(kernel.name);
+        return names;
+      },
+      "Names of the kernels of this build.");
+
+  m.def(
+      "cache_counters",
+      [] {
+        const CacheCounters c = cache_counters();
+        return std::tuple(c.hits, c.misses, c.size, c.limit);
+      },
+      "Hits, misses, plans and limit of the plan cache.");
+  m.def("limit_cache", &limit_cache, "limit"_a, "Keep at most this many plans.");
+  m.def("clear_cache", &clear_cache, "Forget every plan.");
+
+  m.def("memory_current", [] { return memory_counters().current; }, "Temporary and packed bytes in use.");
+  m.def("memory_peak", [] { return memory_counters().peak; }, "Most of them since the last reset.");
+  m.def(
+      "memory_kept", [] { return memory_counters().kept; }, "Bytes of freed buffers kept for the next call.");
+  m.def("reset_memory_peak", &reset_memory_peak, "Start the peak anew.");
+  m.def("trim_memory", &trim_memory, "Return kept buffers to the system.");
+  m.def("fail_allocation", &fail_allocation, "after"_a,
+        "Make the allocation after the next `after` fail, once; negative for never.");
+}

@@ -1,0 +1,91 @@
+// A problem in solved integers, as Python's tconv.geometry.Geometry; checked here, never derived.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "errors.hpp"
+
+namespace tconv {
+
+inline constexpr int kAxes = 3;
+
+enum class Pass : uint8_t { forward, data_gradient, weight_gradient };
+
+enum class DType : uint8_t {
+#define TCONV_DTYPE(name, code) name,
+#include "dtypes.inc"
+#undef TCONV_DTYPE
+};
+
+struct Axis {
+  int64_t size = 1;
+  int64_t out = 1;
+  int64_t kernel = 1;
+  int64_t stride = 1;
+  int64_t dilation = 1;
+  int64_t pad_lo = 0;
+
+  bool operator==(const Axis&) const = default;
+};
+
+// Axes that the caller lacks come first, as axes of one position.
+struct Geometry {
+  int64_t batch = 0;
+  int64_t channels = 0;
+  int64_t filters = 0;
+  int64_t groups = 1;
+  bool channels_last = false;
+  std::array<Axis, kAxes> axes;
+
+  bool operator==(const Geometry&) const = default;
+
+  int64_t taps() const noexcept { return axes[0].kernel * axes[1].kernel * axes[2].kernel; }
+  int64_t small_positions() const noexcept { return axes[0].size * axes[1].size * axes[2].size; }
+  int64_t large_positions() const noexcept { return axes[0].out * axes[1].out * axes[2].out; }
+  int64_t small_elements() const noexcept { return batch * channels * small_positions(); }
+  int64_t large_elements() const noexcept { return batch * filters * large_positions(); }
+  int64_t weight_elements() const noexcept { return channels * (filters / groups) * taps(); }
+  double multiply_adds() const noexcept {
+    return static_cast<double>(batch) * static_cast<double>(channels) *
+           static_cast<double>(filters / groups) * static_cast<double>(small_positions()) *
+           static_cast<double>(taps());
+  }
+};
+
+// Multiplies, or throws where 64 bits do not hold the product.
+inline int64_t checked_product(std::initializer_list<int64_t> factors) {
+  int64_t product = 1;
+  for (const int64_t factor : factors) {
+    if (__builtin_mul_overflow(product, factor, &product) || product > INT64_MAX / 64) {
+      throw OutOfMemoryError(
+          "geometry: sizes: the product passes 64 bits; need arrays that memory can address");
+    }
+  }
+  return product;
+}
+
+// Throws unless `geometry` is one that tconv.geometry could have solved.
+inline void check(const Geometry& geometry) {
+  if (geometry.batch < 1 || geometry.channels < 1 || geometry.filters < 1 || geometry.groups < 1 ||
+      geometry.channels % geometry.groups != 0 || geometry.filters % geometry.groups != 0) {
+    throw ShapeError("geometry: batch, channels, filters: need positive numbers that groups divide");
+  }
+  for (const Axis& axis : geometry.axes) {
+    if (axis.size < 1 || axis.out < 1 || axis.kernel < 1 || axis.stride < 1 || axis.dilation < 1) {
+      throw ShapeError("geometry: axis: need positive sizes, kernel, stride and dilation");
+    }
+    constexpr int64_t limit = INT64_MAX / 64;
+    checked_product({axis.size, axis.stride});
+    checked_product({axis.kernel, axis.dilation});
+    if (axis.pad_lo > limit || axis.pad_lo < -limit || axis.out > limit || axis.stride > limit) {
+      throw ShapeError("geometry: axis: pad beyond 64 bits");
+    }
+  }
+  const auto& [z, y, x] = geometry.axes;
+  checked_product({geometry.batch, geometry.channels, z.size, y.size, x.size, 8});
+  checked_product({geometry.batch, geometry.filters, z.out, y.out, x.out, 8});
+  checked_product({geometry.channels, geometry.filters / geometry.groups, z.kernel, y.kernel, x.kernel, 8});
+}
+
+}  // namespace tconv

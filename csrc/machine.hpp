@@ -1,0 +1,40 @@
+// What the cost models know of a machine. Figures are of a typical server core; ratios matter, not seconds.
+#pragma once
+
+#include <algorithm>
+
+#include "algorithms/algorithm.hpp"
+#include "registry.hpp"
+
+namespace tconv::machine {
+
+inline constexpr double kHertz = 3.5e9;
+inline constexpr double kStoreBytesPerSecond = 10e9;
+
+// Lanes that one multiply-add instruction works on.
+inline double lanes(DType compute, Isa isa) noexcept {
+  return compute == DType::f64 ? vector_floats(isa) / 2.0 : vector_floats(isa);
+}
+
+// One step of depth of a full tile: bound by multiply-adds, or by the loads that feed them.
+inline double tile_step_seconds(const Kernel& gemm) noexcept {
+  const double width = lanes(gemm.dtype, gemm.isa);
+  const double vectors = gemm.lanes / width;
+  // A 64-byte vector takes a whole cycle of the multiplier and of the load port, a narrower one half.
+  const double cycle = vector_floats(gemm.isa) >= 16 ? 1.0 : 0.5;
+  const double arithmetic = gemm.rows * vectors * cycle;
+  const double loads = vectors * cycle + gemm.rows * 0.5;
+  return std::max(arithmetic, loads) / kHertz;
+}
+
+// A first guess for any algorithm: arithmetic at full speed, and the arrays once through memory.
+inline double seconds(const Problem& problem) noexcept {
+  const Geometry& g = problem.geometry;
+  const double rate = lanes(compute_dtype(problem.dtype), problem.isa) * kHertz *
+                      (vector_floats(problem.isa) == 8 ? 2.0 : 1.0) * std::max(1, problem.threads);
+  const double bytes = static_cast<double>(g.small_elements() + g.large_elements() + g.weight_elements()) *
+                       static_cast<double>(storage_bytes(problem.dtype));
+  return g.multiply_adds() / rate + bytes / kStoreBytesPerSecond;
+}
+
+}  // namespace tconv::machine

@@ -1,0 +1,176 @@
+#include "packing.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "machine.hpp"
+#include "phases.hpp"
+
+namespace tconv {
+namespace {
+
+constexpr int64_t kRun = 64;
+constexpr int64_t kMostLanes = 64;
+
+template <class T>
+bool all_finite(const T* values, int64_t count) noexcept {
+  // A product with zero is zero, or NaN for infinities and NaN; zeros add up to zero.
+  T sums[8] = {};
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    for (int64_t j = 0; j < 8; ++j) sums[j] += values[i + j] * T{0};
+  }
+  for (; i < count; ++i) sums[0] += values[i] * T{0};
+  for (const T sum : sums) {
+    if (!(sum == T{0})) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+ColumnPacking::ColumnPacking(const Problem& problem, int lanes, int64_t chunk_maps)
+    : dtype_(problem.dtype),
+      isa_(problem.isa),
+      lanes_(lanes),
+      groups_(problem.geometry.groups),
+      chunk_maps_(chunk_maps),
+      taps_(problem.geometry.taps()),
+      load_(kernel(Family::load, problem.dtype, problem.isa)) {
+  const Geometry& g = problem.geometry;
+  const int64_t channels = g.channels / g.groups;
+  const int64_t filters = g.filters / g.groups;
+  const int64_t filter_stride = g.channels_last ? 1 : taps_;
+  group_stride_ = channels * filters * taps_;
+  tap_stride_ = g.channels_last ? filters : 1;
+  const bool forward = problem.pass == Pass::forward;
+  depth_maps_ = forward ? channels : filters;
+  column_maps_ = forward ? filters : channels;
+  depth_stride_ = forward ? filters * taps_ : filter_stride;
+  column_stride_ = forward ? filter_stride : filters * taps_;
+  panels_ = (column_maps_ + lanes_ - 1) / lanes_;
+  const auto z = packed_order(g.axes[0], problem.pass);
+  const auto y = packed_order(g.axes[1], problem.pass);
+  const auto x = packed_order(g.axes[2], problem.pass);
+  // A residue's taps are contiguous: those of z first, then those of y within them, then those of x.
+  const auto residues = [&](const Axis& axis) {
+    std::vector<int64_t> residue;
+    for (int64_t k = 0; k < axis.kernel; ++k) {
+      residue.push_back(forward ? k % axis.stride * (axis.dilation % axis.stride) % axis.stride : 0);
+    }
+    return residue;
+  };
+  std::array<std::vector<int64_t>, 3> residue;
+  std::array<std::vector<int64_t>, 3> before;  // place of the first tap of the residue
+  std::array<std::vector<int64_t>, 3> count;   // taps of the residue
+  const std::array<const std::vector<int64_t>*, 3> place{&z, &y, &x};
+  for (size_t a = 0; a < 3; ++a) {
+    residue[a] = residues(g.axes[a]);
+    const auto size = static_cast<size_t>(forward ? g.axes[a].stride : 1);
+    std::vector<int64_t> firsts(size, INT64_MAX);
+    std::vector<int64_t> counts(size, 0);
+    for (size_t k = 0; k < residue[a].size(); ++k) {
+      const auto r = static_cast<size_t>(residue[a][k]);
+      firsts[r] = std::min(firsts[r], (*place[a])[k]);
+      ++counts[r];
+    }
+    for (const int64_t r : residue[a]) {
+      before[a].push_back(firsts[static_cast<size_t>(r)]);
+      count[a].push_back(counts[static_cast<size_t>(r)]);
+    }
+  }
+  order_.reserve(static_cast<size_t>(taps_));
+  const int64_t all_y = g.axes[1].kernel;
+  const int64_t all_x = g.axes[2].kernel;
+  for (size_t kz = 0; kz < z.size(); ++kz) {
+    for (size_t ky = 0; ky < y.size(); ++ky) {
+      for (size_t kx = 0; kx < x.size(); ++kx) {
+        const int64_t start = before[0][kz] * all_y * all_x +
+                              count[0][kz] * (before[1][ky] * all_x + count[1][ky] * before[2][kx]);
+        order_.push_back(start +
+                         ((z[kz] - before[0][kz]) * count[1][ky] + y[ky] - before[1][ky]) * count[2][kx] +
+                         x[kx] - before[2][kx]);
+      }
+    }
+  }
+  for (const Axis& axis : g.axes) {
+    order_key_ += std::to_string(axis.kernel) + "s" + std::to_string(forward ? axis.stride : 1) + "d" +
+                  std::to_string(forward ? axis.dilation : 1) + "x";
+  }
+}
+
+std::string ColumnPacking::key() const {
+  std::string key = "columns ";
+  for (const int64_t number : {static_cast<int64_t>(dtype_), lanes_, groups_, depth_maps_, column_maps_,
+                               chunk_maps_, column_stride_, depth_stride_}) {
+    key += std::to_string(number) + " ";
+  }
+  return key + order_key_;
+}
+
+size_t ColumnPacking::panel_bytes() const noexcept {
+  return static_cast<size_t>(depth_maps_ * taps_ * lanes_) * compute_bytes(dtype_);
+}
+
+template <class T>
+bool ColumnPacking::pack_panel(const void* weight, T* packed, int64_t panel) const noexcept {
+  alignas(64) T run[kRun * kMostLanes];
+  const int64_t group = panel / panels_;
+  const int64_t column0 = panel % panels_ * lanes_;
+  const int64_t columns = std::min(lanes_, column_maps_ - column0);
+  const auto element = static_cast<int64_t>(storage_bytes(dtype_));
+  const char* from =
+      static_cast<const char*>(weight) + (group * group_stride_ + column0 * column_stride_) * element;
+  if (columns < lanes_) std::fill(run, run + kRun * lanes_, T{0});
+  bool finite = true;
+  MoveArgs args{};
+  args.dst = run;
+  for (int64_t map = 0; map < depth_maps_; ++map) {
+    const int64_t chunk = map / chunk_maps_;
+    const int64_t maps = std::min(chunk_maps_, depth_maps_ - chunk * chunk_maps_);
+    T* to = packed + chunk * chunk_maps_ * taps_ * lanes_ + (map - chunk * chunk_maps_) * lanes_;
+    for (int64_t first = 0; first < taps_; first += kRun) {
+      const int64_t taps = std::min(kRun, taps_ - first);
+      args.src = from + (map * depth_stride_ + first * tap_stride_) * element;
+      if (column_stride_ == 1) {
+        args.rows = taps;
+        args.src_row = tap_stride_;
+        args.dst_row = lanes_;
+        args.columns = columns;
+        args.src_column = 1;
+        args.dst_column = 1;
+      } else {
+        args.rows = columns;
+        args.src_row = column_stride_;
+        args.dst_row = 1;
+        args.columns = taps;
+        args.src_column = tap_stride_;
+        args.dst_column = lanes_;
+      }
+      load_(args);
+      finite &= all_finite(run, taps * lanes_);
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        std::memcpy(to + order_[static_cast<size_t>(first + tap)] * maps * lanes_, run + tap * lanes_,
+                    static_cast<size_t>(lanes_) * sizeof(T));
+      }
+    }
+  }
+  return finite;
+}
+
+bool ColumnPacking::pack(const void* weight, char* packed, int64_t first, int64_t last, Crew& crew) const {
+  std::atomic<bool> finite{true};
+  const double seconds =
+      static_cast<double>(last - first) * static_cast<double>(panel_bytes()) / machine::kStoreBytesPerSecond;
+  crew.share(last - first, seconds, [&](int64_t unit, int) noexcept {
+    char* to = packed + static_cast<size_t>(unit) * panel_bytes();
+    const bool good = compute_dtype(dtype_) == DType::f64
+                          ? pack_panel(weight, reinterpret_cast<double*>(to), first + unit)
+                          : pack_panel(weight, reinterpret_cast<float*>(to), first + unit);
+    if (!good) finite.store(false, std::memory_order_relaxed);
+  });
+  return finite.load();
+}
+
+}  // namespace tconv

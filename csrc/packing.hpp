@@ -1,0 +1,52 @@
+// Weights packed for products whose lanes are output maps.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+
+namespace tconv {
+
+// Panels of `lanes` output maps, in the compute type, the last one filled up with zeros:
+//   [group][panel][chunk][tap, in packed order][map of the chunk][lane]
+class ColumnPacking {
+ public:
+  ColumnPacking(const Problem& problem, int lanes, int64_t chunk_maps);
+
+  std::string key() const;
+  size_t bytes() const noexcept { return panel_bytes() * static_cast<size_t>(groups_ * panels_); }
+  size_t panel_bytes() const noexcept;
+  // First element of a chunk of a panel, panels counted through all groups.
+  int64_t chunk_offset(int64_t panel, int64_t chunk) const noexcept {
+    return (panel * depth_maps_ + chunk * chunk_maps_) * taps_ * lanes_;
+  }
+  // Packs the panels from `first` to before `last`. Returns false where it meets an infinity or NaN.
+  bool pack(const void* weight, char* packed, int64_t first, int64_t last, Crew& crew) const;
+
+ private:
+  template <class T>
+  bool pack_panel(const void* weight, T* packed, int64_t panel) const noexcept;
+
+  DType dtype_;
+  Isa isa_;
+  int64_t lanes_;
+  int64_t groups_;
+  int64_t depth_maps_;   // of a group
+  int64_t column_maps_;  // of a group
+  int64_t panels_;       // of a group
+  int64_t chunk_maps_;
+  int64_t taps_;
+  // Elements of the weight array from one to the next.
+  int64_t group_stride_;
+  int64_t column_stride_;
+  int64_t depth_stride_;
+  int64_t tap_stride_;
+  std::vector<int64_t> order_;  // place of each tap
+  const Kernel& load_;
+  std::string order_key_;
+};
+
+}  // namespace tconv

@@ -1,0 +1,104 @@
+#include "phases.hpp"
+
+#include <algorithm>
+
+namespace tconv {
+namespace {
+
+int64_t modulo(int64_t value, int64_t divisor) noexcept {
+  const int64_t rest = value % divisor;
+  return rest < 0 ? rest + divisor : rest;
+}
+
+// First position of each residue, and the end, in the packed order.
+std::vector<int64_t> residue_starts(const Axis& axis) {
+  std::vector<int64_t> starts(static_cast<size_t>(axis.stride) + 1, 0);
+  for (int64_t k = 0; k < axis.kernel; ++k) {
+    ++starts[static_cast<size_t>(modulo(k * (axis.dilation % axis.stride), axis.stride)) + 1];
+  }
+  for (size_t r = 1; r < starts.size(); ++r) starts[r] += starts[r - 1];
+  return starts;
+}
+
+}  // namespace
+
+std::vector<int64_t> packed_order(const Axis& axis, Pass pass) {
+  std::vector<int64_t> order(static_cast<size_t>(axis.kernel));
+  if (pass != Pass::forward) {
+    for (int64_t k = 0; k < axis.kernel; ++k) order[static_cast<size_t>(k)] = k;
+    return order;
+  }
+  std::vector<int64_t> next = residue_starts(axis);
+  for (int64_t k = 0; k < axis.kernel; ++k) {
+    const int64_t residue = modulo(k * (axis.dilation % axis.stride), axis.stride);
+    order[static_cast<size_t>(k)] = next[static_cast<size_t>(residue)]++;
+  }
+  return order;
+}
+
+PhaseAxis phase_axis(const Axis& axis, Pass pass) {
+  PhaseAxis made{};
+  made.kernel = axis.kernel;
+  made.taps.resize(static_cast<size_t>(axis.kernel));
+  if (pass == Pass::forward) {
+    made.src_size = axis.size;
+    made.dst_size = axis.out;
+    made.src_step = 1;
+    made.dst_step = axis.stride;
+    const std::vector<int64_t> starts = residue_starts(axis);
+    const std::vector<int64_t> order = packed_order(axis, pass);
+    std::vector<int64_t> by_order(static_cast<size_t>(axis.kernel));
+    for (int64_t k = 0; k < axis.kernel; ++k)
+      by_order[static_cast<size_t>(order[static_cast<size_t>(k)])] = k;
+    size_t next = 0;
+    made.first_tap.reserve(static_cast<size_t>(axis.stride) + 1);
+    made.packed_tap.reserve(static_cast<size_t>(axis.stride));
+    for (int64_t phase = 0; phase < axis.stride; ++phase) {
+      const auto residue = static_cast<size_t>(modulo(phase + axis.pad_lo % axis.stride, axis.stride));
+      made.first_tap.push_back(static_cast<int64_t>(next));
+      made.packed_tap.push_back(starts[residue]);
+      for (int64_t i = starts[residue]; i < starts[residue + 1]; ++i) {
+        const int64_t k = by_order[static_cast<size_t>(i)];
+        made.taps[next++] = {k, (phase + axis.pad_lo - k * axis.dilation) / axis.stride, 0};
+      }
+    }
+    made.first_tap.push_back(static_cast<int64_t>(next));
+  } else {
+    made.src_size = axis.out;
+    made.dst_size = axis.size;
+    made.src_step = axis.stride;
+    made.dst_step = 1;
+    made.first_tap = {0, axis.kernel};
+    made.packed_tap = {0};
+    for (int64_t k = 0; k < axis.kernel; ++k) {
+      made.taps[static_cast<size_t>(k)] = {k, k * axis.dilation - axis.pad_lo, 0};
+    }
+  }
+  made.positions = made.count(0);
+  const auto [low, high] =
+      std::minmax_element(made.taps.begin(), made.taps.end(),
+                          [](const PhaseTap& a, const PhaseTap& b) { return a.offset < b.offset; });
+  const int64_t lowest = low->offset;
+  const int64_t range = high->offset - lowest + 1;
+  if (range <= 4 * axis.kernel + 64) {
+    std::vector<int64_t> slot(static_cast<size_t>(range), -1);
+    for (const PhaseTap& tap : made.taps) slot[static_cast<size_t>(tap.offset - lowest)] = 0;
+    for (int64_t i = 0; i < range; ++i) {
+      if (slot[static_cast<size_t>(i)] < 0) continue;
+      slot[static_cast<size_t>(i)] = static_cast<int64_t>(made.offsets.size());
+      made.offsets.push_back(lowest + i);
+    }
+    for (PhaseTap& tap : made.taps) tap.slot = slot[static_cast<size_t>(tap.offset - lowest)];
+  } else {
+    for (const PhaseTap& tap : made.taps) made.offsets.push_back(tap.offset);
+    std::sort(made.offsets.begin(), made.offsets.end());
+    made.offsets.erase(std::unique(made.offsets.begin(), made.offsets.end()), made.offsets.end());
+    for (PhaseTap& tap : made.taps) {
+      const auto found = std::lower_bound(made.offsets.begin(), made.offsets.end(), tap.offset);
+      tap.slot = found - made.offsets.begin();
+    }
+  }
+  return made;
+}
+
+}  // namespace tconv

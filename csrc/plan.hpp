@@ -1,0 +1,78 @@
+// Which algorithm runs a problem, and a bounded memory of what was decided.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "memory.hpp"
+
+namespace tconv {
+
+// Weights in the order a recipe wants; they outlive the array they came from.
+class PackedWeights {
+ public:
+  PackedWeights(const char* algorithm, std::string key, Buffer data, bool finite) noexcept
+      : algorithm_(algorithm), key_(std::move(key)), data_(std::move(data)), finite_(finite) {}
+
+  const char* algorithm() const noexcept { return algorithm_; }
+  const std::string& key() const noexcept { return key_; }
+  const char* data() const noexcept { return data_.data(); }
+  size_t bytes() const noexcept { return data_.bytes(); }
+  // False: data() is the plain array, because it holds an infinity or NaN and padding must not meet those.
+  bool finite() const noexcept { return finite_; }
+
+ private:
+  const char* algorithm_;
+  std::string key_;
+  Buffer data_;
+  bool finite_;
+};
+
+class Plan {
+ public:
+  // Chooses the cheapest algorithm that does not refuse, or the one named. Throws ParameterError, ShapeError.
+  Plan(const Problem& problem, std::string_view algorithm);
+
+  const Problem& problem() const noexcept { return problem_; }
+  const char* algorithm() const noexcept { return algorithm_->name; }
+  const Recipe& recipe() const noexcept { return *recipe_; }
+  double seconds() const noexcept { return seconds_; }
+  // Every algorithm that refuses, and why.
+  std::vector<std::pair<std::string, std::string>> refusals() const;
+
+  PackedWeights pack(const void* weight, Crew& crew) const;
+  void run(const void* source, const void* weight, const void* bias, void* out, Crew& crew) const;
+  // Throws ParameterError where the weights were packed for another plan.
+  void run_packed(const void* source, const PackedWeights& packed, const void* bias, void* out,
+                  Crew& crew) const;
+
+ private:
+  Problem problem_;
+  const Algorithm* algorithm_ = nullptr;
+  std::unique_ptr<Recipe> recipe_;
+  std::unique_ptr<Recipe> careful_;  // takes over where weights are not finite
+  std::string packing_key_;
+  double seconds_ = 0;
+};
+
+struct CacheCounters {
+  uint64_t hits;
+  uint64_t misses;
+  uint64_t size;
+  uint64_t limit;
+};
+
+// The plan of a problem, remembered.
+std::shared_ptr<const Plan> find_plan(const Problem& problem, std::string_view algorithm);
+CacheCounters cache_counters() noexcept;
+// Forgets all but the latest plans where there are more than `limit`; at least one is kept.
+void limit_cache(uint64_t limit);
+void clear_cache() noexcept;
+
+std::vector<std::string> algorithm_names();
+
+}  // namespace tconv

@@ -1,0 +1,53 @@
+// The kernels that this build holds and this processor can run.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "geometry.hpp"
+#include "kernel_abi.hpp"
+
+namespace tconv {
+
+enum class Isa : uint8_t {
+#define TCONV_ISA(name, lanes, probe) name,
+#include "isas.inc"
+#undef TCONV_ISA
+};
+
+enum class Family : uint8_t { gemm, gather, load, store };
+
+struct Kernel {
+  const char* name;
+  DType dtype;
+  Family family;
+  Isa isa;
+  int rows;
+  int lanes;
+  tconv_kernel run;
+
+  template <class Args>
+  void operator()(const Args& args) const noexcept {
+    run(&args);
+  }
+};
+
+const char* name_of(Isa isa) noexcept;
+// Floats in a vector.
+int vector_floats(Isa isa) noexcept;
+// The best instruction set of this processor, or the one of that name. Throws ParameterError.
+Isa isa_of(std::string_view name);
+// Every instruction set this processor can run, best first.
+std::span<const Isa> usable_isas();
+// The kernels of a family, of the best instruction set at or below `isa` that has any.
+std::span<const Kernel> kernels(Family family, DType dtype, Isa isa);
+// The one kernel of a family that has one only.
+inline const Kernel& kernel(Family family, DType dtype, Isa isa) {
+  return kernels(family, dtype, isa).front();
+}
+
+std::span<const Kernel> all_kernels() noexcept;
+
+}  // namespace tconv

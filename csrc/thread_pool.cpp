@@ -1,0 +1,208 @@
+#include "thread_pool.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "errors.hpp"
+
+namespace tconv {
+namespace {
+
+constexpr int64_t kLookEveryNs = 50'000'000;
+// Below this, waking a sleeping thread costs more than it saves.
+constexpr double kWorthSharing = 30e-6;
+constexpr int kSpins = 2000;
+
+inline void relax() noexcept {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+int64_t now_ns() noexcept {
+  timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time.tv_sec * int64_t{1'000'000'000} + time.tv_nsec;
+}
+
+int affinity() noexcept {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+bool read_line(const std::string& path, char* line, int bytes) {
+  std::FILE* file = std::fopen(path.c_str(), "re");
+  if (file == nullptr) return false;
+  const bool found = std::fgets(line, bytes, file) != nullptr;
+  std::fclose(file);
+  return found;
+}
+
+// The smallest quota of this process's control group and those around it, in cores; 0 for none.
+double quota() {
+  char line[512];
+  double least = 0;
+  const auto narrow = [&least](double cores) {
+    if (cores > 0 && (least == 0 || cores < least)) least = cores;
+  };
+  std::string group = "/";
+  if (std::FILE* file = std::fopen("/proc/self/cgroup", "re"); file != nullptr) {
+    while (std::fgets(line, sizeof line, file) != nullptr) {
+      if (std::strncmp(line, "0::", 3) == 0) {
+        group.assign(line + 3);
+        while (!group.empty() && group.back() == '\n') group.pop_back();
+      }
+    }
+    std::fclose(file);
+  }
+  while (true) {
+    double limit = 0;
+    double period = 0;
+    if (read_line("/sys/fs/cgroup" + group + "/cpu.max", line, sizeof line) &&
+        std::sscanf(line, "%lf %lf", &limit, &period) == 2 && period > 0) {
+      narrow(limit / period);
+    }
+    const size_t slash = group.find_last_of('/');
+    if (slash == std::string::npos || group.size() <= 1) break;
+    group.resize(slash);
+  }
+  double limit = 0;
+  double period = 0;
+  char other[512];
+  if (read_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", line, sizeof line) &&
+      read_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us", other, sizeof other) &&
+      std::sscanf(line, "%lf", &limit) == 1 && std::sscanf(other, "%lf", &period) == 1 && period > 0) {
+    narrow(limit / period);
+  }
+  return least;
+}
+
+}  // namespace
+
+int usable_cores() noexcept {
+  static const double limit = [] {
+    try {
+      return quota();
+    } catch (...) {
+      return 0.0;
+    }
+  }();
+  const int cores = affinity();
+  return limit > 0 ? std::clamp(static_cast<int>(limit + 0.5), 1, cores) : cores;
+}
+
+// The threads of the process. One call at a time has them; a call that finds them busy works alone.
+class Pool {
+ public:
+  // Adds threads until there are `wanted`, or as many as the system gives.
+  void grow(int wanted) noexcept {
+    try {
+      while (static_cast<int>(workers_.size()) < wanted) workers_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {
+    } catch (const std::bad_alloc&) {
+    }
+  }
+
+  void lead(Crew& crew, int64_t units, Crew::Unit unit, const void* body) noexcept {
+    crew_ = &crew;
+    units_ = units;
+    unit_ = unit;
+    body_ = body;
+    members_.store(1);
+    open_.store(true);
+    round_.fetch_add(1);
+    round_.notify_all();
+    crew.take_units(units, unit, body, 0, true);
+    open_.store(false);
+    while (inside_.load() != 0) relax();
+  }
+
+  std::mutex mutex;
+
+ private:
+  void work() noexcept {
+    uint32_t seen = 0;
+    while (true) {
+      for (int spin = 0; spin < kSpins && round_.load(std::memory_order_relaxed) == seen; ++spin) relax();
+      round_.wait(seen);
+      seen = round_.load();
+      inside_.fetch_add(1);
+      if (open_.load()) {
+        const int member = members_.fetch_add(1);
+        if (member < crew_->threads()) crew_->take_units(units_, unit_, body_, member, false);
+      }
+      inside_.fetch_sub(1);
+    }
+  }
+
+  std::vector<std::thread> workers_;
+  Crew* crew_ = nullptr;
+  int64_t units_ = 0;
+  Crew::Unit unit_ = nullptr;
+  const void* body_ = nullptr;
+  std::atomic<uint32_t> round_{0};
+  std::atomic<int> members_{0};
+  std::atomic<int> inside_{0};
+  std::atomic<bool> open_{false};
+};
+
+namespace {
+
+// Never destroyed: its threads run until the process ends. A forked child has none of them, so it starts
+// anew.
+std::atomic<Pool*> the_pool{nullptr};
+const int fork_handler = pthread_atfork(nullptr, nullptr, [] { the_pool.store(nullptr); });
+
+Pool* pool() {
+  Pool* found = the_pool.load();
+  if (found == nullptr) {
+    auto made = std::make_unique<Pool>();
+    if (the_pool.compare_exchange_strong(found, made.get())) found = made.release();
+  }
+  return found;
+}
+
+}  // namespace
+
+Crew::Crew(int threads, Watch* watch) noexcept : threads_(std::max(1, threads)), watch_(watch) {
+  if (watch_ != nullptr) next_look_ns_ = now_ns() + kLookEveryNs;
+}
+
+void Crew::take_units(int64_t units, Unit unit, const void* body, int member, bool watching) noexcept {
+  while (!stopped_.load(std::memory_order_relaxed)) {
+    const int64_t mine = next_.fetch_add(1, std::memory_order_relaxed);
+    if (mine >= units) return;
+    unit(body, mine, member);
+    if (watching && watch_ != nullptr && now_ns() >= next_look_ns_) {
+      if (watch_->should_stop()) stopped_.store(true);
+      next_look_ns_ = now_ns() + kLookEveryNs;
+    }
+  }
+}
+
+void Crew::run(int64_t units, double seconds, Unit unit, const void* body) {
+  next_.store(0);
+  Pool* shared = threads_ > 1 && units > 1 && seconds > kWorthSharing ? pool() : nullptr;
+  if (shared != nullptr && shared->mutex.try_lock()) {
+    shared->grow(threads_ - 1);
+    shared->lead(*this, units, unit, body);
+    shared->mutex.unlock();
+  } else {
+    take_units(units, unit, body, 0, true);
+  }
+  if (stopped_.load()) throw Interrupted{};
+}
+
+}  // namespace tconv

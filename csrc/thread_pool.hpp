@@ -1,0 +1,55 @@
+// Threads that share out numbered units of work. Which thread runs a unit never decides what it computes.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <type_traits>
+
+namespace tconv {
+
+// Cores this process may use: its affinity, cut by the quota of its control group. At least one.
+int usable_cores() noexcept;
+
+// Lets the calling thread look, between units, whether it should stop.
+class Watch {
+ public:
+  virtual ~Watch() = default;
+  // Called at most every 50 ms; true to stop.
+  virtual bool should_stop() noexcept = 0;
+};
+
+// What one call of the engine may use: threads, and a way to be interrupted.
+class Crew {
+ public:
+  explicit Crew(int threads, Watch* watch = nullptr) noexcept;
+
+  int threads() const noexcept { return threads_; }
+
+  // Calls `work(unit, member)` for every unit below `units`, members being below threads(). Throws
+  // Interrupted. `seconds` is what the units are expected to take in all; short work stays on this thread.
+  template <class Work>
+  void share(int64_t units, double seconds, const Work& work) {
+    static_assert(std::is_nothrow_invocable_v<const Work&, int64_t, int>);
+    run(
+        units, seconds,
+        [](const void* body, int64_t unit, int member) noexcept {
+          (*static_cast<const Work*>(body))(unit, member);
+        },
+        &work);
+  }
+
+ private:
+  using Unit = void (*)(const void* body, int64_t unit, int member) noexcept;
+  friend class Pool;
+
+  void run(int64_t units, double seconds, Unit unit, const void* body);
+  void take_units(int64_t units, Unit unit, const void* body, int member, bool watching) noexcept;
+
+  int threads_;
+  Watch* watch_;
+  int64_t next_look_ns_ = 0;
+  std::atomic<int64_t> next_{0};
+  std::atomic<bool> stopped_{false};
+};
+
+}  // namespace tconv

@@ -1,0 +1,214 @@
+"""The compiled engine: hands solved geometries and plain arrays to `tconv._core`.
+
+Arrays are what `tconv.engine` makes of a caller's: NumPy, C-contiguous, aligned, native, of the geometry's shapes
+and one dtype, not empty, `out` apart from the inputs. A weight may also be what `prepare` returned.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tconv import _core, knobs
+from tconv.dtypes import COMPUTABLE, DType, to_code
+from tconv.geometry import Geometry
+
+Array = np.ndarray[Any, Any]
+Weight = Array | _core.PackedWeights
+
+name = "native"
+
+FORWARD, DATA_GRADIENT, WEIGHT_GRADIENT = 0, 1, 2
+"""The passes, as `_core` numbers them."""
+
+_PLANS_KEPT_BY_A_GEOMETRY = 16
+
+_isa: str = knobs.read("isa")
+_threads: int = knobs.read("threads")
+_core.limit_cache(knobs.read("plans"))
+
+
+def refusal(geometry: Geometry, dtype: DType) -> str | None:
+    """Say why this backend cannot compute, or return None."""
+    if len(geometry.axes) > 3:
+        return f"{len(geometry.axes)} spatial axes; need 1 to 3"
+    if dtype.name not in COMPUTABLE:
+        return f"dtype {dtype.name}; need one of {', '.join(COMPUTABLE)}"
+    return None
+
+
+def plan_for(
+    geometry: Geometry,
+    pass_: int,
+    dtype: DType,
+    *,
+    workspace: int,
+    threads: int | None = None,
+    isa: str | None = None,
+    algorithm: str = "",
+    packed: bool = False,
+) -> _core.Plan:
+    """Return the plan of a problem.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        The problem.
+    pass_ : int
+        `FORWARD`, `DATA_GRADIENT` or `WEIGHT_GRADIENT`.
+    dtype : dtype
+        Of all arrays.
+    workspace : int
+        Ceiling of temporary memory in bytes.
+    threads : int, optional
+        Threads to use; by default the knob's, which by default means every core.
+    isa : str, optional
+        Instruction set to use; by default the knob's, which by default means the best.
+    algorithm : str
+        Algorithm to use; empty for the cheapest.
+    packed : bool
+        Whether the weights come packed.
+
+    Raises
+    ------
+    ParameterError
+        If the instruction set or the algorithm is unknown, or the algorithm refuses.
+    """
+    key = (pass_, dtype.num, workspace, threads, isa, algorithm, packed)
+    # Kept with the geometry, which is solved once a shape: hashing one on each call costs more than a small layer.
+    plans: dict[Any, _core.Plan] = geometry.__dict__.setdefault("_native_plans", {})
+    plan = plans.get(key)
+    if plan is None:
+        core = _core.Geometry(
+            geometry.batch,
+            geometry.channels,
+            geometry.filters,
+            geometry.groups,
+            geometry.channels_last,
+            [[a.size, a.out, a.kernel, a.stride, a.dilation, a.pad_lo, a.pad_hi, a.adj] for a in geometry.axes],
+        )
+        plan = _core.plan(
+            core,
+            pass_,
+            to_code(dtype),
+            workspace,
+            _threads if threads is None else threads,
+            _isa if isa is None else isa,
+            algorithm,
+            packed,
+        )
+        if len(plans) >= _PLANS_KEPT_BY_A_GEOMETRY:
+            plans.clear()
+        plans[key] = plan
+    return plan
+
+
+def _weighted(
+    geometry: Geometry,
+    pass_: int,
+    source: Array,
+    weight: Weight,
+    bias: Array | None,
+    out: Array,
+    workspace: int,
+    threads: int | None,
+) -> None:
+    if isinstance(weight, _core.PackedWeights):
+        plan = plan_for(
+            geometry,
+            pass_,
+            source.dtype,
+            workspace=workspace,
+            threads=threads,
+            algorithm=weight.algorithm,
+            packed=True,
+        )
+    else:
+        plan = plan_for(geometry, pass_, source.dtype, workspace=workspace, threads=threads)
+    plan.run(source, weight, bias, out)
+
+
+def forward(
+    geometry: Geometry,
+    data: Array,
+    weight: Weight,
+    bias: Array | None,
+    out: Array,
+    *,
+    workspace: int,
+    threads: int | None = None,
+) -> None:
+    """Write the large side: `large[f, y] = bias[f] + sum of small[c, i] * weight[c, f, k]`."""
+    _weighted(geometry, FORWARD, data, weight, bias, out, workspace, threads)
+
+
+def data_gradient(
+    geometry: Geometry,
+    out_grad: Array,
+    weight: Weight,
+    bias: Array | None,
+    out: Array,
+    *,
+    workspace: int,
+    threads: int | None = None,
+) -> None:
+    """Write the small side: `small[c, i] = bias[c] + sum of large[f, y] * weight[c, f, k]`."""
+    _weighted(geometry, DATA_GRADIENT, out_grad, weight, bias, out, workspace, threads)
+
+
+def weight_gradient(
+    geometry: Geometry, data: Array, out_grad: Array, out: Array, *, workspace: int, threads: int | None = None
+) -> None:
+    """Write the weight's gradient: `weight[c, f, k] = sum of small[c, i] * large[f, y]`."""
+    plan = plan_for(geometry, WEIGHT_GRADIENT, data.dtype, workspace=workspace, threads=threads)
+    plan.run(data, out_grad, None, out)
+
+
+def bias_gradient(grad: Array, channel_axis: int, out: Array, *, threads: int | None = None) -> None:
+    """Write the sums of `grad` over every axis but `channel_axis`."""
+    shape = grad.shape
+    outer = inner = 1
+    for size in shape[:channel_axis]:
+        outer *= size
+    for size in shape[channel_axis + 1 :]:
+        inner *= size
+    _core.bias_gradient(
+        grad, outer, shape[channel_axis], inner, to_code(grad.dtype), out, _threads if threads is None else threads
+    )
+
+
+def prepare(
+    geometry: Geometry, pass_: int, weight: Array, *, workspace: int, threads: int | None = None
+) -> _core.PackedWeights:
+    """Return `weight` in the order its plan wants, to be given to `forward` or `data_gradient` in its place.
+
+    The packed weights serve any batch and any spatial size; kernel, stride, dilation, groups and layout stay.
+    """
+    plan = plan_for(geometry, pass_, weight.dtype, workspace=workspace, threads=threads, packed=True)
+    return plan.pack(weight)
+
+
+def explain(
+    geometry: Geometry,
+    pass_: int,
+    dtype: DType,
+    *,
+    workspace: int,
+    threads: int | None = None,
+    packed: bool = False,
+) -> dict[str, Any]:
+    """Return what would run and what it would cost, under the names of `_core.Plan`'s properties."""
+    plan = plan_for(geometry, pass_, dtype, workspace=workspace, threads=threads, packed=packed)
+    return {
+        "algorithm": plan.algorithm,
+        "kernel": plan.kernel,
+        "isa": plan.isa,
+        "threads": plan.threads,
+        "seconds": plan.seconds,
+        "flops": plan.flops,
+        "array_bytes": plan.array_bytes,
+        "workspace_bytes": plan.workspace_bytes,
+        "packed_bytes": plan.packed_bytes,
+        "refusals": dict(plan.refusals),
+    }
