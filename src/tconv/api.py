@@ -30,6 +30,7 @@ class Gradients(NamedTuple):
 
 def _window(
     operator: str,
+    data: Array,
     weight: Array,
     stride: PerAxis,
     pad: PerAxis,
@@ -42,6 +43,10 @@ def _window(
     rank = weight.ndim - 2
     if rank not in (1, 2, 3):
         raise ShapeError(f"{operator}: w: got shape {weight.shape}; need 3, 4 or 5 dimensions")
+    if weight.size == 0:
+        raise ShapeError(f"{operator}: w: got shape {weight.shape}; need a size of at least 1 everywhere")
+    if data.ndim != weight.ndim:
+        raise ShapeError(f"{operator}: x: got shape {data.shape}; need {weight.ndim} dimensions, as w has")
     (groups,) = per_axis(operator, "num_group", num_group, 1)
     if groups < 1:
         raise ShapeError(f"{operator}: num_group: got {groups}; need at least 1")
@@ -169,7 +174,7 @@ def deconvolution(
     operator = "deconvolution"
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
     offset, result = _optional(f"{operator}: bias", bias), _optional(f"{operator}: out", out)
-    window = _window(operator, weight, stride, pad, dilate, adj, target_shape, num_group, layout)
+    window = _window(operator, data, weight, stride, pad, dilate, adj, target_shape, num_group, layout)
     geometry = solve_deconvolution(operator, window, data.shape)
     _check(operator, {"x": data, "w": weight, "bias": offset, "out": result}, _forward_shapes(geometry))
     y = engine.forward(
@@ -239,12 +244,12 @@ def deconvolution_gradients(
     (array([[[1., 5., 9.]]]), array([[[6., 9.]]]), array([15.]))
     """
     operator = "deconvolution_gradients"
-    wanted = tuple(want)
-    if unknown := set(wanted) - set(Gradients._fields):
-        raise ParameterError(f"{operator}: want: got {sorted(unknown)}; need some of {Gradients._fields}")
+    wanted = tuple(want) if isinstance(want, Iterable) else (want,)
+    if unknown := [name for name in wanted if name not in Gradients._fields]:
+        raise ParameterError(f"{operator}: want: got {unknown}; need some of {Gradients._fields}")
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
     grad = to_numpy(f"{operator}: dy", dy)
-    window = _window(operator, weight, stride, pad, dilate, adj, target_shape, num_group, layout)
+    window = _window(operator, data, weight, stride, pad, dilate, adj, target_shape, num_group, layout)
     geometry = solve_deconvolution(operator, window, data.shape)
     shapes = {**_forward_shapes(geometry), "dy": geometry.large_shape}
     _check(operator, {"x": data, "w": weight, "dy": grad}, shapes)
@@ -311,7 +316,7 @@ def convolution(
     operator = "convolution"
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
     offset, result = _optional(f"{operator}: bias", bias), _optional(f"{operator}: out", out)
-    window = _window(operator, weight, stride, pad, dilate, 0, None, num_group, layout)
+    window = _window(operator, data, weight, stride, pad, dilate, 0, None, num_group, layout)
     # The weight's first axis is the filters here, its maps the channels of one group.
     window = Window(**{**vars(window), "filters": weight.shape[0]})
     geometry = solve_convolution(operator, window, data.shape)

@@ -343,7 +343,7 @@ def check_layout(operator: str, layout: str | None, rank: int) -> bool:
     """
     if layout is None:
         return False
-    if len(layout) != rank + 2:
+    if not isinstance(layout, str) or layout not in LAYOUT.options or len(layout) != rank + 2:
         raise ParameterError(f"{operator}: layout: got {layout!r}; need a layout of {rank} spatial axes")
     return layout in CHANNEL_LAST
 
