@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -94,6 +94,8 @@ class Operator:
         Other names.
     view : bool
         Whether an output may be an input or a view of one, possibly read-only; an array function copies it.
+    initial : mapping of str to str
+        By input, the `__init__` attribute that a variable made for it gets.
     head : bool
         Whether `backward` ignores output gradients, as a loss does.
     """
@@ -111,6 +113,7 @@ class Operator:
     count: str = ""
     aliases: tuple[str, ...] = ()
     view: bool = False
+    initial: Mapping[str, str] = field(default_factory=dict)
     head: bool = False
     doc: str = ""
 
