@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -216,6 +217,7 @@ def _leaky(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
     x = arithmetic(data)
     kind = params.act_type
     outputs: list[Array]
+    slope: Any
     if kind == "rrelu":
         low, high = params.lower_bound, params.upper_bound
         slope = np.full(x.shape, (low + high) / 2, x.dtype)
@@ -223,7 +225,7 @@ def _leaky(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
             slope = generator().uniform(low, high, x.shape).astype(x.dtype)
         outputs = [_bent(x, slope), slope]
     elif kind == "gelu":
-        outputs = [0.5 * x * (1 + erf(x / math.sqrt(2)))]
+        outputs = [0.5 * x * (1 + erf(np.asarray(x / math.sqrt(2))))]
     elif kind == "selu":
         outputs = [np.where(x > 0, x, _SELU_ALPHA * np.expm1(x)) * x.dtype.type(_SELU_SCALE)]
     elif kind == "elu":

@@ -170,6 +170,11 @@ def find(name: str) -> Operator:
     return operator
 
 
+def all_inputs(operator: Operator) -> tuple[str, ...]:
+    """Return every input an operator may have, in positional order."""
+    return _ALL_INPUTS[operator.name]
+
+
 def names() -> Iterable[str]:
     """Return all names and aliases."""
     return _OPERATORS.keys()
