@@ -1,6 +1,7 @@
 // Threads that share out numbered units of work. Which thread runs a unit never decides what it computes.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <type_traits>
@@ -24,6 +25,8 @@ class Crew {
   explicit Crew(int threads, Watch* watch = nullptr) noexcept;
 
   int threads() const noexcept { return threads_; }
+  // For work that has room for fewer members than there are threads.
+  void limit(int threads) noexcept { threads_ = std::min(threads_, threads); }
 
   // Calls `work(unit, member)` for every unit below `units`, members being below threads(). Throws
   // Interrupted. `seconds` is what the units are expected to take in all; short work stays on this thread.

@@ -136,6 +136,8 @@ class PhaseGemm final : public Recipe {
     }
     char* packed =
         call.packed == nullptr ? claim(packing_.panel_bytes() * static_cast<size_t>(pack_panels_)) : nullptr;
+    // A small workspace has room for fewer workers than there are threads.
+    call.crew.limit(threads_);
     std::vector<Worker> workers;
     workers.reserve(static_cast<size_t>(threads_));
     for (int i = 0; i < threads_; ++i)
