@@ -153,7 +153,7 @@ def grad(
     retain_graph: bool | None = None,
     create_graph: bool = False,
     train_mode: bool = True,
-) -> Any:
+) -> list[NDArray]:
     """Return gradients instead of writing them to the arrays' own.
 
     Parameters
@@ -173,8 +173,8 @@ def grad(
 
     Returns
     -------
-    NDArray or list of NDArray
-        The gradient of each of `variables`; a list if that is one.
+    list of NDArray
+        The gradient of each of `variables`, even of a single one.
 
     Raises
     ------
@@ -203,8 +203,7 @@ def grad(
         retain_graph=bool(retain_graph),
         is_train=train_mode,
     )
-    grads = [wrap(np.array(one), array._ctx) for one, array in zip(found, arrays)]
-    return grads[0] if isinstance(variables, NDArray) else grads
+    return [wrap(np.array(one), array._ctx) for one, array in zip(found, arrays)]
 
 
 def get_symbol(x: NDArray) -> Any:

@@ -214,6 +214,8 @@ def randint(
     for argument, value in (("low", low), ("high", high)):
         if not isinstance(value, (int, np.integer)):
             raise DTypeError(f"randint: {argument}: got {type(value).__name__}; need an int")
+    if low >= high:
+        raise ParameterError(f"randint: high: got {high}; need more than low {low}")
 
     def draw(rng: np.random.Generator, a: Any, b: Any, size: Shape) -> Any:
         return rng.integers(a, b, size, np.int64)

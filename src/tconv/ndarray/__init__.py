@@ -65,12 +65,35 @@ __all__ = [
 globals().update(FUNCTIONS)
 true_divide = FUNCTIONS["divide"]
 
+_RANDOM = (
+    "normal",
+    "random_gamma",
+    "random_generalized_negative_binomial",
+    "random_negative_binomial",
+    "random_normal",
+    "random_poisson",
+    "random_randint",
+    "random_uniform",
+    "sample_gamma",
+    "sample_multinomial",
+    "sample_poisson",
+    "sample_uniform",
+    "shuffle",
+    "uniform",
+)
+"""Older names of functions of `mx.nd.random`."""
+
 
 def __getattr__(name: str) -> Any:
-    value = import_module("tconv.random") if name == "random" else getattr(functions, name)
+    if name == "random":
+        value: Any = import_module("tconv.random")
+    elif name in _RANDOM:
+        value = getattr(import_module("tconv.random"), name.removeprefix("random_").removeprefix("sample_"))
+    else:
+        value = getattr(functions, name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *registry.names()})
+    return sorted({*globals(), *registry.names(), *_RANDOM, "random"})

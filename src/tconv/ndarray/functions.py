@@ -74,6 +74,8 @@ def _make(operator: Operator, name: str) -> Function:
                 known = ", ".join(row.name for row in operator.params.rows()) or "none"
                 raise ParameterError(f"{operator.name}: {key}: unknown argument; possible arguments: {known}")
         given = bound.inputs
+        if operator.count and getattr(params, operator.count) != len(given):
+            raise ParameterError(f"{operator.name}: {operator.count}: got another number than {len(given)} inputs")
         names = operator.input_names(params, len(given))
         if tuple(given) != names:
             given = _in_order(operator, names, given)
@@ -156,9 +158,6 @@ _add_methods()
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return function(name)
-    except ParameterError as error:
-        raise AttributeError(str(error)) from None
+    if name not in registry.names():
+        raise AttributeError(f"module 'tconv.ndarray' has no attribute {name!r}")
+    return function(name)

@@ -476,6 +476,8 @@ class NDArray:
             self._write_recorded(places, value)
             return
         source = value._data if isinstance(value, NDArray) else _assignable(value)
+        if source.size == 1:
+            source = source.reshape(())
         try:
             with np.errstate(all="ignore"):
                 self._data[places] = source
@@ -665,6 +667,10 @@ def invoke(
     else:
         outputs = [out] if isinstance(out, NDArray) else list(out)
         _check_outputs(operator, outputs, solved[:visible])
+        if tape.will_record(inputs) and any(np.may_share_memory(y._data, x) for y in outputs for x in arrays):
+            raise MXNetError(
+                f"{operator.name}: out: got an input of a recorded call; it cannot be changed in place"
+            )
         results = _forward(operator, Call(params, state.training, outputs[0]._data), arrays)
         for target, result in zip(outputs, results):
             if result is not target._data:

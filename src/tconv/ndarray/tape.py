@@ -56,6 +56,15 @@ class Leaf:
             target += gradient.astype(target.dtype, copy=False)
 
 
+class Constant:
+    """An array in no graph that a step was computed from, and may need on the way back: it is not to be changed."""
+
+    __slots__ = ("spent",)
+
+    def __init__(self) -> None:
+        self.spent = False
+
+
 class Step:
     """One computation on the tape.
 
@@ -68,21 +77,21 @@ class Step:
     inputs, outputs : list of ndarray
         What it was computed from and what came out.
     sources : tuple of (node, int) or None
-        Where each input came from; None after the walk back has freed the step.
+        Node and output each input came from; None after the walk back has freed the step.
     """
 
     __slots__ = ("custom", "inputs", "operator", "outputs", "params", "sequence", "sources")
 
     def __init__(
         self,
-        sources: tuple[Source | None, ...],
+        sources: tuple[Source, ...],
         inputs: Sequence[Array],
         outputs: Sequence[Array],
         operator: Operator | None = None,
         params: Any = None,
         custom: CustomBackward | None = None,
     ) -> None:
-        self.sources: tuple[Source | None, ...] | None = sources
+        self.sources: tuple[Source, ...] | None = sources
         self.inputs = inputs
         self.outputs = outputs
         self.operator = operator
@@ -97,6 +106,9 @@ class Step:
 
     def free(self) -> None:
         """Let go of everything."""
+        for node, _ in self.sources or ():
+            if isinstance(node, Constant):
+                node.spent = True
         self.sources = self.operator = self.params = self.custom = None
         self.inputs = self.outputs = ()
 
@@ -112,14 +124,14 @@ class Step:
         return self.operator.backward(call, self.inputs, self.outputs, given)
 
 
-Node = Leaf | Step
+Node = Leaf | Constant | Step
 Source = tuple[Node, int]
 
 
 def source(array: NDArray) -> Source | None:
     """Return the node an array is an output of, or None if it is in no graph."""
     node = array._node
-    if node is None:
+    if node is None or isinstance(node, Constant):
         return None
     if node.spent:
         array._node = None
@@ -127,13 +139,27 @@ def source(array: NDArray) -> Source | None:
     return node, array._index
 
 
+def _origin(array: NDArray) -> Source:
+    """Return the node of an array, making it a constant if it is in no graph."""
+    node = array._node
+    if node is None or node.spent:
+        node = Constant()
+        array._node, array._index = node, 0
+    return node, array._index
+
+
 def check_writable_in_place(array: NDArray) -> None:
     """Raise MXNetError if writing into `array` now would make its recorded gradient wrong."""
-    if state.recording and source(array) is not None:
+    if state.recording and array._node is not None and not array._node.spent:
         raise MXNetError(
             "NDArray: got an in-place write into an array of a recorded graph; write outside of record(), "
             "or after backward()"
         )
+
+
+def will_record(inputs: Sequence[NDArray]) -> bool:
+    """Tell whether something computed from `inputs` now goes on the tape."""
+    return state.recording and any(source(array) is not None for array in inputs)
 
 
 def record_operator(
@@ -154,10 +180,9 @@ def record_operator(
     hidden : sequence of ndarray
         Its other outputs.
     """
-    sources = _sources(inputs) if state.recording else None
-    if sources is not None:
+    if will_record(inputs):
         arrays = [*(y._data for y in outputs), *hidden]
-        _attach(Step(sources, [x._data for x in inputs], arrays, operator, params), outputs)
+        _attach(Step(_origins(inputs), [x._data for x in inputs], arrays, operator, params), outputs)
 
 
 def record(inputs: Sequence[NDArray], outputs: Sequence[NDArray], backward: CustomBackward) -> None:
@@ -175,17 +200,15 @@ def record(inputs: Sequence[NDArray], outputs: Sequence[NDArray], backward: Cust
     MXNetError
         If an output is in a graph already.
     """
-    sources = _sources(inputs) if state.recording else None
-    if sources is not None:
+    if will_record(inputs):
         for array in outputs:
             check_writable_in_place(array)
-        step = Step(sources, [x._data for x in inputs], [y._data for y in outputs], custom=backward)
-        _attach(step, outputs)
+        origins, arrays = _origins(inputs), [y._data for y in outputs]
+        _attach(Step(origins, [x._data for x in inputs], arrays, custom=backward), outputs)
 
 
-def _sources(inputs: Sequence[NDArray]) -> tuple[Source | None, ...] | None:
-    sources = tuple([source(array) for array in inputs])
-    return None if sources.count(None) == len(sources) else sources
+def _origins(inputs: Sequence[NDArray]) -> tuple[Source, ...]:
+    return tuple([_origin(array) for array in inputs])
 
 
 def _attach(step: Step, outputs: Sequence[NDArray]) -> None:
@@ -228,7 +251,7 @@ def _steps_below(nodes: Sequence[Node]) -> list[Step]:
                 "backward: got an array that depends on a graph freed before; "
                 "pass retain_graph=True to the backward that comes first"
             )
-        pending += [before[0] for before in step.sources if before is not None and isinstance(before[0], Step)]
+        pending += [node for node, _ in step.sources if isinstance(node, Step)]
     return sorted(found, key=lambda step: step.sequence)
 
 
@@ -310,7 +333,7 @@ def backward(
 
 def _walk(step: Step, sums: _Gradients, relevant: Container[Node], targets: Sequence[Source]) -> None:
     assert step.sources is not None
-    wanted = tuple([before is not None and (before[0] in relevant or before in targets) for before in step.sources])
+    wanted = tuple([before[0] in relevant or before in targets for before in step.sources])
     collected = sums.by_node[step]
     if not any(node is step for node, _ in targets):
         del sums.by_node[step]
@@ -320,7 +343,7 @@ def _walk(step: Step, sums: _Gradients, relevant: Container[Node], targets: Sequ
     if len(gradients) != len(step.sources):
         raise MXNetError(f"backward: got {len(gradients)} gradients from a step; need {len(step.sources)}")
     for before, asked, gradient in zip(step.sources, wanted, gradients):
-        if before is not None and asked and gradient is not None:
+        if asked and gradient is not None:
             sums.add(before, gradient)
 
 
@@ -342,11 +365,13 @@ def _relevant(steps: list[Step], starts: list[Source], targets: list[Source] | N
     relevant: dict[Node, None] = {node: None for node, index in starts if ends_at((node, index))}
     for step in steps:
         for before in step.sources or ():
-            if before is not None and (before[0] in relevant or ends_at(before)):
+            if before[0] in relevant or ends_at(before):
                 relevant[step] = None
                 if isinstance(before[0], Leaf):
                     relevant[before[0]] = None
     if not relevant:
+        if targets is not None:
+            raise MXNetError("grad: variables: got arrays that the heads do not depend on")
         raise MXNetError("backward: got a graph in which no array wants a gradient; call attach_grad() first")
     return relevant
 
@@ -408,25 +433,22 @@ def history(array: NDArray) -> tuple[list[Record], tuple[int, int]]:
     if head is None:
         raise MXNetError("get_symbol: x: got an array that is in no graph; compute it inside record()")
     records: list[Record] = []
-    places: dict[Any, int] = {}
+    places: dict[Node, int] = {}
 
-    def outside(key: Any) -> int:
-        if key not in places:
-            places[key] = len(records)
+    def outside(node: Node) -> int:
+        if node not in places:
+            places[node] = len(records)
             records.append(Record(None, None, ()))
-        return places[key]
+        return places[node]
 
     for step in _steps_below([head[0]]):
         if step.operator is None:
             raise MXNetError("get_symbol: x: got a graph with a step that is no operator; it has no symbol")
         assert step.sources is not None
         inputs = [
-            (outside(id(value)), 0)
-            if before is None
-            else (outside(before[0]) if isinstance(before[0], Leaf) else places[before[0]], before[1])
-            for before, value in zip(step.sources, step.inputs)
+            (places[node] if isinstance(node, Step) else outside(node), index) for node, index in step.sources
         ]
         places[step] = len(records)
         records.append(Record(step.operator, step.params, tuple(inputs)))
-    place = outside(head[0]) if isinstance(head[0], Leaf) else places[head[0]]
+    place = places[head[0]] if isinstance(head[0], Step) else outside(head[0])
     return records, (place, head[1])
