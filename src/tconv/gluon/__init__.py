@@ -1,7 +1,7 @@
-"""MXNet's gluon: parameters, blocks, layers (`mx.gluon`)."""
+"""MXNet's gluon: parameters, blocks, layers, losses, training (`mx.gluon`)."""
 
 from tconv.gluon import arrays as utils
-from tconv.gluon import contrib, nn
+from tconv.gluon import contrib, loss, nn
 from tconv.gluon.block import Block, HybridBlock, SymbolBlock
 from tconv.gluon.parameter import (
     Constant,
@@ -10,6 +10,7 @@ from tconv.gluon.parameter import (
     ParameterDict,
     tensor_types,
 )
+from tconv.gluon.trainer import Trainer
 
 __all__ = [
     "Block",
@@ -19,7 +20,9 @@ __all__ = [
     "Parameter",
     "ParameterDict",
     "SymbolBlock",
+    "Trainer",
     "contrib",
+    "loss",
     "nn",
     "tensor_types",
     "utils",

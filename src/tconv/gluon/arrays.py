@@ -10,7 +10,7 @@ import numpy as np
 
 from tconv import ndarray
 from tconv.context import Context
-from tconv.errors import ArgumentError, ShapeError
+from tconv.gluon import errors
 from tconv.gluon.hooks import HookHandle
 from tconv.gluon.parameter import shape_is_known
 from tconv.ndarray import NDArray
@@ -39,7 +39,7 @@ def split_data(data: NDArray, num_slice: int, batch_axis: int = 0, even_split: b
     """
     size = data.shape[batch_axis]
     if even_split and size % num_slice:
-        raise ShapeError(
+        raise errors.ValueError(
             f"split_data: data: got {size} along axis {batch_axis}; need a multiple of {num_slice}, "
             "or even_split=False"
         )
@@ -83,7 +83,7 @@ def clip_global_norm(arrays: Sequence[NDArray], max_norm: float, check_isfinite:
         If there are no arrays.
     """
     if not arrays:
-        raise ArgumentError("clip_global_norm: arrays: got none; need at least one")
+        raise errors.AssertionError("clip_global_norm: arrays: got none; need at least one")
     norm = np.float32(np.sqrt(sum(float(np.square(array.asnumpy(), dtype=np.float64).sum()) for array in arrays)))
     if check_isfinite and not np.isfinite(norm):
         warnings.warn(

@@ -12,7 +12,8 @@ import numpy as np
 
 from tconv import autograd, ndarray, symbol
 from tconv.context import Context
-from tconv.errors import ArgumentError, DTypeError, MXNetError, ShapeError
+from tconv.errors import DTypeError, MXNetError, ParameterError, ShapeError
+from tconv.gluon import errors
 from tconv.gluon.hooks import Hook, HookHandle, Hooks
 from tconv.gluon.parameter import DeferredInitializationError, Parameter, ParameterDict, named_arrays
 from tconv.gluon.scope import BlockScope, new_names
@@ -88,7 +89,7 @@ class Block:
             self.register_child(value, name)
         elif isinstance(value, Parameter):
             if name in self._reg_params:
-                raise ArgumentError(
+                raise errors.AssertionError(
                     f"{type(self).__name__}: {name}: got a second parameter; to share one, give the block params"
                 )
             self._reg_params[name] = value
@@ -223,7 +224,7 @@ class Block:
             present = {params[path] for path in loaded if path in params}
             for path, param in params.items():
                 if param not in present:
-                    raise ArgumentError(
+                    raise errors.AssertionError(
                         f"Parameter {path}: missing in file {filename}, which has {brief(loaded)}; need the same "
                         "paths, or allow_missing=True"
                     )
@@ -231,7 +232,7 @@ class Block:
             if path in params:
                 params[path]._load_init(array, ctx, cast_dtype=cast_dtype, dtype_source=dtype_source)
             elif not ignore_extra:
-                raise ArgumentError(
+                raise errors.ValueError(
                     f"Parameter {path}: in file {filename}, but not among {brief(params)}; need the same paths, or "
                     "ignore_extra=True"
                 )
@@ -318,6 +319,10 @@ class Block:
         print(summary_text(self, inputs, (Sequential, HybridSequential)))
 
 
+# What scripts for MXNet see as an MXNetError and nothing more.
+_OPERATOR_ERRORS = (DTypeError, ParameterError, ShapeError)
+
+
 class _Graph:
     """A block traced to symbols: inputs, outputs, and the forms of arguments and results."""
 
@@ -327,22 +332,27 @@ class _Graph:
         self.in_form = in_form
         self.out_form = out_form
         self.program = Program(out)
-        self.input_names = [variable.name for variable in self.inputs]
+        self.input_names = [str(variable.name) for variable in self.inputs]
         self.param_names = [name for name in out.list_inputs() if name not in set(self.input_names)]
 
     def run(self, arrays: Sequence[NDArray], params: dict[str, NDArray]) -> list[NDArray]:
         """Compute the outputs, as one step of the tape."""
         values = {**params, **dict(zip(self.input_names, arrays))}
-        run = self.program.forward({name: value._data for name, value in values.items()}, autograd.is_training())
+        run = self.program.forward(
+            {name: value._data for name, value in values.items()},
+            autograd.is_training(),
+            keep=autograd.is_recording(),
+        )
         ctx = next(iter(values.values())).ctx
         outputs = [NDArray(array, ctx) for array in run.outputs]
 
+        wanted = [name for name in self.program.arguments if tape.source(values[name]) is not None]
+
         def backward(out_grads: list[Any]) -> list[Any]:
-            grads = self.program.backward(run, out_grads, values)
+            grads = self.program.backward(run, out_grads, wanted)
             return [grads.get(name) for name in values]
 
-        if autograd.is_recording():
-            tape.record(list(values.values()), outputs, backward)
+        tape.record(list(values.values()), outputs, backward)
         return outputs
 
 
@@ -374,7 +384,7 @@ class HybridBlock(Block):
     def __init__(self, prefix: str | None = None, params: ParameterDict | None = None) -> None:
         super().__init__(prefix=prefix, params=params)
         self._graph: _Graph | None = None
-        self._graph_params: dict[str, Parameter] = {}
+        self._graph_params: dict[str, Parameter] | None = None
         self._active = False
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -391,7 +401,7 @@ class HybridBlock(Block):
             If it is not a HybridBlock.
         """
         if not isinstance(block, HybridBlock):
-            raise ArgumentError(
+            raise errors.ValueError(
                 f"{type(self).__name__}: got a child of type {type(block).__name__}; need a HybridBlock "
                 "(HybridSequential instead of Sequential)"
             )
@@ -400,7 +410,7 @@ class HybridBlock(Block):
 
     def _clear_graph(self) -> None:
         self._graph = None
-        self._graph_params = {}
+        self._graph_params = None
 
     def hybridize(
         self,
@@ -445,7 +455,7 @@ class HybridBlock(Block):
             flat, in_form = flatten(args, "input")
             count = sum(arg is not None for arg in flat)
             if count == 0:
-                raise ArgumentError(f"{self.name}: input: got None only; need an array or a symbol")
+                raise errors.ValueError(f"{self.name}: input: got None only; need an array or a symbol")
             names = iter(["data"] if count == 1 else [f"data{number}" for number in range(count)])
             variables = [None if arg is None else symbol.var(next(names)) for arg in flat]
             params = {key: param.var() for key, param in self._reg_params.items()}
@@ -456,16 +466,18 @@ class HybridBlock(Block):
             self._graph = _Graph(inputs, symbol.Group(outputs), in_form, out_form)
         return self._graph
 
-    def _ready_graph(self, *args: Any) -> _Graph:
-        """Return the graph with all its parameters initialized."""
+    def _ready_graph(self, *args: Any) -> tuple[_Graph, dict[str, Parameter]]:
+        """Return the graph and its parameters, which are all initialized."""
         graph = self._trace(*args)
-        if self._graph_params:
-            return graph
+        if self._graph_params is not None:
+            return graph, self._graph_params
         known = self.collect_params()
         used = set(graph.out.list_inputs())
         for name in graph.param_names:
             if name not in known:
-                raise ArgumentError(f"{self.name}: {name}: the graph needs it, but no parameter has this name")
+                raise errors.AssertionError(
+                    f"{self.name}: {name}: the graph needs it, but no parameter has this name"
+                )
         for number, name in enumerate(graph.input_names):
             if name not in used:
                 warnings.warn(f"{self.name}: input {number} is not used by any computation", stacklevel=5)
@@ -481,35 +493,38 @@ class HybridBlock(Block):
             for param in params.values():
                 param._finish_deferred_init()
         self._graph_params = params
-        return graph
+        return graph, params
 
     def _call_graph(self, ctx: Context, *args: Any) -> Any:
-        graph = self._ready_graph(*args)
+        graph, params = self._ready_graph(*args)
         flat, form = flatten(args, "input")
         if not forms_agree(form, graph.in_form):
-            raise ArgumentError(
+            raise errors.ValueError(
                 f"{self.name}: input: got arguments nested as {form}; need {graph.in_form} as in the first call"
             )
         arrays = [array for array in flat if array is not None]
-        params = {name: param.data(ctx) for name, param in self._graph_params.items()}
-        return regroup(graph.run(arrays, params), graph.out_form)
+        values = {name: param.data(ctx) for name, param in params.items()}
+        return regroup(graph.run(arrays, values), graph.out_form)
 
     def _infer_shape_for_init(self, *args: Any) -> None:
         try:
             self.infer_shape(*args)
         except MXNetError as error:
-            raise ShapeError(f"{self.name}: deferred initialization cannot infer the shapes: {error}") from error
+            raise errors.ValueError(
+                f"{self.name}: deferred initialization cannot infer the shapes: {error}"
+            ) from error
 
     def _infer(self, what: str, attribute: str, *args: Any) -> None:
         graph = self._trace(*args)
         flat = [arg for arg in flatten(args, "input")[0] if arg is not None]
-        known = {name: getattr(arg, attribute) for name, arg in zip(graph.input_names, flat)}
+        used = set(graph.out.list_inputs())
+        known = {name: getattr(arg, attribute) for name, arg in zip(graph.input_names, flat) if name in used}
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found, _, states = getattr(graph.out, what)(**known)
         if found is None:
             reason = str(caught[0].message) if caught else f"{what} of {known} leaves parameters unknown"
-            raise ShapeError(f"{self.name}: {reason}")
+            raise errors.ValueError(f"{self.name}: {reason}")
         names = (*graph.out.list_arguments(), *graph.out.list_auxiliary_states())
         values = dict(zip(names, (*found, *states)))
         for name, param in self.collect_params().items():
@@ -551,7 +566,7 @@ class HybridBlock(Block):
             If the block has not been hybridized and called.
         """
         if self._graph is None:
-            raise MXNetError(
+            raise errors.RuntimeError(
                 f"{self.name}: export: there is no graph yet; call hybridize() and then the block once"
             )
         out = self._graph.out
@@ -578,7 +593,7 @@ class HybridBlock(Block):
         arrays = [arg for arg in flat if isinstance(arg, NDArray)]
         symbols = any(isinstance(arg, Symbol) for arg in flat)
         if bool(arrays) == symbols:
-            raise ArgumentError(
+            raise errors.ValueError(
                 f"{self.name}: input: got {'arrays and symbols' if symbols else 'neither arrays nor symbols'}; "
                 "need one of them"
             )
@@ -587,10 +602,13 @@ class HybridBlock(Block):
             with self.name_scope():
                 return self.hybrid_forward(symbol, x, *args, **variables)
         ctx = arrays[0].ctx
-        with ctx:
-            if self._active:
-                return self._call_graph(ctx, x, *args)
-            return self.hybrid_forward(ndarray, x, *args, **self._params_on(ctx, x, *args))
+        try:
+            with ctx:
+                if self._active:
+                    return self._call_graph(ctx, x, *args)
+                return self.hybrid_forward(ndarray, x, *args, **self._params_on(ctx, x, *args))
+        except _OPERATOR_ERRORS as error:
+            raise MXNetError(f"{self.name}: {error}") from error
 
     def _params_on(self, ctx: Context, *args: Any) -> dict[str, NDArray]:
         try:
@@ -687,7 +705,7 @@ class SymbolBlock(HybridBlock):
         flat, out_form = flatten(outputs, "outputs")
         for variable in variables:
             if len(variable.get_internals().list_outputs()) != 1:
-                raise ArgumentError(
+                raise errors.AssertionError(
                     f"SymbolBlock: inputs: got {variable.name}, computed from others; need a variable"
                 )
         out = symbol.Group(flat) if len(flat) > 1 else flat[0]
@@ -710,7 +728,7 @@ class SymbolBlock(HybridBlock):
         return self._graph
 
     def _clear_graph(self) -> None:
-        self._graph_params = {}
+        self._graph_params = None
 
     def forward(self, x: Any, *args: Any) -> Any:
         """Compute on arrays, or put symbols in the place of the inputs."""
@@ -718,11 +736,11 @@ class SymbolBlock(HybridBlock):
             with x.ctx:
                 return self._call_graph(x.ctx, x, *args)
         if not isinstance(x, Symbol):
-            raise ArgumentError(f"SymbolBlock: input: got {type(x).__name__}; need an array or a symbol")
+            raise errors.AssertionError(f"SymbolBlock: input: got {type(x).__name__}; need an array or a symbol")
         graph = self._trace()
         flat, form = flatten([x, *args], "input")
         if not forms_agree(form, graph.in_form):
-            raise ArgumentError(f"SymbolBlock: input: got arguments nested as {form}; need {graph.in_form}")
+            raise errors.AssertionError(f"SymbolBlock: input: got arguments nested as {form}; need {graph.in_form}")
         composed = graph.out(**dict(zip(graph.input_names, flat)))
         return regroup(list(composed), graph.out_form)
 
@@ -751,12 +769,12 @@ def _inferred_dtypes(graph: _Graph) -> dict[str, Any]:
         dtype = variable.attr("__dtype__")
         if dtype is None:
             return {}
-        known[variable.name] = variable.infer_type()[0][0]
+        known[str(variable.name)] = (variable.infer_type()[0] or [None])[0]
     try:
         found, _, states = graph.out.infer_type(**known)
     except MXNetError:
         return {}
-    if found is None:
+    if found is None or states is None:
         return {}
     return dict(zip((*graph.out.list_arguments(), *graph.out.list_auxiliary_states()), (*found, *states)))
 

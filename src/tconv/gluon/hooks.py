@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tconv.errors import ArgumentError
+from tconv.gluon import errors
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,7 +35,7 @@ class HookHandle:
             If this handle stands for a hook already.
         """
         if self._hooks is not None:
-            raise ArgumentError("HookHandle: attach: this handle is attached already")
+            raise errors.AssertionError("HookHandle: attach: this handle is attached already")
         self._id = id(hook)
         hooks_dict[self._id] = hook
         self._hooks = weakref.ref(hooks_dict)

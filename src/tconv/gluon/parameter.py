@@ -11,7 +11,8 @@ import numpy as np
 
 from tconv import autograd, context, initializer, ndarray, symbol
 from tconv.context import Context
-from tconv.errors import ArgumentError, MXNetError, ParameterError, ShapeError
+from tconv.errors import MXNetError, ParameterError
+from tconv.gluon import errors
 from tconv.gluon.text import brief, indent
 from tconv.ndarray import NDArray
 
@@ -109,7 +110,9 @@ class Parameter:
     ) -> None:
         for key, storage in (("stype", stype), ("grad_stype", grad_stype)):
             if storage not in _STORAGE:
-                raise ArgumentError(f"Parameter {name}: {key}: got {storage!r}; need one of {', '.join(_STORAGE)}")
+                raise errors.AssertionError(
+                    f"Parameter {name}: {key}: got {storage!r}; need one of {', '.join(_STORAGE)}"
+                )
         if stype != "default":
             raise ParameterError(f"Parameter {name}: stype: got {stype!r}; only dense parameters are supported")
         self._var: symbol.Symbol | None = None
@@ -140,7 +143,9 @@ class Parameter:
     @grad_req.setter
     def grad_req(self, req: str) -> None:
         if req not in _REQUESTS:
-            raise ArgumentError(f"Parameter {self.name}: grad_req: got {req!r}; need one of {', '.join(_REQUESTS)}")
+            raise errors.AssertionError(
+                f"Parameter {self.name}: grad_req: got {req!r}; need one of {', '.join(_REQUESTS)}"
+            )
         if not self._differentiable:
             req = "null"
         if self._grad_req == req:
@@ -175,7 +180,9 @@ class Parameter:
         if known is not None and (
             len(known) != len(new) or any(have not in (-1, 0, size) for size, have in zip(new, known))
         ):
-            raise ArgumentError(f"Parameter {self.name}: shape: got {new}; need {known}, where 0 may be anything")
+            raise errors.AssertionError(
+                f"Parameter {self.name}: shape: got {new}; need {known}, where 0 may be anything"
+            )
         self._shape = new
 
     def _set_trainer(self, trainer: Any) -> None:
@@ -190,7 +197,7 @@ class Parameter:
         for array, place in zip(held, self._ctx_list):
             if _slot(place) == _slot(wanted):
                 return array
-        raise MXNetError(
+        raise errors.RuntimeError(
             f"Parameter {self.name}: got {wanted}; it was initialized on {', '.join(map(str, self._ctx_list))} only"
         )
 
@@ -198,13 +205,13 @@ class Parameter:
         if arrays is not None:
             return arrays
         if self._data is not None:
-            raise MXNetError(f"Parameter {self.name}: it has no gradient, because grad_req is 'null'")
+            raise errors.RuntimeError(f"Parameter {self.name}: it has no gradient, because grad_req is 'null'")
         if self._deferred_init:
             raise DeferredInitializationError(
                 f"Parameter {self.name}: its shape {self.shape} is not known before the first forward pass; "
                 "run one, or give the layer its in_channels or in_units"
             )
-        raise MXNetError(
+        raise errors.RuntimeError(
             f"Parameter {self.name}: it has not been initialized; call initialize() of the block, "
             "which reaches the parameters of its children too"
         )
@@ -218,15 +225,15 @@ class Parameter:
     ) -> None:
         """Take shape, value and, if `dtype_source` is 'saved', type from `data`."""
         if cast_dtype and dtype_source not in ("current", "saved"):
-            raise ArgumentError(
+            raise errors.AssertionError(
                 f"Parameter {self.name}: dtype_source: got {dtype_source!r}; need 'current' or 'saved'"
             )
         if self.shape and _merged(data.shape, self.shape) is None:
-            raise ArgumentError(f"Parameter {self.name}: got a saved shape {data.shape}; need {self.shape}")
+            raise errors.AssertionError(f"Parameter {self.name}: got a saved shape {data.shape}; need {self.shape}")
         self._shape = tuple(data.shape)
         if self.dtype is not None and np.dtype(self.dtype) != np.dtype(data.dtype):
             if not cast_dtype:
-                raise ArgumentError(
+                raise errors.AssertionError(
                     f"Parameter {self.name}: got a saved type {np.dtype(data.dtype).name}; need "
                     f"{np.dtype(self.dtype).name}, or cast_dtype=True"
                 )
@@ -243,7 +250,7 @@ class Parameter:
 
     def _check_devices(self, ctx: Context | Sequence[Context] | None, known: list[Context] | None) -> None:
         if ctx is not None and known is not None and set(as_contexts(ctx)) != set(known):
-            raise ArgumentError(
+            raise errors.AssertionError(
                 f"Parameter {self.name}: ctx: got {ctx}; it is on {', '.join(map(str, known))} already"
             )
 
@@ -254,7 +261,7 @@ class Parameter:
             return
         shape = self.shape
         if shape is None or not shape_is_known(shape):
-            raise ArgumentError(
+            raise errors.AssertionError(
                 f"Parameter {self.name}: shape: got {shape}; need all sizes, as by in_channels or in_units"
             )
         self._deferred_init = None
@@ -323,7 +330,7 @@ class Parameter:
         if init is None:
             init = default if self.init is None else self.init
         if not shape_is_known(self.shape) and not self._allow_deferred_init:
-            raise ShapeError(f"Parameter {self.name}: shape: got {self.shape}; need all sizes")
+            raise errors.ValueError(f"Parameter {self.name}: shape: got {self.shape}; need all sizes")
         self._deferred_init = _Deferred(init, as_contexts(ctx), default, None)
         if shape_is_known(self.shape):
             self._finish_deferred_init()
@@ -344,7 +351,7 @@ class Parameter:
         elif self._deferred_init:
             self._deferred_init = self._deferred_init._replace(contexts=contexts)
         else:
-            raise ArgumentError(f"Parameter {self.name}: it has not been initialized; it is on no device")
+            raise errors.ValueError(f"Parameter {self.name}: it has not been initialized; it is on no device")
 
     def set_data(self, data: Any) -> None:
         """Set the value on all devices.
@@ -361,7 +368,7 @@ class Parameter:
         elif self._deferred_init:
             self._deferred_init = self._deferred_init._replace(data=data)
         else:
-            raise ArgumentError(f"Parameter {self.name}: it has not been initialized")
+            raise errors.AssertionError(f"Parameter {self.name}: it has not been initialized")
 
     def data(self, ctx: Context | None = None) -> NDArray:
         """Return the array on one device.
@@ -399,7 +406,7 @@ class Parameter:
             return self._ctx_list
         if self._deferred_init:
             return self._deferred_init.contexts
-        raise MXNetError(f"Parameter {self.name}: it has not been initialized")
+        raise errors.RuntimeError(f"Parameter {self.name}: it has not been initialized")
 
     def zero_grad(self) -> None:
         """Set the gradients to 0, where there are any."""
@@ -423,6 +430,7 @@ class Parameter:
     def cast(self, dtype: Any) -> None:
         """Change the element type of value and gradient."""
         self._dtype = dtype
+        self._var = None
         if self._data is None:
             return
         with autograd.pause():
@@ -558,7 +566,7 @@ class ParameterDict:
             elif not (
                 value is None or (key == "dtype" and np.dtype(value) == np.dtype(existing)) or value == existing
             ):
-                raise ArgumentError(f"Parameter {name}: {key}: got {value}; it exists with {existing}")
+                raise errors.AssertionError(f"Parameter {name}: {key}: got {value}; it exists with {existing}")
         return param
 
     def get_constant(self, name: str, value: Any = None) -> Parameter:
@@ -579,10 +587,10 @@ class ParameterDict:
             param = self._params[name] = Constant(name, value)
         elif value is not None:
             if not isinstance(param, Constant):
-                raise ArgumentError(f"Parameter {name}: it exists and is no constant")
+                raise errors.AssertionError(f"Parameter {name}: it exists and is no constant")
             wanted = value.asnumpy() if isinstance(value, NDArray) else np.asarray(value)
             if not np.array_equal(wanted, param.value.asnumpy()):
-                raise ArgumentError(f"constant {name}: it exists with another value")
+                raise errors.AssertionError(f"constant {name}: it exists with another value")
         return param
 
     def update(self, other: ParameterDict | Mapping[str, Parameter]) -> None:
@@ -595,7 +603,7 @@ class ParameterDict:
         """
         for name, param in other.items():
             if self._params.get(name, param) is not param:
-                raise ArgumentError(f"Parameter {name}: two different parameters have this name")
+                raise errors.AssertionError(f"Parameter {name}: two different parameters have this name")
         self._params.update(other.items())
 
     def initialize(
@@ -661,7 +669,7 @@ class ParameterDict:
         arrays = {}
         for param in self.values():
             if not param.name.startswith(strip_prefix):
-                raise ArgumentError(
+                raise errors.ValueError(
                     f"Parameter {param.name}: its name does not begin with the prefix {strip_prefix!r} to be "
                     "dropped; it is shared with another block, or was made outside of name_scope()"
                 )
@@ -727,11 +735,11 @@ class ParameterDict:
         arrays = {restore_prefix + name: array for name, array in named_arrays(param_dict, source).items()}
         for name in self.keys():
             if not name.startswith(restore_prefix):
-                raise ArgumentError(
+                raise errors.AssertionError(
                     f"Parameter {name}: its name does not begin with restore_prefix {restore_prefix!r}"
                 )
             if not allow_missing and name not in arrays:
-                raise ArgumentError(
+                raise errors.AssertionError(
                     f"Parameter {name}: missing in {source}, which has {brief(arrays)}; need the same names, "
                     "or allow_missing=True"
                 )
@@ -739,7 +747,7 @@ class ParameterDict:
             if name in self:
                 self[name]._load_init(array, ctx, cast_dtype=cast_dtype, dtype_source=dtype_source)
             elif not ignore_extra:
-                raise ArgumentError(
+                raise errors.AssertionError(
                     f"Parameter {name}: in {source}, but not among {brief(self.keys())}; need the same names, "
                     "or ignore_extra=True"
                 )
@@ -755,7 +763,7 @@ def named_arrays(loaded: Any, source: str) -> dict[str, NDArray]:
     """
     if not isinstance(loaded, Mapping):
         if loaded:
-            raise ArgumentError(f"{source}: got arrays without names; need one name an array")
+            raise errors.AssertionError(f"{source}: got arrays without names; need one name an array")
         return {}
     return {name[4:] if name[:4] in ("arg:", "aux:") else name: array for name, array in loaded.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tconv.errors import ArgumentError
+from tconv.gluon import errors
 from tconv.ndarray import NDArray
 from tconv.symbol import Symbol
 
@@ -31,7 +31,7 @@ def flatten(values: Any, what: str) -> tuple[list[Any], Form]:
     if values is None:
         return [None], _NONE
     if not isinstance(values, (list, tuple)):
-        raise ArgumentError(
+        raise errors.ValueError(
             f"HybridBlock: {what}: got {type(values).__name__}; need arrays or symbols, or lists of them"
         )
     flat: list[Any] = []
@@ -52,7 +52,7 @@ def regroup(flat: Sequence[Any], form: Form) -> Any:
             return [take(inner) for inner in form]
         if form == _NONE:
             if rest.pop(0) is not None:
-                raise ArgumentError("HybridBlock: input: got an array where the first call had None")
+                raise errors.ValueError("HybridBlock: input: got an array where the first call had None")
             return None
         if form == _ONE:
             return rest.pop(0)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tconv.errors import ArgumentError
+from tconv.gluon import errors
 from tconv.ndarray import NDArray
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def summary_text(block: Block, inputs: Sequence[Any], containers: tuple[type, ..
 
     def watch(layer: Block) -> None:
         if getattr(layer, "_active", False):
-            raise ArgumentError(
+            raise errors.AssertionError(
                 f"{layer.name}: summary: the block is hybridized; call it before, or hybridize(False)"
             )
         if not isinstance(layer, containers):

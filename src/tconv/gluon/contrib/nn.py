@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tconv import ndarray
-from tconv.errors import ArgumentError
+from tconv.gluon import errors
 from tconv.gluon.block import HybridBlock
 from tconv.gluon.nn.basic import HybridSequential, Sequential
 
@@ -71,7 +71,9 @@ class _PixelShuffle(HybridBlock):
         super().__init__()
         factors = (factor,) * self._rank if isinstance(factor, int) else tuple(int(value) for value in factor)
         if len(factors) != self._rank:
-            raise ArgumentError(f"{type(self).__name__}: factor: got {factor}; need an int or {self._rank} ints")
+            raise errors.AssertionError(
+                f"{type(self).__name__}: factor: got {factor}; need an int or {self._rank} ints"
+            )
         self._factors = factors
 
     def hybrid_forward(self, ops: Any, x: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tconv import initializer
-from tconv.errors import ArgumentError
+from tconv.gluon import errors
 from tconv.gluon.block import HybridBlock
 from tconv.gluon.parameter import Parameter
 
@@ -58,7 +58,7 @@ class LeakyReLU(HybridBlock):
 
     def __init__(self, alpha: float, **kwargs: Any) -> None:
         if alpha < 0:
-            raise ArgumentError(f"LeakyReLU: alpha: got {alpha}; need 0 or more")
+            raise errors.AssertionError(f"LeakyReLU: alpha: got {alpha}; need 0 or more")
         super().__init__(**kwargs)
         self._alpha = alpha
 

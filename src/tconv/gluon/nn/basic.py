@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tconv import ndarray, symbol
-from tconv.errors import ArgumentError
+from tconv.gluon import errors
 from tconv.gluon.block import Block, HybridBlock
 from tconv.gluon.nn.activations import Activation
 from tconv.gluon.parameter import Parameter
@@ -472,12 +472,14 @@ class HybridLambda(HybridBlock):
 def _named(module: Any, name: str) -> Callable[..., Any]:
     function: Callable[..., Any] | None = getattr(module, name, None)
     if function is None:
-        raise ArgumentError(f"Lambda: function: got {name!r}; {module.__name__} has no function of this name")
+        raise errors.AssertionError(
+            f"Lambda: function: got {name!r}; {module.__name__} has no function of this name"
+        )
     return function
 
 
 def _callable(block: Block, function: Any) -> Callable[..., Any]:
     if not callable(function):
-        raise ArgumentError(f"{type(block).__name__}: function: got {type(function).__name__}; need a function")
+        raise errors.ValueError(f"{type(block).__name__}: function: got {type(function).__name__}; need a function")
     made: Callable[..., Any] = function
     return made

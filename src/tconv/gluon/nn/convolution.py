@@ -6,7 +6,8 @@ import numbers
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from tconv.errors import ArgumentError
+from tconv.errors import MXNetError, ParameterError, ShapeError
+from tconv.gluon import errors
 from tconv.gluon.block import HybridBlock
 from tconv.gluon.nn.activations import Activation
 from tconv.gluon.parameter import Parameter, ParameterDict
@@ -33,7 +34,7 @@ def checked_sizes(layer: str, name: str, value: Sizes, rank: int) -> Sequence[in
     """
     sizes = sizes_of(value, rank)
     if len(sizes) != rank:
-        raise ArgumentError(f"{layer}: {name}: got {value}; need an int or {rank} ints")
+        raise errors.AssertionError(f"{layer}: {name}: got {value}; need an int or {rank} ints")
     return sizes
 
 
@@ -46,7 +47,7 @@ def checked_layout(layer: str, layout: str, layouts: tuple[str, ...]) -> str:
         If it is not among `layouts`.
     """
     if layout not in layouts:
-        raise ArgumentError(f"{layer}: layout: got {layout!r}; need one of {', '.join(layouts)}")
+        raise errors.AssertionError(f"{layer}: layout: got {layout!r}; need one of {', '.join(layouts)}")
     return layout
 
 
@@ -115,7 +116,12 @@ class _Window(HybridBlock):
         data[layout.index("N")] = 1
         data[layout.index("C")] = self._in_channels or None
         names = operator.input_names(params)
-        inputs, _ = registry.infer_shapes(operator, params, [tuple(data), *[None] * (len(names) - 1)], [None])
+        shapes = [tuple(data), *[None] * (len(names) - 1)]
+        try:
+            inputs, _ = registry.infer_shapes(operator, params, shapes, [None])
+        except (ParameterError, ShapeError) as error:
+            # As from a call of the layer.
+            raise MXNetError(f"{self.name}: {error}") from error
         return tuple(size or 0 for size in inputs[names.index("weight")] or ())
 
     def _alias(self) -> str:

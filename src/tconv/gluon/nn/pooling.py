@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from tconv.errors import ArgumentError
+from tconv.gluon import errors
 from tconv.gluon.block import HybridBlock
 from tconv.gluon.nn.convolution import Sizes, checked_layout, checked_sizes, sizes_of
 
@@ -303,7 +303,7 @@ class ReflectionPad2D(HybridBlock):
         super().__init__(**kwargs)
         width = (0, 0, 0, 0, *(padding,) * 4) if isinstance(padding, int) else tuple(padding)
         if len(width) != 8:
-            raise ArgumentError(f"ReflectionPad2D: padding: got {padding}; need an int or 8 ints")
+            raise errors.AssertionError(f"ReflectionPad2D: padding: got {padding}; need an int or 8 ints")
         self._padding = width
 
     def hybrid_forward(self, ops: Any, x: Any) -> Any:
