@@ -3,6 +3,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 BUILD := build/dev
+SANITIZED := build/sanitize/venv
 # Arguments for the tool behind a task, as in `make test ARGS="-k geometry"`.
 ARGS ?=
 # The Python to build with; empty for the first on the path that will do.
@@ -15,10 +16,15 @@ SUITABLE := import ensurepip, os, sys, sysconfig, venv; \
 PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python3.10
 
 CORE_SOURCES := CMakeLists.txt $(shell find csrc -type f)
-CPP_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.hpp')
+CPP_FILES = $(shell find csrc -name '*.cpp' -o -name '*.hpp')
+
+define write_stub
+	$(BIN)/python -m nanobind.stubgen -q -D -m tconv._core -o $(1)
+	$(BIN)/ruff format -q $(1)
+endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test core lint format types bench sanitize wheel sdist clean
+.PHONY: help demo test core lint format stub types bench sanitize wheel sdist clean
 .DELETE_ON_ERROR:
 
 help: ## list the tasks
@@ -27,22 +33,27 @@ help: ## list the tasks
 demo: $(VENV)/.installed $(VENV)/.group-demo ## enlarge a photograph as symbol and as array, check it, write a PNG
 	$(BIN)/python examples/bilinear_upsampling.py --out out
 
-test: $(VENV)/.installed $(VENV)/.group-test $(VENV)/.group-demo ## run the tests on all cores
+test: $(VENV)/.installed $(VENV)/.group-test ## run the tests on all cores
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 core: $(VENV)/.group-build ## build the C++ module alone, into src/tconv
 	$(BIN)/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release
 	$(BIN)/cmake --build $(BUILD)
 
-lint: $(VENV)/.group-lint ## check style and format
+lint: $(VENV)/.installed $(VENV)/.group-lint ## check style, format, and the stub of the compiled module
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CPP_FILES)
+	$(call write_stub,build/_core.pyi)
+	diff src/tconv/_core.pyi build/_core.pyi
 
 format: $(VENV)/.group-lint ## mend format, and what style a tool can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP_FILES)
+
+stub: $(VENV)/.installed $(VENV)/.group-lint ## write the stub of the compiled module anew
+	$(call write_stub,src/tconv/_core.pyi)
 
 types: $(VENV)/.installed $(VENV)/.group-lint ## check the types
 	$(BIN)/mypy
@@ -50,7 +61,13 @@ types: $(VENV)/.installed $(VENV)/.group-lint ## check the types
 bench: $(VENV)/.installed ## run the benchmarks
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-sanitize: $(VENV)/.group-build ## run the C++ tests under the address and undefined-behaviour sanitizers
+# An environment of its own, for the sanitized module would be in the way of everything else.
+sanitize: ## run the tests of the engine under the address and undefined-behaviour sanitizers
+	$(MAKE) VENV=$(SANITIZED) $(SANITIZED)/.installed $(SANITIZED)/.group-test INSTALL_ARGS="\
+		-C build-dir=build/sanitize/{wheel_tag} -C cmake.define.TCONV_SANITIZE=address,undefined"
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+		$(SANITIZED)/bin/python -m pytest $(or $(ARGS),tests/test_engine.py)
 
 wheel: $(VENV)/.group-build ## build the source archive, and from it the wheel, into dist
 	rm -rf dist
@@ -79,5 +96,5 @@ $(VENV)/.group-%: pyproject.toml $(VENV)/.pip
 
 # Editable, so only C++ is ever built again, and of that only what has changed.
 $(VENV)/.installed: pyproject.toml $(CORE_SOURCES) $(VENV)/.group-build
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --no-build-isolation $(INSTALL_ARGS) --editable .
 	@touch $@
