@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,27 +58,57 @@ def _is_input(value: object) -> bool:
     return isinstance(value, (NDArray, np.ndarray))
 
 
+# Types whose equal values are spelt alike, so that they may stand for their text.
+_PLAIN = frozenset((int, float, str, bool, type(None), type))
+_MOST_KNOWN = 1024
+
+
+class _Calls:
+    """How calls of one operator were sorted, by the form of their arguments: where arrays are, what the rest is."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[Any, ...], tuple[Any, tuple[int, ...]]] = {}
+
+    def form(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...] | None, list[NDArray]]:
+        """Return the form, None if it is not worth keeping, and the arrays in the order they come."""
+        form: list[Any] = [len(args)]
+        arrays = []
+        for name, value in (*enumerate(args), *kwargs.items()):
+            kind = type(value)
+            if kind is NDArray:
+                arrays.append(value)
+                form.append(name)
+            elif kind in _PLAIN:
+                form += (name, kind, value)
+            elif kind is tuple and _PLAIN.issuperset(kinds := tuple(map(type, value))):
+                form += (name, kinds, value)
+            else:
+                return None, arrays
+        return tuple(form), arrays
+
+    def keep(self, form: tuple[Any, ...], params: Any, order: tuple[int, ...]) -> None:
+        if len(self.known) >= _MOST_KNOWN:
+            self.known.clear()
+        self.known[form] = params, order
+
+
 def _make(operator: Operator, name: str) -> Function:
-    parse = operator.params.parse
+    calls = _Calls()
 
     def array_function(*args: Any, **kwargs: Any) -> Any:
+        out = kwargs.pop("out", None)
+        symbol_name = kwargs.pop("name", None)
+        form, arrays = calls.form(args, kwargs)
+        known = None if form is None else calls.known.get(form)
+        if known is not None:
+            params, order = known
+            return invoke(operator, params, [arrays[at] for at in order], out)
         if hooks.symbols is not None and _has_symbol(args, kwargs):
-            return hooks.symbols.call(operator, args, kwargs)
-        bound = registry.bind(operator, args, kwargs, _is_input)
-        params = parse(bound.texts)
-        out = None
-        if bound.rest:
-            out = bound.rest.pop("out", None)
-            bound.rest.pop("name", None)
-            for key in bound.rest:
-                known = ", ".join(row.name for row in operator.params.rows()) or "none"
-                raise ParameterError(f"{operator.name}: {key}: unknown argument; possible arguments: {known}")
-        given = bound.inputs
-        if operator.count and getattr(params, operator.count) != len(given):
-            raise ParameterError(f"{operator.name}: {operator.count}: got another number than {len(given)} inputs")
-        names = operator.input_names(params, len(given))
-        if tuple(given) != names:
-            given = _in_order(operator, names, given)
+            return hooks.symbols.call(operator, args, {**kwargs, "name": symbol_name, "out": out})
+        params, given = _sorted(operator, args, kwargs)
+        if form is not None:
+            places = {name: at for at, name in enumerate(_array_names(operator, args, kwargs))}
+            calls.keep(form, params, tuple([places[name] for name in given]))
         return invoke(operator, params, [_as_array(operator, value) for value in given.values()], out)
 
     array_function.__name__ = array_function.__qualname__ = name
@@ -88,21 +118,38 @@ def _make(operator: Operator, name: str) -> Function:
     return array_function
 
 
-def _has_symbol(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
-    values = [*args, *kwargs.values()]
-    if len(args) == 1 and isinstance(args[0], (list, tuple)):
-        values += args[0]
-    return any(map(hooks.is_symbol, values))
+def _array_names(operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
+    """Return the names of the inputs that are arrays, in the order they come."""
+    names = [f"arg{at}" for at in range(len(args))] if operator.count else registry.all_inputs(operator)
+    pairs = (*zip(names, args), *kwargs.items())
+    return [name for name, value in pairs if isinstance(value, NDArray)]
 
 
-def _in_order(operator: Operator, names: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
+def _sorted(operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the parameters of a call and its inputs in the operator's order."""
+    bound = registry.bind(operator, args, kwargs, _is_input)
+    params = operator.params.parse(bound.texts)
+    for key in bound.rest:
+        listed = ", ".join(row.name for row in operator.params.rows()) or "none"
+        raise ParameterError(f"{operator.name}: {key}: unknown argument; possible arguments: {listed}")
+    given = bound.inputs
+    if operator.count and getattr(params, operator.count) != len(given):
+        raise ParameterError(f"{operator.name}: {operator.count}: got another number than {len(given)} inputs")
+    names = operator.input_names(params, len(given))
     for name in names:
         if name not in given:
             raise ParameterError(f"{operator.name}: {name}: missing; need the inputs {', '.join(names)}")
     for name in given:
         if name not in names:
             raise ParameterError(f"{operator.name}: {name}: got an array; need the inputs {', '.join(names)}")
-    return {name: given[name] for name in names}
+    return params, {name: given[name] for name in names}
+
+
+def _has_symbol(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    values = [*args, *kwargs.values()]
+    if len(args) == 1 and isinstance(args[0], (list, tuple)):
+        values += args[0]
+    return any(map(hooks.is_symbol, values))
 
 
 def _as_array(operator: Operator, value: NDArray | np.ndarray[Any, Any]) -> NDArray:

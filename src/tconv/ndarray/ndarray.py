@@ -423,6 +423,12 @@ class NDArray:
             return self
         if type(key) is tuple and not key:
             return self
+        if type(key) is int and not tape.state.recording and (data := self._data).flags.c_contiguous:
+            # The way of loops: what an int takes from an array in C order is a view in C order.
+            size = data.shape[0] if data.shape else 0
+            if -size <= key < size:
+                at = key % size
+                return wrap(data[at] if data.ndim > 1 else data[at : at + 1], self._ctx)
         places, basic = expand(key, self.shape)
         if not basic:
             return self._take_places(places)
@@ -527,6 +533,16 @@ class NDArray:
     def grad(self) -> NDArray | None:
         """The gradient, or None without `attach_grad`."""
         return self._node.grad if isinstance(self._node, tape.Leaf) else None
+
+    @property
+    def _fresh_grad(self) -> bool:
+        """Whether `backward` has written the gradient since this was last set to False."""
+        return isinstance(self._node, tape.Leaf) and self._node.fresh
+
+    @_fresh_grad.setter
+    def _fresh_grad(self, fresh: bool) -> None:
+        if isinstance(self._node, tape.Leaf):
+            self._node.fresh = fresh
 
     def detach(self) -> NDArray:
         """Return an array over the same memory that is in no graph."""

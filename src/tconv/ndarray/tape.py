@@ -38,17 +38,19 @@ state = State()
 
 
 class Leaf:
-    """An array that wants a gradient: where its gradient goes and how it is written."""
+    """An array that wants a gradient: where its gradient goes, how it is written, and whether it is new."""
 
-    __slots__ = ("grad", "grad_req")
+    __slots__ = ("fresh", "grad", "grad_req")
     spent = False
 
     def __init__(self, grad: NDArray, grad_req: str) -> None:
         self.grad = grad
         self.grad_req = grad_req
+        self.fresh = False
 
     def take(self, gradient: Array | None) -> None:
         """Write a gradient where it belongs; None is a gradient of zeros."""
+        self.fresh = True
         target = self.grad._data
         if self.grad_req == "write":
             target[...] = 0 if gradient is None else gradient
