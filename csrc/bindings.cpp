@@ -220,6 +220,8 @@ NB_MODULE(_core, m) {
   using namespace nb::literals;
   m.doc() = "The native engine of tconv.";
   nb::register_exception_translator(translate);
+  // Plans stay with geometries that may outlive the interpreter's last look around.
+  nb::set_leak_warnings(false);
 
   nb::class_<Geometry>(m, "Geometry", "A problem in solved integers.")
       .def(
