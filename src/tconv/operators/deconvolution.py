@@ -33,7 +33,9 @@ def _shape(
     params: DeconvolutionParams, inputs: PartialShapes, outputs: PartialShapes
 ) -> tuple[PartialShapes, PartialShapes]:
     weight, out = infer_deconvolution(params.operator, params.window(), inputs[0])
-    return [inputs[0], weight, (params.num_filter,)][: len(inputs)], [out]
+    # As in MXNet, nothing is told before the rank of the data is known.
+    bias = None if inputs[0] is None else (params.num_filter,)
+    return [inputs[0], weight, bias][: len(inputs)], [out]
 
 
 def _forward(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:

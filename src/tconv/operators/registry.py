@@ -290,10 +290,8 @@ def bind(
 
     Raises
     ------
-    ParameterError
-        If an argument is given twice or there are too many.
     DTypeError
-        If an input is not what `is_input` accepts.
+        If an argument is given twice, there are too many, or an input is not what `is_input` accepts.
     """
     bound = Bound({}, {}, {})
     rows = [row.name for row in operator.params.rows()]
@@ -306,10 +304,10 @@ def bind(
     inputs = _ALL_INPUTS[operator.name]
     order = (*inputs, *rows)
     if len(args) > len(order):
-        raise ParameterError(f"{operator.name}: got {len(args)} positional arguments; need at most {len(order)}")
+        raise DTypeError(f"{operator.name}: got {len(args)} positional arguments; need at most {len(order)}")
     for key, value in (*zip(order, args), *kwargs.items()):
         if key in bound.inputs or (key in bound.texts and key != operator.count):
-            raise ParameterError(f"{operator.name}: {key}: given twice")
+            raise DTypeError(f"{operator.name}: {key}: given twice")
         if key in inputs:
             if value is not None:
                 bound.inputs[key] = value
