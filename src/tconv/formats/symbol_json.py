@@ -21,7 +21,7 @@ VARIABLE = "null"
 
 # What a file is taken for that does not say.
 _OLDEST_VERSION = 800
-_HIDDEN_KEYS = ("ctx_group", "lr_mult", "wd_mult", "force_mirroring", "mirror_stage")
+HIDDEN_KEYS = ("ctx_group", "lr_mult", "wd_mult", "force_mirroring", "mirror_stage")
 _NODE_FIELDS = {
     "op",
     "name",
@@ -481,7 +481,7 @@ def _upgrade(graph: GraphRecord, input_names: InputNames | None, input_attrs: In
 
 def _hide_keys(graph: GraphRecord, node: NodeRecord, input_names: InputNames | None) -> None:
     """Turn ``lr_mult`` into ``__lr_mult__``, and ``weight_lr_mult`` into that of the variable ``weight``."""
-    found = [(key, hidden) for key in node.attrs for hidden in _HIDDEN_KEYS if key.endswith(hidden)]
+    found = [(key, hidden) for key in node.attrs for hidden in HIDDEN_KEYS if key.endswith(hidden)]
     values = {key: node.attrs.pop(key) for key, _ in found}
     for key, hidden in found:
         owner = node
