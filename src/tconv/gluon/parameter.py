@@ -90,8 +90,8 @@ class Parameter:
     >>> import tconv as mx
     >>> weight = mx.gluon.Parameter("weight", shape=(2, 3))
     >>> weight.initialize(mx.init.One())
-    >>> weight.data().asnumpy().sum()
-    6.0
+    >>> weight.data().asnumpy().tolist()
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
 
     def __init__(
