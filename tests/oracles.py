@@ -167,18 +167,22 @@ def terms(geometry: Geometry, name: str) -> int:
     )
 
 
-def assert_close(name: str, got: Array, case: Example, expected: Array) -> None:
-    """Check a pass against its float64 result.
+def allowance(name: str, case: Example) -> float:
+    """Return how far sums may be off: one rounding for each term, relative to the largest sum of absolute terms."""
+    magnitude = float(by_taps(name, case.map(np.abs)).max(initial=0.0))
+    return SUMMING[case.small.dtype.name] * (terms(case.geometry, name) + 2) * magnitude
 
-    Allowed are one rounding of the result, and one rounding of the sums for each term, relative to the largest sum
-    of absolute terms.
-    """
+
+def assert_close(name: str, got: Array, case: Example, expected: Array, allowed: float | None = None) -> None:
+    """Check a pass against its float64 result; one rounding of the result is allowed beside `allowance`."""
     dtype = case.small.dtype.name
+    if allowed is None:
+        allowed = allowance(name, case)
     assert got.dtype == case.small.dtype.newbyteorder("=")
     assert got.shape == case.shape(name)
-    magnitude = by_taps(name, case.map(np.abs)).max(initial=0.0)
-    allowed = SUMMING[dtype] * (terms(case.geometry, name) + 2) * magnitude
     difference = np.abs(got.astype(np.float64) - expected)
+    # A NaN in here is no excess and would pass any comparison but this one.
+    assert not np.isnan(difference).any(), f"{name} of {case.geometry} in {dtype}: NaN"
     excess = difference - ROUNDING[dtype] * np.abs(expected) - TINIEST[dtype]
     worst = excess.max(initial=-1.0)
     assert worst <= allowed, f"{name} of {case.geometry} in {dtype}: off by {worst}, allowed {allowed}"
