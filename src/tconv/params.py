@@ -313,13 +313,18 @@ def _parse(cls: type[Params], items: tuple[tuple[str, str], ...]) -> Params:
             raise ParameterError(
                 f"{cls.operator}: {name}: got {_shortened(text)}; need {row.grammar.expects}"
             ) from None
-        if row.low is not None and value is not None and 0 <= value < row.low:
+        if row.low is not None and value is not None and value < row.low and not _wraps(row.grammar, value):
             raise ParameterError(f"{cls.operator}: {name}: got {value}; need at least {row.low:g}")
         values[name] = value
     for row in rows.values():
         if row.required and row.name not in values:
             raise ParameterError(f"{cls.operator}: {row.name}: missing; need {row.grammar.expects}")
     return cls(**values)
+
+
+def _wraps(grammar: Grammar, value: float) -> bool:
+    """Tell whether a value below 0 counts as the large number it wraps to."""
+    return value < 0 and grammar in (UINT32, UINT64)
 
 
 def _shortened(text: str) -> str:

@@ -16,6 +16,7 @@ from tconv.operators import (
     reduce,
     slicing,
     tensor,
+    upsampling,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "reduce",
     "slicing",
     "tensor",
+    "upsampling",
 ]

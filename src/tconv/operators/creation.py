@@ -115,24 +115,28 @@ class ArangeParams(Params):
     dtype: str = param(DTYPE, _DTYPE, default="float32")
 
 
+def _range(params: ArangeParams) -> tuple[float, float | None]:
+    """Return start and stop; a single number is the stop."""
+    if params.stop is None and not params.infer_range:
+        return 0.0, params.start
+    return params.start, params.stop
+
+
 def _arange_shape(params: ArangeParams) -> PartialShape:
     if params.step == 0 or params.repeat < 1:
         raise ParameterError(f"_arange: step: got {params.step}, repeat {params.repeat}; 0 is no step")
-    if params.stop is None:
-        if params.infer_range:
-            return None
-        raise ParameterError("_arange: stop: missing; need a number, or infer_range")
-    count = math.ceil((params.stop - params.start) / params.step)
+    start, stop = _range(params)
+    if stop is None:
+        return None
+    count = math.ceil((stop - start) / params.step)
     if count < 1:
-        raise ParameterError(
-            f"_arange: stop: got {params.stop} from {params.start} by {params.step}; none is there"
-        )
+        raise ParameterError(f"_arange: stop: got {stop} from {start} by {params.step}; none is there")
     return (count * params.repeat,)
 
 
 def _arange(params: ArangeParams, shape: Shape, dtype: DType) -> Array:
     steps = np.arange(math.prod(shape)) // params.repeat
-    return (params.start + steps * params.step).astype(dtype).reshape(shape)
+    return (_range(params)[0] + steps * params.step).astype(dtype).reshape(shape)
 
 
 _declare("_arange", ArangeParams, _arange_shape, _arange, "Values at equal distances.")

@@ -11,7 +11,7 @@ import numpy as np
 
 from tconv.operators.compute import Function, arithmetic, no_gradient, quiet, widened
 from tconv.operators.registry import Array, Call, Operator, register
-from tconv.params import Params, named
+from tconv.params import FLOAT, Params, named, param
 
 
 @cache
@@ -44,22 +44,35 @@ def erf(x: Array) -> Array:
 
 
 def _each(function: Callable[[float], float]) -> Function:
-    """Return an array function of a scalar one that raises where C gives infinity or NaN."""
-
-    def guarded(x: float) -> float:
-        try:
-            return function(x)
-        except OverflowError:
-            return math.inf
-        except ValueError:
-            return math.nan if x != 0 and not math.isinf(x) else math.inf
-
-    vectorized = np.frompyfunc(guarded, 1, 1)
+    """Return the array function of a scalar one."""
+    vectorized = np.frompyfunc(function, 1, 1)
     return lambda x: np.asarray(vectorized(x.astype(np.float64)), dtype=np.float64).astype(x.dtype)
 
 
+def _gamma_of(x: float) -> float:
+    if x == 0:
+        return math.copysign(math.inf, x)
+    if math.isnan(x) or x == -math.inf or (x < 0 and x == math.floor(x)):
+        return math.nan
+    try:
+        return math.gamma(x)
+    except OverflowError:
+        return math.inf
+
+
+def _gammaln_of(x: float) -> float:
+    if math.isinf(x) or (x <= 0 and x == math.floor(x)):
+        return math.inf
+    try:
+        return math.lgamma(x)
+    except OverflowError:
+        return math.inf
+
+
 def _digamma(x: float) -> float:
-    if x <= 0 and x == math.floor(x):
+    if math.isnan(x) or x == -math.inf:
+        return math.nan
+    if x == math.inf or (x <= 0 and x == math.floor(x)):
         return math.inf
     if x < 0:
         return _digamma(1 - x) - math.pi / math.tan(math.pi * x)
@@ -72,9 +85,27 @@ def _digamma(x: float) -> float:
     return shift + math.log(x) - 0.5 / x - series
 
 
-_gamma = _each(lambda x: math.nan if x == -math.inf else math.gamma(x))
-_gammaln = _each(lambda x: math.inf if math.isinf(x) else math.lgamma(x))
+_gamma = _each(_gamma_of)
+_gammaln = _each(_gammaln_of)
 _psi = _each(_digamma)
+
+
+def _erfinv(x: Array) -> Array:
+    """Return the inverse of the error function: a first guess, and Halley's steps to the type's precision."""
+    size = np.abs(x.astype(np.float64))
+    tail = np.log((1 - size) * (1 + size))
+    half = 2 / (math.pi * 0.147) + tail / 2
+    guess = np.sqrt(np.sqrt(half * half - tail / 0.147) - half)
+    for _ in range(3):
+        step = (erf(guess) - size) / (2 / math.sqrt(math.pi) * np.exp(-guess * guess))
+        guess = guess - step / (1 + guess * step)
+    guess = np.where(size < 1, guess, np.where(size == 1, np.inf, np.nan))
+    return np.copysign(guess, x).astype(x.dtype)
+
+
+def _sign(x: Array) -> Array:
+    above: Array = (x > 0).astype(x.dtype)
+    return above - (x < 0)
 
 
 def _round(x: Array) -> Array:
@@ -135,8 +166,8 @@ _LN2, _LN10 = math.log(2), math.log(10)
 _TO_DEGREES = 180 / math.pi
 
 UNARY = (
-    Unary("abs", np.abs, lambda x, y: np.sign(x), "The absolute value.", exact=True),
-    Unary("sign", np.sign, lambda x, y: np.zeros_like(x), "-1, 0 or 1.", exact=True),
+    Unary("abs", np.abs, lambda x, y: _sign(x), "The absolute value.", exact=True),
+    Unary("sign", _sign, lambda x, y: np.zeros_like(x), "-1, 0 or 1.", exact=True),
     Unary("negative", np.negative, lambda x, y: x.dtype.type(-1), "-x.", exact=True),
     Unary("square", np.square, lambda x, y: 2 * x, "x * x.", exact=True),
     Unary("relu", relu, lambda x, y: np.where(np.isnan(y), y, y > 0), "max(x, 0).", exact=True),
@@ -168,6 +199,12 @@ UNARY = (
     Unary("sigmoid", _sigmoid, lambda x, y: y * (1 - y), "1 / (1 + exp(-x))."),
     Unary("softsign", lambda x: x / (1 + np.abs(x)), lambda x, y: 1 / np.square(1 + np.abs(x)), "x / (1 + |x|)."),
     Unary("erf", erf, lambda x, y: 2 / math.sqrt(math.pi) * np.exp(-x * x), "The error function."),
+    Unary(
+        "erfinv",
+        _erfinv,
+        lambda x, y: 0.5 * math.sqrt(math.pi) * np.exp(y * y),
+        "The inverse of the error function.",
+    ),
     Unary("gamma", _gamma, lambda x, y: y * _psi(x), "The gamma function."),
     Unary("gammaln", _gammaln, lambda x, y: _psi(x), "The logarithm of the gamma function's size."),
     Unary("floor", np.floor, None, "The largest whole number not above x."),
@@ -228,3 +265,97 @@ def _declare_unary(row: Unary) -> None:
 
 for _row in UNARY:
     _declare_unary(_row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipParams(Params):
+    """Parameters of `clip`."""
+
+    a_min: float = param(FLOAT, "Least value.")
+    a_max: float = param(FLOAT, "Largest value.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothL1Params(Params):
+    """Parameters of `smooth_l1`."""
+
+    scalar: float = param(FLOAT, "What the input is multiplied by near 0.", default=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardSigmoidParams(Params):
+    """Parameters of `hard_sigmoid`."""
+
+    alpha: float = param(FLOAT, "Slope.", default=0.2)
+    beta: float = param(FLOAT, "Value at 0.", default=0.5)
+
+
+def _bounds(params: ClipParams, x: Array) -> tuple[Array, Array]:
+    low, high = np.float64(params.a_min), np.float64(params.a_max)
+    return low.astype(x.dtype), high.astype(x.dtype)
+
+
+def _clip(params: ClipParams, x: Array) -> Array:
+    low, high = _bounds(params, x)
+    return np.where(x > high, high, np.where(x < low, low, x))
+
+
+def _clip_slope(params: ClipParams, x: Array) -> Array:
+    low, high = _bounds(params, x)
+    outside: Array = (x > high) | (x < low)
+    return ~outside
+
+
+def _smooth_l1(params: SmoothL1Params, x: Array) -> Array:
+    square = params.scalar * params.scalar
+    return np.where(np.abs(x) > 1 / square, np.abs(x) - 0.5 / square, 0.5 * x * x * square)
+
+
+def _smooth_l1_slope(params: SmoothL1Params, x: Array) -> Array:
+    square = params.scalar * params.scalar
+    return np.where(np.abs(x) > 1 / square, np.sign(x), square * x)
+
+
+def _hard_sigmoid(params: HardSigmoidParams, x: Array) -> Array:
+    return np.clip(params.alpha * x + params.beta, 0, 1)
+
+
+def _hard_sigmoid_slope(params: HardSigmoidParams, x: Array) -> Array:
+    line = params.alpha * x + params.beta
+    return np.where((line > 0) & (line < 1), x.dtype.type(params.alpha), 0)
+
+
+def _declare_shaped(base: type[Params], name: str, function: Function, slope: Function, doc: str) -> None:
+    """Declare a function of one array whose parameters shape it."""
+
+    @quiet
+    def forward(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
+        return [function(call.params, arithmetic(inputs[0])).astype(inputs[0].dtype, copy=False)]
+
+    @quiet
+    def backward(
+        call: Call, inputs: Sequence[Array], outputs: Sequence[Array], out_grads: Sequence[Array]
+    ) -> Sequence[Array | None]:
+        grad = arithmetic(out_grads[0]) * slope(call.params, arithmetic(inputs[0]))
+        return [grad.astype(inputs[0].dtype, copy=False)]
+
+    register(
+        Operator(name=name, params=named(base, name), inputs=("data",), forward=forward, backward=backward, doc=doc)
+    )
+
+
+_declare_shaped(ClipParams, "clip", _clip, _clip_slope, "`data`, with what is out of bounds at the bound.")
+_declare_shaped(
+    SmoothL1Params,
+    "smooth_l1",
+    _smooth_l1,
+    _smooth_l1_slope,
+    "`(scalar * x)**2 / 2` up to `|x| = 1 / scalar**2`, a straight line beyond.",
+)
+_declare_shaped(
+    HardSigmoidParams,
+    "hard_sigmoid",
+    _hard_sigmoid,
+    _hard_sigmoid_slope,
+    "The line `alpha * x + beta`, cut at 0 and 1.",
+)

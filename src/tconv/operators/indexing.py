@@ -182,7 +182,7 @@ def _pick_shape(
     axis = _pick_axis(params, len(data))
     kept = (*data[:axis], 1, *data[axis + 1 :])
     dropped = (*data[:axis], *data[axis + 1 :]) or (1,)
-    wanted = None if index is None else kept if len(index) == len(data) else dropped
+    wanted = kept if index is not None and len(index) == len(data) else dropped
     return [data, wanted], [kept if params.keepdims else dropped]
 
 
@@ -358,9 +358,14 @@ def _gather_shape(params: Params, data: PartialShape, indices: PartialShape) -> 
     return (*indices[1:], *data[indices[0] :])
 
 
+def _from_end(operator: str, indices: Array, shape: Shape) -> tuple[Array, ...]:
+    """Return the places that the rows of `indices` name, from the end where negative."""
+    rows = [whole(row).astype(np.int64, copy=False) for row in indices]
+    return tuple(within(operator, row + size * (row < 0), size, "raise") for row, size in zip(rows, shape))
+
+
 def _gather_places(inputs: Sequence[Array]) -> tuple[Array, ...]:
-    data, indices = inputs
-    return tuple(within("gather_nd", row, size, "wrap") for row, size in zip(indices, data.shape))
+    return _from_end("gather_nd", inputs[1], inputs[0].shape)
 
 
 register(
@@ -398,7 +403,7 @@ def _scatter_shape(params: ScatterParams, data: PartialShape, indices: PartialSh
 
 
 def _scatter_places(params: ScatterParams, indices: Array) -> tuple[Array, ...]:
-    return tuple(within("scatter_nd", row, size, "wrap") for row, size in zip(indices, params.shape))
+    return _from_end("scatter_nd", indices, params.shape)
 
 
 @quiet

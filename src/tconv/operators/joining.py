@@ -174,6 +174,75 @@ register(
 
 
 @dataclass(frozen=True, kw_only=True)
+class SplitParams(Params):
+    """Parameters of `_split_v2`."""
+
+    indices: Shape = param(SHAPE, "Where parts begin, the first at 0; not used with sections.")
+    axis: int = param(INT, "The axis to split.", default=1)
+    squeeze_axis: bool = param(BOOL, "Whether to drop the axis, its parts having size 1.", default=False)
+    sections: int = param(INT, "Number of equal parts; 0 to split at indices.", default=0)
+
+
+def _section_outputs(params: SplitParams) -> tuple[str, ...]:
+    count = params.sections if params.sections > 0 else len(params.indices or ())
+    return ("output",) if count == 1 else tuple(f"output{n}" for n in range(count))
+
+
+def _sections(params: SplitParams, size: int) -> list[slice]:
+    """Return the places of the parts on an axis of this size."""
+    if params.sections > 0:
+        # Where they cannot be equal, the first ones are longer by one.
+        step, longer = divmod(size, params.sections)
+        starts = tuple(n * step + min(n, longer) for n in range(params.sections))
+    else:
+        starts = params.indices or ()
+        if not starts or starts[0] != 0 or list(starts) != sorted(starts) or starts[-1] > size:
+            raise ShapeError(f"_split_v2: indices: got {starts}; need rising numbers from 0 to at most {size}")
+    return [slice(a, b) for a, b in zip(starts, (*starts[1:], size))]
+
+
+def _sections_shape(
+    params: SplitParams, inputs: PartialShapes, outputs: PartialShapes
+) -> tuple[PartialShapes, PartialShapes]:
+    (data,) = inputs
+    if data is None:
+        return inputs, outputs
+    axis = normal_axis("_split_v2", params.axis, len(data))
+    size = data[axis]
+    if size is None:
+        return inputs, outputs
+    parts = [part.stop - part.start for part in _sections(params, size)]
+    if params.squeeze_axis and any(part != 1 for part in parts):
+        raise ShapeError(f"_split_v2: squeeze_axis: parts of {show(data)} have sizes {parts}; need 1")
+    kept = [() if params.squeeze_axis else (part,) for part in parts]
+    return inputs, [(*data[:axis], *one, *data[axis + 1 :]) for one in kept]
+
+
+def _sections_forward(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
+    (data,) = inputs
+    axis = call.params.axis % data.ndim
+    before = (slice(None),) * axis
+    places = [(*before, part) for part in _sections(call.params, data.shape[axis])]
+    parts = [data[place] for place in places]
+    return [np.squeeze(part, axis) for part in parts] if call.params.squeeze_axis else parts
+
+
+register(
+    Operator(
+        name="_split_v2",
+        params=named(SplitParams, "_split_v2"),
+        inputs=("data",),
+        outputs=_section_outputs,
+        shape=_sections_shape,
+        forward=_sections_forward,
+        backward=_split_backward,
+        view=True,
+        doc="`data` split along an axis, into sections of about equal size or at indices.",
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TileParams(Params):
     """Parameters of `tile`."""
 

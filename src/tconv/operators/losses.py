@@ -143,7 +143,7 @@ class SoftmaxActivationParams(Params):
     """Parameters of `SoftmaxActivation`."""
 
     mode: str = param(
-        ChoiceText(("channel", "instance")), "Over axis 1, or over all axes but the first.", default="instance"
+        ChoiceText(("channel", "instance")), "Over axis 1, or over the last axis.", default="instance"
     )
 
 
@@ -154,7 +154,7 @@ def _activation_rows(params: SoftmaxActivationParams, array: Array) -> tuple[Arr
                 f"{params.operator}: data: got shape {show(array.shape)}; mode channel needs 3 dimensions"
             )
         return arithmetic(array), 1
-    return arithmetic(array).reshape(len(array), prod(array.shape[1:])), 1
+    return arithmetic(array), array.ndim - 1
 
 
 @quiet
@@ -179,7 +179,7 @@ register(
         inputs=("data",),
         forward=_softmax_activation,
         backward=_softmax_activation_backward,
-        doc="The softmax over the channels, or over each sample as a whole.",
+        doc="The softmax over the channels, or over the last axis.",
     )
 )
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -87,13 +86,10 @@ def _connected_shape(
     hidden = params.num_hidden
     width = size_of(data[1:]) if params.flatten else data[-1]
     found: PartialShape = (data[0], hidden) if params.flatten else (*data[:-1], hidden)
-    bias: PartialShape = (hidden,)
-    if len(inputs) > 2 and inputs[2] is not None and len(inputs[2]) == 2:
-        bias = (hidden, 1)
     known = outputs[0]
     if known is not None and found is not None and len(known) == len(found):
         data = (known[0] if data[0] is None else data[0], *data[1:])
-    return [data, (hidden, width), bias][: len(inputs)], [found]
+    return [data, (hidden, width), (hidden,)][: len(inputs)], [found]
 
 
 def _rows(params: FullyConnectedParams, data: Array) -> Array:
@@ -217,12 +213,11 @@ def _leaky(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
     x = arithmetic(data)
     kind = params.act_type
     outputs: list[Array]
-    slope: Any
     if kind == "rrelu":
         low, high = params.lower_bound, params.upper_bound
         slope = np.full(x.shape, (low + high) / 2, x.dtype)
         if call.is_train:
-            slope = generator().uniform(low, high, x.shape).astype(x.dtype)
+            slope = np.asarray(generator().uniform(low, high, x.shape), x.dtype)
         outputs = [_bent(x, slope), slope]
     elif kind == "gelu":
         outputs = [0.5 * x * (1 + erf(np.asarray(x / math.sqrt(2))))]
@@ -230,7 +225,7 @@ def _leaky(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
         outputs = [np.where(x > 0, x, _SELU_ALPHA * np.expm1(x)) * x.dtype.type(_SELU_SCALE)]
     elif kind == "elu":
         outputs = [np.where(x > 0, x, params.slope * np.expm1(x))]
-    elif kind == "leaky" and 0 <= params.slope <= 1:
+    elif kind == "leaky" and 0 < params.slope <= 1:
         # The larger of the two is the same for such a slope, and faster.
         outputs = [np.maximum(x, x * x.dtype.type(params.slope), out=call.out if x is data else None)]
     else:
@@ -266,7 +261,6 @@ register(
         params=named(LeakyReLUParams, "LeakyReLU"),
         inputs=lambda params: ("data", "gamma") if params.act_type == "prelu" else ("data",),
         outputs=lambda params: ("output", "mask") if params.act_type == "rrelu" else ("output",),
-        visible=1,
         shape=_leaky_shape,
         forward=_leaky,
         backward=_leaky_backward,

@@ -42,7 +42,9 @@ class PoolingParams(Params):
     )
     stride: Shape = param(SHAPE, "Distance of windows; 1 by default.", default=())
     pad: Shape = param(SHAPE, "Margin on both sides; 0 by default.", default=())
-    p_value: int | None = param(INT_OR_NONE, "Which norm lp takes: 1, 2 or 3.", default=None)
+    p_value: int | None = param(
+        INT_OR_NONE, "Power of lp, the p-th root of the sum of p-th powers: 1, 2 or 3.", default=None
+    )
     count_include_pad: bool | None = param(
         BOOL_OR_NONE, "Whether a mean counts the margin; true by default.", default=None
     )
@@ -189,9 +191,11 @@ def _pooling(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
     all_windows = _solved(params, data)
     x = arithmetic(data)
     if params.pool_type == "max":
-        out = _reduced(x, all_windows, np.maximum, -np.inf)
+        out = _reduced(x, all_windows, np.maximum, np.finfo(x.dtype).min)
     elif params.pool_type == "lp":
-        out = _reduced(np.abs(x) ** params.p_value, all_windows, np.add, 0) ** (1 / (params.p_value or 1))
+        power = params.p_value or 1
+        summed = _reduced(x**power, all_windows, np.add, 0)
+        out = np.sqrt(summed) if power == 2 else np.cbrt(summed) if power == 3 else summed
     else:
         out = _reduced(x, all_windows, np.add, 0)
         if params.pool_type == "avg":
@@ -215,7 +219,7 @@ def _to_maximum(x: Array, out: Array, grad: Array, all_windows: list[Windows]) -
     """Give the first element of every window that is its maximum the window's gradient."""
     wide = x
     for windows in all_windows:
-        wide = _extended(wide, windows, -np.inf)
+        wide = _extended(wide, windows, np.finfo(x.dtype).min)
     result = np.zeros(wide.shape, grad.dtype)
     free = np.ones(out.shape, bool)
     for offsets in product(*(range(windows.kernel) for windows in all_windows)):
@@ -245,8 +249,8 @@ def _pooling_backward(
     elif params.pool_type == "lp":
         power = params.p_value or 1
         norm = arithmetic(outputs[0])
-        shares = np.where(norm == 0, 0, grad * norm ** (1 - power))
-        result = _spread(shares, all_windows) * np.sign(x) * np.abs(x) ** (power - 1)
+        shares = np.where((norm == 0) & (power > 1), 0, grad * norm ** float(1 - power))
+        result = _spread(shares, all_windows) * x ** (power - 1)
     else:
         if params.pool_type == "avg":
             grad = grad / _divisor(params, all_windows, x.ndim, x.dtype.type)

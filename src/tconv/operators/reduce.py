@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tconv.errors import ShapeError
+from tconv.dtypes import as_dtype
+from tconv.errors import ParameterError, ShapeError
 from tconv.geometry import PartialShape, Shape
 from tconv.operators.compute import Function, arithmetic, normal_axis, quiet, total
-from tconv.operators.registry import Array, Call, Operator, PartialShapes, register, show
-from tconv.params import BOOL, SHAPE, Params, named, param
+from tconv.operators.registry import Array, Call, DTypes, Operator, PartialShapes, one_dtype, register, show
+from tconv.operators.tensor import forwards
+from tconv.params import BOOL, INT, SHAPE, ChoiceText, Params, named, param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,3 +171,74 @@ def _declare(row: Reduction) -> None:
 
 for _row in REDUCTIONS:
     _declare(_row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormParams(Params):
+    """Parameters of `norm`."""
+
+    ord: int = param(INT, "1 for the sum of sizes, 2 for the Euclidean length.", default=2)
+    axis: Shape | None = param(SHAPE, "Axes to reduce; all by default.", default=None)
+    out_dtype: str | None = param(
+        ChoiceText(("float16", "float32", "float64", "int32", "int64", "int8"), none=True),
+        "Type of the result; that of the input by default.",
+        default=None,
+    )
+    keepdims: bool = param(BOOL, "Whether reduced axes stay with size 1.", default=False)
+
+    def __post_init__(self) -> None:
+        if self.ord not in (1, 2):
+            raise ParameterError(f"{self.operator}: ord: got {self.ord}; need 1 or 2")
+
+
+def _norm_shape(params: NormParams, data: PartialShape) -> PartialShape:
+    assert data is not None
+    return reduced_shape(data, reduced_axes("norm", params.axis, len(data)), params.keepdims)
+
+
+def _norm_dtypes(params: NormParams, inputs: DTypes, outputs: DTypes) -> tuple[DTypes, DTypes]:
+    return (
+        one_dtype(params, inputs, outputs) if params.out_dtype is None else (inputs, [as_dtype(params.out_dtype)])
+    )
+
+
+@quiet
+def _norm(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
+    params: NormParams = call.params
+    (data,) = inputs
+    axes = reduced_axes("norm", params.axis, data.ndim)
+    sizes = np.abs(data.astype(np.float64))
+    # Scaling by the largest keeps squares in range.
+    scale = np.max(sizes, axis=axes, keepdims=True, initial=0)
+    scale = np.where((scale == 0) | ~np.isfinite(scale), 1, scale)
+    powers = np.sum((sizes / scale) ** params.ord, axis=axes, keepdims=True)
+    result = scale * (np.sqrt(powers) if params.ord == 2 else powers)
+    dtype = data.dtype if params.out_dtype is None else as_dtype(params.out_dtype)
+    return [result.reshape([n or 0 for n in _norm_shape(params, data.shape) or ()]).astype(dtype)]
+
+
+@quiet
+def _norm_backward(
+    call: Call, inputs: Sequence[Array], outputs: Sequence[Array], out_grads: Sequence[Array]
+) -> Sequence[Array | None]:
+    params: NormParams = call.params
+    (data,) = inputs
+    axes = reduced_axes("norm", params.axis, data.ndim)
+    kept = [1 if axis in axes else size for axis, size in enumerate(data.shape)]
+    x, grad, length = arithmetic(data), arithmetic(out_grads[0]), arithmetic(outputs[0])
+    slope = np.sign(x) if params.ord == 1 else np.where(x == 0, 0, x / length.reshape(kept))
+    return [(grad.reshape(kept) * slope).astype(data.dtype, copy=False)]
+
+
+register(
+    Operator(
+        name="norm",
+        params=named(NormParams, "norm"),
+        inputs=("data",),
+        shape=forwards(_norm_shape),
+        dtype=_norm_dtypes,
+        forward=_norm,
+        backward=_norm_backward,
+        doc="The length of `data` over `axis`; over all axes the result has shape (1,).",
+    )
+)

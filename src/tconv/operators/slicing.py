@@ -340,3 +340,88 @@ register(
         doc="`data` with a margin around it: a constant, its edge repeated, or its mirror image.",
     )
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagParams(Params):
+    """Parameters of `diag`."""
+
+    k: int = param(INT, "Which diagonal: 0 the main one, above 0 an upper one.", default=0)
+    axis1: int = param(INT, "The axis of the rows.", default=0)
+    axis2: int = param(INT, "The axis of the columns.", default=1)
+
+
+def _diagonal(size: tuple[int, int], k: int) -> tuple[Array, Array]:
+    """Return rows and columns of a diagonal."""
+    count = max(min(size[0] + min(k, 0), size[1] - max(k, 0)), 0)
+    places = np.arange(count)
+    return places - min(k, 0), places + max(k, 0)
+
+
+def _diag_axes(params: DiagParams, rank: int) -> tuple[int, int]:
+    axes = normal_axis("diag", params.axis1, rank), normal_axis("diag", params.axis2, rank)
+    if axes[0] == axes[1]:
+        raise ShapeError(f"diag: axis1: got {params.axis1} and axis2 {params.axis2}; need different axes")
+    return axes
+
+
+def _diag_shape(params: DiagParams, data: PartialShape) -> PartialShape:
+    assert data is not None
+    if len(data) == 1:
+        size = data[0] if data[0] is None else data[0] + abs(params.k)
+        return (size, size)
+    axes = _diag_axes(params, len(data))
+    rest = [size for axis, size in enumerate(data) if axis not in axes]
+    rows, columns = (data[axis] for axis in axes)
+    if rows is None or columns is None:
+        return (*rest, None)
+    count = len(_diagonal((rows, columns), params.k)[0])
+    if count == 0:
+        raise ShapeError(f"diag: k: got {params.k}; {show(data)} has no such diagonal")
+    return (*rest, count)
+
+
+def _on_diagonal(params: DiagParams, array: Array) -> tuple[Array, tuple[Array, Array]]:
+    """Return a view with rows and columns first, and the places of the diagonal in it."""
+    view = np.moveaxis(array, _diag_axes(params, array.ndim), (0, 1))
+    return view, _diagonal(view.shape[:2], params.k)
+
+
+def _spread_out(params: DiagParams, vector: Array) -> Array:
+    size = len(vector) + abs(params.k)
+    result = np.zeros((size, size), vector.dtype)
+    result[_diagonal((size, size), params.k)] = vector
+    return result
+
+
+def _diag(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
+    (data,) = inputs
+    if data.ndim == 1:
+        return [_spread_out(call.params, data)]
+    view, places = _on_diagonal(call.params, data)
+    return [np.moveaxis(view[places], 0, -1)]
+
+
+def _diag_backward(
+    call: Call, inputs: Sequence[Array], outputs: Sequence[Array], out_grads: Sequence[Array]
+) -> Sequence[Array | None]:
+    (data,), (grad,) = inputs, out_grads
+    if data.ndim == 1:
+        return [grad[_diagonal(grad.shape, call.params.k)]]
+    result = np.zeros_like(data)
+    view, places = _on_diagonal(call.params, result)
+    view[places] = np.moveaxis(grad, -1, 0)
+    return [result]
+
+
+register(
+    Operator(
+        name="diag",
+        params=named(DiagParams, "diag"),
+        inputs=("data",),
+        shape=forwards(_diag_shape),
+        forward=_diag,
+        backward=_diag_backward,
+        doc="A diagonal of `data`, or a matrix with the vector `data` on a diagonal.",
+    )
+)
