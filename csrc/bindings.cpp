@@ -236,7 +236,7 @@ NB_MODULE(_core, m) {
   nb::class_<PackedWeights>(m, "PackedWeights", "Weights in the order of a plan.")
       .def_prop_ro("nbytes", &PackedWeights::bytes)
       .def_prop_ro("algorithm", &PackedWeights::algorithm)
-      .def_prop_ro("finite", &PackedWeights::finite);
+      .def_prop_ro("finite", [](const PackedWeights& weights) { return weights.packed() != nullptr; });
 
   nb::class_<Plan>(m, "Plan", "A problem and the way it will be solved.")
       .def("run", &run_plan, "source"_a, "weight"_a.none(), "bias"_a.none(), "out"_a,
@@ -251,7 +251,7 @@ NB_MODULE(_core, m) {
       .def_prop_ro("seconds", &Plan::seconds)
       .def_prop_ro("flops", [](const Plan& plan) { return 2 * plan.problem().geometry.multiply_adds(); })
       .def_prop_ro(
-          "bytes",
+          "array_bytes",
           [](const Plan& plan) {
             const Geometry& g = plan.problem().geometry;
             return static_cast<size_t>(g.small_elements() + g.large_elements() + g.weight_elements()) *

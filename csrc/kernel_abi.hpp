@@ -38,7 +38,6 @@ struct GemmArgs {
 
 // Family `gather`: storage type to compute type, for map m and position p
 //   dst[m * width + p] = offset[p] < 0 ? 0 : src[offset[p] + m * map_stride]
-// May write up to one vector past the last element of dst.
 struct GatherArgs {
   const void* src;
   int64_t map_stride;
@@ -229,56 +228,340 @@ template <class T, int R, int V>
   }
 }
 
+template <class A, class B>
+inline constexpr bool same = false;
+template <class A>
+inline constexpr bool same<A, A> = true;
+
+// The element type that stores what `E` computes in.
+template <class T>
+struct Plain;
+template <>
+struct Plain<float> {
+  using type = f32;
+};
+template <>
+struct Plain<double> {
+  using type = f64;
+};
 template <class E>
-[[gnu::always_inline]] inline void gather(const GatherArgs& args) noexcept {
+using plain = typename Plain<typename E::compute>::type;
+
+// A vector of the compute type of an element type, loaded from and stored to the storage type.
+template <class E>
+struct Lanes {
+  using S = typename E::storage;
   using T = typename E::compute;
-  const auto* src = static_cast<const typename E::storage*>(args.src);
-  T* dst = static_cast<T*>(args.dst);
-  for (int64_t p = 0; p < args.count; ++p) {
-    const int64_t offset = args.offset[p];
-    if (offset < 0) {
-      for (int64_t m = 0; m < args.maps; ++m) dst[m * args.width + p] = 0;
+  using type = typename Vector<T>::type;
+  static constexpr int count = Vector<T>::lanes;
+
+  [[gnu::always_inline]] static inline type load(const S* from) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (same<E, f16>) return (type)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
+#elif defined(__F16C__)
+    if constexpr (same<E, f16>) return (type)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
+#endif
+    type out;
+    if constexpr (sizeof(S) == sizeof(T)) {
+      memcpy(&out, from, sizeof out);
     } else {
-      for (int64_t m = 0; m < args.maps; ++m)
-        dst[m * args.width + p] = E::load(src[offset + m * args.map_stride]);
+      for (int i = 0; i < count; ++i) out[i] = E::load(from[i]);
+    }
+    return out;
+  }
+
+  // The lanes of `mask`; the others are zero and their memory is not touched.
+  [[gnu::always_inline]] static inline type load(const S* from, uint32_t mask) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (same<E, f32>) return (type)_mm512_maskz_loadu_ps((__mmask16)mask, from);
+    if constexpr (same<E, f64>) return (type)_mm512_maskz_loadu_pd((__mmask8)mask, from);
+    if constexpr (sizeof(S) == 2) {
+      const __m256i bits = _mm256_maskz_loadu_epi16((__mmask16)mask, from);
+      if constexpr (same<E, f16>) return (type)_mm512_cvtph_ps(bits);
+      return (type)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+    }
+#endif
+    type out = {};
+    for (int i = 0; i < count; ++i) {
+      if (mask >> i & 1u) out[i] = E::load(from[i]);
+    }
+    return out;
+  }
+
+  [[gnu::always_inline]] static inline void store(S* to, type value) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (same<E, f16>) {
+      _mm256_storeu_si256((__m256i*)to, _mm512_cvtps_ph((__m512)value, _MM_FROUND_TO_NEAREST_INT));
+      return;
+    }
+#elif defined(__F16C__)
+    if constexpr (same<E, f16>) {
+      _mm_storeu_si128((__m128i*)to, _mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT));
+      return;
+    }
+#endif
+    if constexpr (sizeof(S) == sizeof(T)) {
+      memcpy(to, &value, sizeof value);
+    } else {
+      S out[count];
+      for (int i = 0; i < count; ++i) out[i] = E::store(value[i]);
+      memcpy(to, out, sizeof out);
+    }
+  }
+
+  // The first `n` lanes.
+  [[gnu::always_inline]] static inline void store(S* to, type value, int n) noexcept {
+    if (n >= count) {
+      store(to, value);
+      return;
+    }
+#if defined(__AVX512F__)
+    const uint32_t mask = (1u << n) - 1u;
+    if constexpr (same<E, f32>) {
+      _mm512_mask_storeu_ps(to, (__mmask16)mask, (__m512)value);
+      return;
+    }
+    if constexpr (same<E, f64>) {
+      _mm512_mask_storeu_pd(to, (__mmask8)mask, (__m512d)value);
+      return;
+    }
+#endif
+    for (int i = 0; i < n; ++i) to[i] = E::store(value[i]);
+  }
+
+  static inline uint32_t first(int64_t n) noexcept {
+    return n >= count ? (uint32_t)((1ull << count) - 1) : (1u << n) - 1u;
+  }
+};
+
+template <int... I>
+struct Sequence {};
+#if defined(__clang__)
+template <class T, T... I>
+using SequenceOf = Sequence<I...>;
+template <int N>
+using UpTo = __make_integer_seq<SequenceOf, int, N>;
+#else
+template <int N>
+using UpTo = Sequence<__integer_pack(N)...>;
+#endif
+
+// Exchanges blocks of `step` lanes with rows `step` further on.
+template <class T, int L, int step, int... I>
+[[gnu::always_inline]] inline void mirror_step(typename Vector<T>::type (&row)[L],
+                                               Sequence<I...> lanes) noexcept {
+  using Type = typename Vector<T>::type;
+  typedef decltype(Type{} == Type{}) Index;
+  constexpr Index low = {((I & step) ? I - step + L : I)...};
+  constexpr Index high = {((I & step) ? I + L : I + step)...};
+#pragma GCC unroll 16
+  for (int i = 0; i < L; ++i) {
+    if (i & step) continue;
+    const Type a = row[i];
+    const Type b = row[i + step];
+    row[i] = __builtin_shuffle(a, b, low);
+    row[i + step] = __builtin_shuffle(a, b, high);
+  }
+  if constexpr (2 * step < L) mirror_step<T, L, 2 * step>(row, lanes);
+}
+
+// The square of vectors, mirrored: lane j of row i and lane i of row j change places.
+template <class T, int L>
+[[gnu::always_inline]] inline void mirror(typename Vector<T>::type (&row)[L]) noexcept {
+  mirror_step<T, L, 1>(row, UpTo<L>{});
+}
+
+// dst[j * dst_row + i] = src[i * src_row + j] for i < rows, j < columns, from element type A to B of one
+// compute type.
+template <class A, class B>
+[[gnu::always_inline]] inline void transpose(const typename A::storage* src, int64_t src_row,
+                                             typename B::storage* dst, int64_t dst_row, int64_t rows,
+                                             int64_t columns) noexcept {
+  using From = Lanes<A>;
+  using To = Lanes<B>;
+  constexpr int L = From::count;
+  for (int64_t i = 0; i < rows; i += L) {
+    const int height = rows - i < L ? (int)(rows - i) : L;
+    for (int64_t j = 0; j < columns; j += L) {
+      const int width = columns - j < L ? (int)(columns - j) : L;
+      typename From::type square[L];
+      const auto* from = src + i * src_row + j;
+      auto* to = dst + j * dst_row + i;
+      if (height == L && width == L) {
+#pragma GCC unroll 16
+        for (int r = 0; r < L; ++r) square[r] = From::load(from + r * src_row);
+        mirror<typename A::compute, L>(square);
+#pragma GCC unroll 16
+        for (int r = 0; r < L; ++r) To::store(to + r * dst_row, square[r]);
+      } else {
+        const uint32_t mask = From::first(width);
+        for (int r = 0; r < L; ++r) {
+          square[r] = r < height ? From::load(from + r * src_row, mask) : typename From::type{};
+        }
+        mirror<typename A::compute, L>(square);
+        for (int r = 0; r < width; ++r) To::store(to + r * dst_row, square[r], height);
+      }
+    }
+  }
+}
+
+// dst[i * dst_row + j] = src[i * src_row + j].
+template <class A, class B>
+[[gnu::always_inline]] inline void copy(const typename A::storage* src, int64_t src_row,
+                                        typename B::storage* dst, int64_t dst_row, int64_t rows,
+                                        int64_t columns) noexcept {
+  constexpr int L = Lanes<A>::count;
+  for (int64_t i = 0; i < rows; ++i) {
+    const auto* from = src + i * src_row;
+    auto* to = dst + i * dst_row;
+    int64_t j = 0;
+    for (; j + L <= columns; j += L) Lanes<B>::store(to + j, Lanes<A>::load(from + j));
+    if (j < columns)
+      Lanes<B>::store(to + j, Lanes<A>::load(from + j, Lanes<A>::first(columns - j)), (int)(columns - j));
+  }
+}
+
+template <class A, class B>
+[[gnu::always_inline]] inline void move(const MoveArgs& args) noexcept {
+  const auto* src = static_cast<const typename A::storage*>(args.src);
+  auto* dst = static_cast<typename B::storage*>(args.dst);
+  if (args.src_column == 1 && args.dst_column == 1) {
+    copy<A, B>(src, args.src_row, dst, args.dst_row, args.rows, args.columns);
+  } else if (args.src_column == 1 && args.dst_row == 1) {
+    transpose<A, B>(src, args.src_row, dst, args.dst_column, args.rows, args.columns);
+  } else if (args.src_row == 1 && args.dst_column == 1) {
+    transpose<A, B>(src, args.src_column, dst, args.dst_row, args.columns, args.rows);
+  } else {
+    for (int64_t i = 0; i < args.rows; ++i) {
+      for (int64_t j = 0; j < args.columns; ++j) {
+        dst[i * args.dst_row + j * args.dst_column] =
+            B::store(A::load(src[i * args.src_row + j * args.src_column]));
+      }
     }
   }
 }
 
 template <class E>
 [[gnu::always_inline]] inline void load(const MoveArgs& args) noexcept {
-  const auto* src = static_cast<const typename E::storage*>(args.src);
-  auto* dst = static_cast<typename E::compute*>(args.dst);
-  if (args.src_column == 1 && args.dst_column == 1) {
-    for (int64_t i = 0; i < args.rows; ++i) {
-      const auto* from = src + i * args.src_row;
-      auto* to = dst + i * args.dst_row;
-      for (int64_t j = 0; j < args.columns; ++j) to[j] = E::load(from[j]);
-    }
-    return;
-  }
-  for (int64_t i = 0; i < args.rows; ++i) {
-    for (int64_t j = 0; j < args.columns; ++j) {
-      dst[i * args.dst_row + j * args.dst_column] = E::load(src[i * args.src_row + j * args.src_column]);
-    }
-  }
+  move<E, plain<E>>(args);
 }
 
 template <class E>
 [[gnu::always_inline]] inline void store(const MoveArgs& args) noexcept {
-  const auto* src = static_cast<const typename E::compute*>(args.src);
-  auto* dst = static_cast<typename E::storage*>(args.dst);
-  if (args.src_column == 1 && args.dst_column == 1) {
-    for (int64_t i = 0; i < args.rows; ++i) {
-      const auto* from = src + i * args.src_row;
-      auto* to = dst + i * args.dst_row;
-      for (int64_t j = 0; j < args.columns; ++j) to[j] = E::store(from[j]);
-    }
-    return;
+  move<plain<E>, E>(args);
+}
+
+template <class E>
+[[gnu::always_inline]] inline void plain_store(typename E::compute* to, typename Lanes<E>::type value,
+                                               int n) noexcept {
+  Lanes<plain<E>>::store(to, value, n);
+}
+
+// `value`, with the lanes of `mask` loaded.
+template <class E>
+[[gnu::always_inline]] inline typename Lanes<E>::type merge(typename Lanes<E>::type value,
+                                                            const typename E::storage* from,
+                                                            uint32_t mask) noexcept {
+  using Type = typename Lanes<E>::type;
+#if defined(__AVX512F__)
+  if constexpr (same<E, f32>) return (Type)_mm512_mask_loadu_ps((__m512)value, (__mmask16)mask, from);
+  if constexpr (same<E, f64>) return (Type)_mm512_mask_loadu_pd((__m512d)value, (__mmask8)mask, from);
+#endif
+  for (int i = 0; i < Lanes<E>::count; ++i) {
+    if (mask >> i & 1u) value[i] = E::load(from[i]);
   }
-  for (int64_t i = 0; i < args.rows; ++i) {
-    for (int64_t j = 0; j < args.columns; ++j) {
-      dst[i * args.dst_row + j * args.dst_column] = E::store(src[i * args.src_row + j * args.src_column]);
+  return value;
+}
+
+// Gathers up to a vector of positions, of maps that lie apart: each run of neighbours is a load.
+template <class E>
+[[gnu::always_inline]] inline void gather_apart(const GatherArgs& args, int64_t first, int count) noexcept {
+  using L = Lanes<E>;
+  using S = typename E::storage;
+  const int64_t* offset = args.offset + first;
+  const S* src = static_cast<const S*>(args.src);
+  auto* dst = static_cast<typename E::compute*>(args.dst) + first;
+  constexpr int kRuns = 4;
+  const S* run_src[kRuns];
+  uint32_t run_mask[kRuns];
+  int runs = 0;
+  int i = 0;
+  while (i < count && runs <= kRuns) {
+    if (offset[i] < 0) {
+      ++i;
+      continue;
+    }
+    int end = i + 1;
+    while (end < count && offset[end] == offset[i] + (end - i)) ++end;
+    if (runs < kRuns) {
+      run_src[runs] = src + offset[i] - i;
+      run_mask[runs] = L::first(end) & ~L::first(i);
+    }
+    ++runs;
+    i = end;
+  }
+  if (runs == 1 && run_mask[0] == L::first(L::count)) {
+    for (int64_t m = 0; m < args.maps; ++m) {
+      plain_store<E>(dst + m * args.width, L::load(run_src[0] + m * args.map_stride), count);
+    }
+  } else if (runs <= 2) {
+    if (runs == 1) {
+      run_src[1] = run_src[0];
+      run_mask[1] = 0;
+    }
+    for (int64_t m = 0; m < args.maps; ++m) {
+      const int64_t shift = m * args.map_stride;
+      plain_store<E>(dst + m * args.width,
+                     merge<E>(L::load(run_src[0] + shift, run_mask[0]), run_src[1] + shift, run_mask[1]),
+                     count);
+    }
+  } else if (runs <= kRuns) {
+    for (int64_t m = 0; m < args.maps; ++m) {
+      const int64_t shift = m * args.map_stride;
+      typename L::type value = L::load(run_src[0] + shift, run_mask[0]);
+      for (int r = 1; r < runs; ++r) value = merge<E>(value, run_src[r] + shift, run_mask[r]);
+      plain_store<E>(dst + m * args.width, value, count);
+    }
+  } else {
+    for (int64_t m = 0; m < args.maps; ++m) {
+      for (int p = 0; p < count; ++p) {
+        dst[m * args.width + p] = offset[p] < 0 ? 0 : E::load(src[offset[p] + m * args.map_stride]);
+      }
+    }
+  }
+}
+
+// Gathers up to a vector of positions whose maps are neighbours: squares are mirrored.
+template <class E>
+[[gnu::always_inline]] inline void gather_neighbours(const GatherArgs& args, int64_t first,
+                                                     int count) noexcept {
+  using L = Lanes<E>;
+  using T = typename E::compute;
+  const auto* src = static_cast<const typename E::storage*>(args.src);
+  T* dst = static_cast<T*>(args.dst) + first;
+  const int64_t* offset = args.offset + first;
+  for (int64_t m = 0; m < args.maps; m += L::count) {
+    const int height = args.maps - m < L::count ? (int)(args.maps - m) : L::count;
+    const uint32_t mask = L::first(height);
+    typename L::type square[L::count];
+#pragma GCC unroll 16
+    for (int p = 0; p < L::count; ++p) {
+      square[p] = p < count && offset[p] >= 0 ? L::load(src + offset[p] + m, mask) : typename L::type{};
+    }
+    mirror<T, L::count>(square);
+    for (int r = 0; r < height; ++r) plain_store<E>(dst + (m + r) * args.width, square[r], count);
+  }
+}
+
+template <class E>
+[[gnu::always_inline]] inline void gather(const GatherArgs& args) noexcept {
+  constexpr int L = Lanes<E>::count;
+  for (int64_t first = 0; first < args.count; first += L) {
+    const int count = args.count - first < L ? (int)(args.count - first) : L;
+    if (args.map_stride == 1 && args.maps > 1) {
+      gather_neighbours<E>(args, first, count);
+    } else {
+      gather_apart<E>(args, first, count);
     }
   }
 }

@@ -69,14 +69,17 @@ std::vector<std::pair<std::string, std::string>> Plan::refusals() const {
 }
 
 PackedWeights Plan::pack(const void* weight, Crew& crew) const {
+  Buffer packed;
   if (!packing_key_.empty()) {
-    Buffer packed(recipe_->packed_bytes());
-    if (recipe_->pack(weight, packed.data(), crew))
-      return {algorithm_->name, packing_key_, std::move(packed), true};
+    packed = Buffer(recipe_->packed_bytes());
+    if (!recipe_->pack(weight, packed.data(), crew)) packed = Buffer();
   }
-  Buffer plain(static_cast<size_t>(problem_.geometry.weight_elements()) * storage_bytes(problem_.dtype));
-  std::memcpy(plain.data(), weight, plain.bytes());
-  return {algorithm_->name, packing_key_, std::move(plain), false};
+  Buffer plain;
+  if (packed.data() == nullptr || recipe_->needs_finite_source()) {
+    plain = Buffer(static_cast<size_t>(problem_.geometry.weight_elements()) * storage_bytes(problem_.dtype));
+    std::memcpy(plain.data(), weight, plain.bytes());
+  }
+  return {algorithm_->name, packing_key_, std::move(packed), std::move(plain)};
 }
 
 void Plan::run(const void* source, const void* weight, const void* bias, void* out, Crew& crew) const {
@@ -89,10 +92,8 @@ void Plan::run_packed(const void* source, const PackedWeights& packed, const voi
   if (packed.key() != packing_key_) {
     throw ParameterError("weights: packed for another plan; pack them for this one");
   }
-  if (packed.finite() && !packing_key_.empty()) {
-    recipe_->run({source, nullptr, packed.data(), bias, out, crew});
-  } else {
-    careful_->run({source, packed.data(), nullptr, bias, out, crew});
+  if (packed.packed() == nullptr || !recipe_->run({source, nullptr, packed.packed(), bias, out, crew})) {
+    careful_->run({source, packed.plain(), nullptr, bias, out, crew});
   }
 }
 

@@ -15,21 +15,22 @@ namespace tconv {
 // Weights in the order a recipe wants; they outlive the array they came from.
 class PackedWeights {
  public:
-  PackedWeights(const char* algorithm, std::string key, Buffer data, bool finite) noexcept
-      : algorithm_(algorithm), key_(std::move(key)), data_(std::move(data)), finite_(finite) {}
+  PackedWeights(const char* algorithm, std::string key, Buffer packed, Buffer plain) noexcept
+      : algorithm_(algorithm), key_(std::move(key)), packed_(std::move(packed)), plain_(std::move(plain)) {}
 
   const char* algorithm() const noexcept { return algorithm_; }
   const std::string& key() const noexcept { return key_; }
-  const char* data() const noexcept { return data_.data(); }
-  size_t bytes() const noexcept { return data_.bytes(); }
-  // False: data() is the plain array, because it holds an infinity or NaN and padding must not meet those.
-  bool finite() const noexcept { return finite_; }
+  size_t bytes() const noexcept { return packed_.bytes() + plain_.bytes(); }
+  // Null where the weights hold an infinity or NaN, which padding must not meet.
+  const char* packed() const noexcept { return packed_.data(); }
+  // The plain array, where a run may need it.
+  const char* plain() const noexcept { return plain_.data(); }
 
  private:
   const char* algorithm_;
   std::string key_;
-  Buffer data_;
-  bool finite_;
+  Buffer packed_;
+  Buffer plain_;
 };
 
 class Plan {

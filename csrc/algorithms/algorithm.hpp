@@ -50,8 +50,10 @@ class Recipe {
   virtual size_t packed_bytes() const noexcept { return 0; }
   // Returns false where the weights hold an infinity or NaN and the recipe would multiply them with padding.
   virtual bool pack(const void* /*weight*/, char* /*packed*/, Crew& /*crew*/) const { return true; }
-  // Returns false, having written nothing that counts, where pack() would. Throws OutOfMemoryError,
-  // Interrupted.
+  // Whether run() needs a finite source, so that what is packed must keep the plain weights too.
+  virtual bool needs_finite_source() const noexcept { return false; }
+  // Returns false, having written nothing that counts, where pack() would or the source is not finite but has
+  // to be. Throws OutOfMemoryError, Interrupted.
   virtual bool run(const Call& call) const = 0;
 };
 

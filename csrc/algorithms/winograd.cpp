@@ -1,0 +1,820 @@
+// Forward and data gradient by minimal filtering: the phases of a strided kernel are short dense kernels, and
+// those take fewer products on transformed tiles. All phases of the output read the same windows of the
+// input, and all phases of the input are more depth, so there is one transform a tile however large the
+// stride.
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <numeric>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "machine.hpp"
+#include "memory.hpp"
+#include "winograd_abi.hpp"
+
+namespace tconv {
+namespace {
+
+constexpr int64_t kMostStride = 64;
+constexpr int64_t kMostKernel = 256;
+constexpr int64_t kTransformedBytes = 704 << 10;
+constexpr int64_t kProductBytes = 320 << 10;
+constexpr int64_t kMostBlockTiles = 120;
+
+int64_t floor_div(int64_t a, int64_t b) noexcept { return a / b - ((a % b != 0) & ((a < 0) != (b < 0))); }
+int64_t ceil_div(int64_t a, int64_t b) noexcept { return -floor_div(-a, b); }
+
+// One axis in tiles. Output o of tile t and phase p is at dst (t * outputs + o) * phases + p + first; window
+// element i of its view v is at src (t * outputs + i) * src_step + origin[v].
+struct TiledAxis {
+  WinogradTile tile = kPlain;
+  int64_t src_size = 1;
+  int64_t dst_size = 1;
+  int64_t src_step = 1;
+  int64_t phases = 1;
+  int64_t first = 0;
+  int64_t tiles = 1;
+  std::vector<int64_t> origin;  // of each view
+  std::vector<int64_t> taps;    // kernel index by phase, view and tap of the tile; -1 for none
+
+  int points() const noexcept { return kWinogradPoints[tile]; }
+  int outputs() const noexcept { return kWinogradOutputs[tile]; }
+  int tile_taps() const noexcept { return kWinogradTaps[tile]; }
+  int64_t views() const noexcept { return static_cast<int64_t>(origin.size()); }
+  const int64_t* taps_of(int64_t phase, int64_t view) const noexcept {
+    return taps.data() + (phase * views() + view) * tile_taps();
+  }
+};
+
+// Forward: large position s * u + p - pad is the sum over j of small[u - j] * weight[k] with k * dilation = p
+// + s * j.
+TiledAxis forward_axis(const Axis& axis, WinogradTile tile) {
+  TiledAxis made;
+  made.tile = tile;
+  made.src_size = axis.size;
+  made.dst_size = axis.out;
+  made.phases = axis.stride;
+  const int64_t first_u = floor_div(axis.pad_lo, axis.stride);
+  const int64_t last_u = floor_div(axis.out - 1 + axis.pad_lo, axis.stride);
+  made.first = first_u * axis.stride - axis.pad_lo;
+  made.tiles = ceil_div(last_u - first_u + 1, made.outputs());
+  const int64_t length = made.tile_taps();
+  std::vector<int64_t> shifts;  // the least j of each view
+  for (int64_t k = 0; k < axis.kernel; ++k) {
+    const int64_t j = k * axis.dilation / axis.stride / length * length;
+    if (std::find(shifts.begin(), shifts.end(), j) == shifts.end()) shifts.push_back(j);
+  }
+  made.taps.assign(static_cast<size_t>(axis.stride * static_cast<int64_t>(shifts.size()) * length), -1);
+  for (const int64_t j : shifts) made.origin.push_back(first_u - j - (length - 1));
+  for (int64_t k = 0; k < axis.kernel; ++k) {
+    const int64_t phase = k * axis.dilation % axis.stride;
+    const int64_t j = k * axis.dilation / axis.stride;
+    const int64_t view = std::find(shifts.begin(), shifts.end(), j / length * length) - shifts.begin();
+    made.taps[static_cast<size_t>((phase * made.views() + view) * length + length - 1 - j % length)] = k;
+  }
+  return made;
+}
+
+// Data gradient: small position t is the sum over k of large[t * s + k * dilation - pad] * weight[k].
+TiledAxis gradient_axis(const Axis& axis, WinogradTile tile) {
+  TiledAxis made;
+  made.tile = tile;
+  made.src_size = axis.out;
+  made.dst_size = axis.size;
+  made.src_step = axis.stride;
+  made.tiles = ceil_div(axis.size, made.outputs());
+  const int64_t length = made.tile_taps();
+  const int64_t step = tile == kPlain ? 1 : axis.stride;  // kernel index from one tap of a view to the next
+  for (int64_t k = 0; k < axis.kernel; ++k) {
+    if (k / step % length != 0) continue;
+    made.origin.push_back(k * axis.dilation - axis.pad_lo);
+    for (int64_t j = 0; j < length; ++j) made.taps.push_back(k + j * step < axis.kernel ? k + j * step : -1);
+  }
+  return made;
+}
+
+TiledAxis tiled_axis(const Axis& axis, Pass pass, WinogradTile tile) {
+  return pass == Pass::forward ? forward_axis(axis, tile) : gradient_axis(axis, tile);
+}
+
+struct Tiling {
+  TiledAxis axes[kAxes];
+
+  int64_t product(int64_t (*of)(const TiledAxis&)) const noexcept {
+    return of(axes[0]) * of(axes[1]) * of(axes[2]);
+  }
+  int64_t points() const noexcept {
+    return product([](const TiledAxis& a) { return int64_t{a.points()}; });
+  }
+  int64_t views() const noexcept {
+    return product([](const TiledAxis& a) { return a.views(); });
+  }
+  int64_t phases() const noexcept {
+    return product([](const TiledAxis& a) { return a.phases; });
+  }
+  int64_t tiles() const noexcept {
+    return product([](const TiledAxis& a) { return a.tiles; });
+  }
+  int64_t outputs() const noexcept {
+    return product([](const TiledAxis& a) { return int64_t{a.outputs()}; });
+  }
+};
+
+// Maps on both sides, and how they fill vectors.
+struct Maps {
+  int64_t groups;
+  int64_t depth;    // read maps of a group
+  int64_t columns;  // made maps of a group
+  int64_t lanes;    // of a vector
+  int64_t vectors;  // of a chunk, which is what the product kernel makes at a time
+
+  Maps(const Problem& problem, const Kernel& gemm) noexcept
+      : groups(problem.geometry.groups),
+        depth((problem.pass == Pass::forward ? problem.geometry.channels : problem.geometry.filters) /
+              groups),
+        columns((problem.pass == Pass::forward ? problem.geometry.filters : problem.geometry.channels) /
+                groups),
+        lanes(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))),
+        vectors(gemm.lanes / lanes) {}
+
+  int64_t column_blocks() const noexcept { return ceil_div(columns, lanes); }
+  int64_t padded_depth() const noexcept { return std::max(depth, lanes); }
+};
+
+const Kernel& product_kernel(const Problem& problem) {
+  return kernel(Family::rowgemm, compute_dtype(problem.dtype), problem.isa);
+}
+
+template <class Body>
+auto with_compute(DType dtype, const Body& body) {
+  return compute_dtype(dtype) == DType::f64 ? body(double{}) : body(float{});
+}
+
+// Expected seconds of one sample: products at nearly full speed, transforms a few instructions a vector.
+double sample_seconds(const Tiling& tiling, const Maps& maps) noexcept {
+  const auto tiles = static_cast<double>(tiling.tiles());
+  const auto points = static_cast<double>(tiling.points());
+  const auto views = static_cast<double>(tiling.views());
+  const int64_t blocks = maps.column_blocks() * tiling.phases();
+  const auto vectors = static_cast<double>(ceil_div(blocks, maps.vectors) * maps.vectors);
+  const double products = tiles * points * views * static_cast<double>(maps.padded_depth()) * vectors * 1.12;
+  const double input = tiles * points * views * static_cast<double>(ceil_div(maps.depth, maps.lanes)) * 6.0;
+  const double output =
+      tiles * static_cast<double>(blocks) * (points * 4.0 + static_cast<double>(tiling.outputs()) * 8.0);
+  return static_cast<double>(maps.groups) * (products + input + output) / machine::kHertz;
+}
+
+// The tiling of least cost. Sizes decide it, never batch, threads or workspace, so that those leave bits
+// alone.
+Tiling best_tiling(const Problem& problem, const Maps& maps) {
+  std::vector<WinogradTile> options[kAxes];
+  for (int a = 0; a < kAxes; ++a) {
+    const Axis& axis = problem.geometry.axes[static_cast<size_t>(a)];
+    const int64_t taps = ceil_div(axis.kernel, axis.stride);
+    options[a] = {kPlain};
+    if (axis.dilation != 1 || taps < 2) continue;
+    options[a].push_back(kF22);
+    options[a].push_back(kF32);
+    if (taps > 2) options[a].push_back(kF23);
+  }
+  Tiling best;
+  double least = -1;
+  for (const WinogradTile z : options[0]) {
+    for (const WinogradTile y : options[1]) {
+      for (const WinogradTile x : options[2]) {
+        const auto& axes = problem.geometry.axes;
+        Tiling tiling{{tiled_axis(axes[0], problem.pass, z), tiled_axis(axes[1], problem.pass, y),
+                       tiled_axis(axes[2], problem.pass, x)}};
+        const double seconds = sample_seconds(tiling, maps);
+        if (least >= 0 && seconds >= least) continue;
+        least = seconds;
+        best = std::move(tiling);
+      }
+    }
+  }
+  return best;
+}
+
+// A run of tiles along the last axis.
+struct Segment {
+  int64_t sample;
+  int64_t z;
+  int64_t y;
+  int64_t x;  // first tile
+  int64_t tiles;
+  int64_t place;  // of its first tile in the block
+};
+
+struct Strides {
+  int64_t map;
+  int64_t axis[kAxes];
+  int64_t sample;
+
+  Strides(bool channels_last, int64_t maps, int64_t z, int64_t y, int64_t x) noexcept {
+    map = channels_last ? 1 : z * y * x;
+    axis[2] = channels_last ? maps : 1;
+    axis[1] = x * axis[2];
+    axis[0] = y * axis[1];
+    sample = maps * z * y * x;
+  }
+};
+
+template <class T>
+class Winograd final : public Recipe {
+ public:
+  explicit Winograd(const Problem& problem)
+      : problem_(problem),
+        gemm_(product_kernel(problem)),
+        strip_(tconv::kernel(Family::strip, problem.dtype, problem.isa)),
+        unstrip_(tconv::kernel(Family::unstrip, problem.dtype, problem.isa)),
+        in_(tconv::kernel(Family::winogradin, compute_dtype(problem.dtype), problem.isa)),
+        out_(tconv::kernel(Family::winogradout, compute_dtype(problem.dtype), problem.isa)),
+        maps_(problem, gemm_),
+        tiling_(best_tiling(problem, maps_)),
+        src_(problem.geometry.channels_last, maps_.groups * maps_.depth, tiling_.axes[0].src_size,
+             y().src_size, x().src_size),
+        dst_(problem.geometry.channels_last, maps_.groups * maps_.columns, tiling_.axes[0].dst_size,
+             y().dst_size, x().dst_size),
+        points_(tiling_.points()),
+        views_(tiling_.views()),
+        phases_(tiling_.phases()),
+        depth_(views_ * maps_.padded_depth()),
+        chunk_lanes_(maps_.vectors * maps_.lanes) {
+    // Rows a multiple of 1 KB apart would meet in the same cache sets.
+    row_ = ceil_div(depth_, maps_.lanes) * maps_.lanes;
+    if (row_ * static_cast<int64_t>(sizeof(T)) % 1024 == 0) row_ += maps_.lanes;
+    unit_chunks_ = std::lcm(phases_, maps_.vectors) / maps_.vectors;
+    unit_blocks_ = unit_chunks_ * maps_.vectors / phases_;
+    units_ = ceil_div(maps_.column_blocks(), unit_blocks_);
+    rows_ = problem.geometry.batch * tiling_.axes[0].tiles * y().tiles;
+    low_origin_ = *std::min_element(x().origin.begin(), x().origin.end());
+    origin_range_ = *std::max_element(x().origin.begin(), x().origin.end()) - low_origin_;
+    cut();
+  }
+
+  std::string kernel() const override { return gemm_.name; }
+  size_t workspace_bytes() const noexcept override { return workspace_; }
+  size_t least() const noexcept { return least_; }
+  bool needs_finite_source() const noexcept override { return true; }
+  size_t packed_bytes() const noexcept override {
+    return unit_bytes() * static_cast<size_t>(maps_.groups * units_);
+  }
+
+  std::string packing_key() const override {
+    const Geometry& g = problem_.geometry;
+    std::string key =
+        std::string("winograd ") + name_of(problem_.isa) + (problem_.pass == Pass::forward ? " f" : " d");
+    for (const int64_t value : {static_cast<int64_t>(problem_.dtype), g.channels, g.filters, g.groups,
+                                static_cast<int64_t>(g.channels_last)}) {
+      key += " " + std::to_string(value);
+    }
+    for (int a = 0; a < kAxes; ++a) {
+      const Axis& axis = g.axes[static_cast<size_t>(a)];
+      for (const int64_t value :
+           {axis.kernel, axis.stride, axis.dilation, static_cast<int64_t>(tiling_.axes[a].tile)}) {
+        key += " " + std::to_string(value);
+      }
+    }
+    return key;
+  }
+
+  bool pack(const void* weight, char* packed, Crew& crew) const override {
+    return pack_units(weight, packed, 0, maps_.groups * units_, crew);
+  }
+
+  bool run(const Call& call) const override {
+    const Buffer scratch(workspace_);
+    char* free = scratch.data();
+    const auto claim = [&free](size_t bytes) {
+      char* claimed = free;
+      free += aligned(bytes);
+      return claimed;
+    };
+    char* packed = call.packed == nullptr ? claim(unit_bytes() * static_cast<size_t>(pack_units_)) : nullptr;
+    T* bias = reinterpret_cast<T*>(claim(bias_bytes()));
+    spread_bias(call.bias, bias);
+    std::vector<Worker> workers(static_cast<size_t>(threads_));
+    T* shared = together_ ? reinterpret_cast<T*>(claim(transformed_bytes())) : nullptr;
+    for (Worker& w : workers) {
+      w.strip = reinterpret_cast<T*>(claim(strip_bytes()));
+      w.transformed = together_ ? shared : reinterpret_cast<T*>(claim(transformed_bytes()));
+      w.products = reinterpret_cast<T*>(claim(product_bytes()));
+      w.outputs = reinterpret_cast<T*>(claim(output_bytes()));
+      w.segments = reinterpret_cast<Segment*>(claim(segment_bytes()));
+    }
+    std::atomic<bool> finite{true};
+    const int64_t all_units = maps_.groups * units_;
+    for (int64_t first = 0; first < all_units; first += pack_units_) {
+      const int64_t last = std::min(first + pack_units_, all_units);
+      const char* weights = static_cast<const char*>(call.packed);
+      if (packed != nullptr) {
+        if (!pack_units(call.weight, packed, first, last, call.crew)) return false;
+        weights = packed - static_cast<size_t>(first) * unit_bytes();
+      }
+      for (int64_t group = first / units_; group * units_ < last; ++group) {
+        const int64_t begin = std::max(first, group * units_) - group * units_;
+        const int64_t end = std::min(last, (group + 1) * units_) - group * units_;
+        run_group({call, reinterpret_cast<const T*>(weights), bias, group, begin, end, finite}, workers);
+      }
+    }
+    return finite;
+  }
+
+ private:
+  struct Worker {
+    T* strip;
+    T* transformed;
+    T* products;
+    T* outputs;
+    Segment* segments;
+  };
+
+  struct Part {
+    const Call& call;
+    const T* weights;
+    const T* bias;
+    int64_t group;
+    int64_t first_unit;
+    int64_t last_unit;
+    std::atomic<bool>& finite;
+  };
+
+  const TiledAxis& y() const noexcept { return tiling_.axes[1]; }
+  const TiledAxis& x() const noexcept { return tiling_.axes[2]; }
+
+  size_t unit_bytes() const noexcept {
+    return static_cast<size_t>(unit_chunks_ * points_ * depth_ * chunk_lanes_) * sizeof(T);
+  }
+  size_t bias_bytes() const noexcept {
+    return static_cast<size_t>(maps_.groups * units_ * unit_blocks_ * maps_.lanes) * sizeof(T);
+  }
+  int64_t strip_width() const noexcept {
+    return ((segment_tiles_ - 1) * x().outputs() + x().points() - 1) * x().src_step + origin_range_ + 1;
+  }
+  size_t strip_bytes() const noexcept {
+    return static_cast<size_t>(tiling_.axes[0].points() * y().points() * strip_width() * maps_.lanes) *
+           sizeof(T);
+  }
+  size_t transformed_bytes() const noexcept {
+    return static_cast<size_t>(points_ * block_tiles() * row_) * sizeof(T);
+  }
+  size_t product_bytes() const noexcept {
+    return static_cast<size_t>(points_ * block_tiles() * chunk_lanes_) * sizeof(T);
+  }
+  size_t output_bytes() const noexcept {
+    return static_cast<size_t>(unit_blocks_ * block_tiles() * tiling_.outputs() * phases_ * maps_.lanes) *
+           sizeof(T);
+  }
+  size_t segment_bytes() const noexcept { return static_cast<size_t>(block_segments_) * sizeof(Segment); }
+  int64_t block_tiles() const noexcept { return block_segments_ * segment_tiles_; }
+
+  // A block is one piece of a row of tiles, or several whole rows.
+  void set_block(int64_t tiles) noexcept {
+    const int64_t in_row = x().tiles;
+    row_segments_ = ceil_div(in_row, std::min(tiles, in_row));
+    segment_tiles_ = ceil_div(in_row, row_segments_);
+    row_segments_ = ceil_div(in_row, segment_tiles_);
+    const int64_t most = row_segments_ > 1 ? 1 : std::clamp<int64_t>(tiles / in_row, 1, rows_);
+    blocks_ = ceil_div(rows_ * row_segments_, most);
+    block_segments_ = ceil_div(rows_ * row_segments_, blocks_);
+    blocks_ = ceil_div(rows_ * row_segments_, block_segments_);
+  }
+
+  // Decides blocks, threads and how many weights are packed at a time, so that the workspace holds them.
+  void cut() noexcept {
+    const bool packs = !problem_.packed;
+    const int64_t all_units = maps_.groups * units_;
+    const auto total = [&] {
+      const size_t worker = aligned(strip_bytes()) + aligned(product_bytes()) + aligned(output_bytes()) +
+                            aligned(segment_bytes()) + (together_ ? 0 : aligned(transformed_bytes()));
+      return (packs ? aligned(unit_bytes() * static_cast<size_t>(pack_units_)) : 0) + aligned(bias_bytes()) +
+             (together_ ? aligned(transformed_bytes()) : 0) + worker * static_cast<size_t>(threads_);
+    };
+    const auto bytes = static_cast<int64_t>(sizeof(T));
+    const int64_t most = std::clamp<int64_t>(std::min(kTransformedBytes / (points_ * row_ * bytes),
+                                                      kProductBytes / (points_ * chunk_lanes_ * bytes)),
+                                             12, kMostBlockTiles);
+    threads_ = 1;
+    together_ = false;
+    pack_units_ = 1;
+    set_block(1);
+    least_ = workspace_ = total();
+    if (least_ > problem_.workspace) return;
+    for (threads_ = std::max(1, problem_.threads);; --threads_) {
+      for (int64_t tiles = most; tiles > 0; tiles = tiles * 3 / 4) {
+        set_block(tiles);
+        // Few blocks are worked on by all threads together, so that none waits for the last.
+        together_ = threads_ > 1 && blocks_ * maps_.groups < int64_t{8} * threads_;
+        if (total() <= problem_.workspace) {
+          if (packs) {
+            const size_t other = total() - aligned(unit_bytes());
+            const auto room = static_cast<int64_t>((problem_.workspace - other) / aligned(unit_bytes()));
+            pack_units_ = ceil_div(all_units, ceil_div(all_units, std::clamp<int64_t>(room, 1, all_units)));
+          }
+          workspace_ = total();
+          return;
+        }
+      }
+    }
+  }
+
+  void spread_bias(const void* bias, T* spread) const noexcept {
+    const int64_t width = units_ * unit_blocks_ * maps_.lanes;
+    std::fill_n(spread, maps_.groups * width, T{0});
+    if (bias == nullptr) return;
+    with_dtype(problem_.dtype, [&](auto e) {
+      const auto* from = static_cast<const typename decltype(e)::storage*>(bias);
+      for (int64_t g = 0; g < maps_.groups; ++g) {
+        for (int64_t c = 0; c < maps_.columns; ++c) {
+          spread[g * width + c] = static_cast<T>(e.load(from[g * maps_.columns + c]));
+        }
+      }
+    });
+  }
+
+  void run_group(const Part& part, std::vector<Worker>& workers) const {
+    const double seconds = sample_seconds(tiling_, maps_) * static_cast<double>(problem_.geometry.batch) *
+                           static_cast<double>(part.last_unit - part.first_unit) /
+                           static_cast<double>(maps_.groups * units_);
+    if (!together_) {
+      part.call.crew.share(blocks_, seconds, [&](int64_t block, int member) noexcept {
+        Worker& w = workers[static_cast<size_t>(member)];
+        const int64_t segments = list_segments(block, w.segments);
+        for (int64_t i = 0; i < segments * depth_blocks(); ++i) transform(part, w, segments, i);
+        for (int64_t unit = part.first_unit; unit < part.last_unit; ++unit) multiply(part, w, segments, unit);
+      });
+      return;
+    }
+    const double block_seconds = seconds / static_cast<double>(blocks_);
+    for (int64_t block = 0; block < blocks_; ++block) {
+      int64_t segments = 0;
+      for (Worker& w : workers) segments = list_segments(block, w.segments);
+      part.call.crew.share(segments * depth_blocks(), block_seconds / 10,
+                           [&](int64_t i, int member) noexcept {
+                             transform(part, workers[static_cast<size_t>(member)], segments, i);
+                           });
+      part.call.crew.share(
+          part.last_unit - part.first_unit, block_seconds, [&](int64_t i, int member) noexcept {
+            multiply(part, workers[static_cast<size_t>(member)], segments, part.first_unit + i);
+          });
+    }
+  }
+
+  int64_t list_segments(int64_t block, Segment* segments) const noexcept {
+    const int64_t first = block * block_segments_;
+    const int64_t count = std::min(block_segments_, rows_ * row_segments_ - first);
+    int64_t place = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t index = (first + i) / row_segments_;
+      Segment& s = segments[i];
+      s.x = (first + i) % row_segments_ * segment_tiles_;
+      s.tiles = std::min(segment_tiles_, x().tiles - s.x);
+      s.y = index % y().tiles;
+      s.z = index / y().tiles % tiling_.axes[0].tiles;
+      s.sample = index / y().tiles / tiling_.axes[0].tiles;
+      s.place = place;
+      place += s.tiles;
+    }
+    return count;
+  }
+
+  static int64_t tiles_in(const Segment* segments, int64_t count) noexcept {
+    return segments[count - 1].place + segments[count - 1].tiles;
+  }
+
+  int64_t depth_blocks() const noexcept { return ceil_div(maps_.depth, maps_.lanes); }
+
+  // Transforms the windows of one segment for one vector of maps.
+  void transform(const Part& part, Worker& w, int64_t segments, int64_t index) const noexcept {
+    const Segment& s = w.segments[index / depth_blocks()];
+    const int64_t tiles = tiles_in(w.segments, segments);
+    // The last vector starts early rather than be filled up.
+    const int64_t map =
+        std::min(index % depth_blocks() * maps_.lanes, std::max<int64_t>(0, maps_.depth - maps_.lanes));
+    const int64_t width = strip_width();
+    const TiledAxis& z = tiling_.axes[0];
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    bool finite = true;
+    StripArgs strip{};
+    strip.finite = &finite;
+    strip.map_stride = src_.map;
+    strip.position_stride = src_.axis[2];
+    strip.maps = std::min(maps_.lanes, maps_.depth - map);
+    strip.first = s.x * x().outputs() * x().src_step + low_origin_;
+    strip.count = ((s.tiles - 1) * x().outputs() + x().points() - 1) * x().src_step + origin_range_ + 1;
+    strip.size = x().src_size;
+    WinogradInArgs in{};
+    in.tile_step = x().outputs() * x().src_step * maps_.lanes;
+    in.step[0] = y().points() * width * maps_.lanes;
+    in.step[1] = width * maps_.lanes;
+    in.step[2] = x().src_step * maps_.lanes;
+    in.point_stride = tiles * row_;
+    in.tile_stride = row_;
+    in.tiles = s.tiles;
+    for (int a = 0; a < kAxes; ++a) in.tile[a] = tiling_.axes[a].tile;
+    int64_t view = 0;
+    for (const int64_t z_origin : z.origin) {
+      for (const int64_t y_origin : y().origin) {
+        for (int i = 0; i < z.points() * y().points(); ++i) {
+          const int64_t at_z = (s.z * z.outputs() + i / y().points()) * z.src_step + z_origin;
+          const int64_t at_y = (s.y * y().outputs() + i % y().points()) * y().src_step + y_origin;
+          T* row = w.strip + i * width * maps_.lanes;
+          if (at_z < 0 || at_z >= z.src_size || at_y < 0 || at_y >= y().src_size) {
+            std::fill_n(row, strip.count * maps_.lanes, T{0});
+            continue;
+          }
+          const int64_t offset = s.sample * src_.sample + (part.group * maps_.depth + map) * src_.map +
+                                 at_z * src_.axis[0] + at_y * src_.axis[1];
+          strip.src = static_cast<const char*>(part.call.source) + offset * element;
+          strip.dst = row;
+          strip_(strip);
+        }
+        for (const int64_t x_origin : x().origin) {
+          in.src = w.strip + (x_origin - low_origin_) * maps_.lanes;
+          in.dst = w.transformed + s.place * row_ + view * maps_.padded_depth() + map;
+          in_(in);
+          ++view;
+        }
+      }
+    }
+    if (!finite) part.finite.store(false, std::memory_order_relaxed);
+  }
+
+  // Makes the columns of one unit for all tiles of a block.
+  void multiply(const Part& part, Worker& w, int64_t segments, int64_t unit) const noexcept {
+    const int64_t tiles = tiles_in(w.segments, segments);
+    const int64_t point_weights = depth_ * chunk_lanes_;
+    const T* weights = part.weights + (part.group * units_ + unit) * unit_chunks_ * points_ * point_weights;
+    RowGemmArgs gemm{};
+    gemm.next_bytes = point_weights * static_cast<int64_t>(sizeof(T));
+    gemm.a_row = row_;
+    gemm.c_row = chunk_lanes_;
+    gemm.rows = tiles;
+    gemm.depth = depth_;
+    for (int64_t chunk = 0; chunk < unit_chunks_; ++chunk) {
+      for (int64_t p = 0; p < points_; ++p) {
+        gemm.a = w.transformed + p * tiles * row_;
+        gemm.b = weights + (chunk * points_ + p) * point_weights;
+        gemm.c = w.products + p * tiles * chunk_lanes_;
+        gemm.next = static_cast<const char*>(gemm.b) + gemm.next_bytes;
+        gemm_(gemm);
+      }
+      for (int64_t v = 0; v < maps_.vectors; ++v) {
+        const int64_t block = chunk * maps_.vectors + v;
+        if (unit * unit_blocks_ + block / phases_ < maps_.column_blocks()) {
+          to_outputs(part, w, segments, unit, v, block / phases_, block % phases_);
+        }
+      }
+    }
+    for (int64_t block = 0; block < unit_blocks_; ++block) {
+      if (unit * unit_blocks_ + block < maps_.column_blocks()) store(part, w, segments, unit, block);
+    }
+  }
+
+  // Where outputs of a segment start: [block of maps][segment][z][y][x][map].
+  T* outputs_of(const Worker& w, int64_t tiles, int64_t block, const Segment& s) const noexcept {
+    return w.outputs + (block * tiles + s.place) * tiling_.outputs() * phases_ * maps_.lanes;
+  }
+
+  void to_outputs(const Part& part, const Worker& w, int64_t segments, int64_t unit, int64_t vector,
+                  int64_t block, int64_t phase) const noexcept {
+    const int64_t tiles = tiles_in(w.segments, segments);
+    const TiledAxis& z = tiling_.axes[0];
+    const int64_t px = phase % x().phases;
+    const int64_t py = phase / x().phases % y().phases;
+    const int64_t pz = phase / x().phases / y().phases;
+    WinogradOutArgs out{};
+    out.bias = part.bias + ((part.group * units_ + unit) * unit_blocks_ + block) * maps_.lanes;
+    out.point_stride = tiles * chunk_lanes_;
+    out.tile_stride = chunk_lanes_;
+    out.tile_step = x().outputs() * x().phases * maps_.lanes;
+    out.step[2] = x().phases * maps_.lanes;
+    for (int a = 0; a < kAxes; ++a) out.tile[a] = tiling_.axes[a].tile;
+    for (int64_t i = 0; i < segments; ++i) {
+      const Segment& s = w.segments[i];
+      const int64_t row = s.tiles * x().outputs() * x().phases * maps_.lanes;
+      const int64_t plane = y().outputs() * y().phases * row;
+      out.src = w.products + s.place * chunk_lanes_ + vector * maps_.lanes;
+      out.dst = outputs_of(w, tiles, block, s) + pz * plane + py * row + px * maps_.lanes;
+      out.step[1] = y().phases * row;
+      out.step[0] = z.phases * plane;
+      out.tiles = s.tiles;
+      out_(out);
+    }
+  }
+
+  void store(const Part& part, const Worker& w, int64_t segments, int64_t unit,
+             int64_t block) const noexcept {
+    const int64_t tiles = tiles_in(w.segments, segments);
+    const TiledAxis& z = tiling_.axes[0];
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const int64_t map = (unit * unit_blocks_ + block) * maps_.lanes;
+    UnstripArgs args{};
+    args.map_stride = dst_.map;
+    args.position_stride = dst_.axis[2];
+    args.maps = std::min(maps_.lanes, maps_.columns - map);
+    const int64_t z_rows = z.outputs() * z.phases;
+    const int64_t y_rows = y().outputs() * y().phases;
+    for (int64_t i = 0; i < segments; ++i) {
+      const Segment& s = w.segments[i];
+      const int64_t width = s.tiles * x().outputs() * x().phases;
+      const int64_t start = s.x * x().outputs() * x().phases + x().first;
+      const int64_t begin = std::max<int64_t>(0, -start);
+      args.count = std::min(width, x().dst_size - start) - begin;
+      if (args.count <= 0) continue;
+      for (int64_t r = 0; r < z_rows * y_rows; ++r) {
+        const int64_t at_z = s.z * z_rows + z.first + r / y_rows;
+        const int64_t at_y = s.y * y_rows + y().first + r % y_rows;
+        if (at_z < 0 || at_z >= z.dst_size || at_y < 0 || at_y >= y().dst_size) continue;
+        const int64_t offset = s.sample * dst_.sample + (part.group * maps_.columns + map) * dst_.map +
+                               at_z * dst_.axis[0] + at_y * dst_.axis[1] + (start + begin) * dst_.axis[2];
+        args.src = outputs_of(w, tiles, block, s) + (r * width + begin) * maps_.lanes;
+        args.dst = static_cast<char*>(part.call.out) + offset * element;
+        unstrip_(args);
+      }
+    }
+  }
+
+  // Units of weights: [chunk][point][view and map][vector of the chunk][lane], transformed.
+  bool pack_units(const void* weight, char* packed, int64_t first, int64_t last, Crew& crew) const {
+    std::atomic<bool> finite{true};
+    const double seconds = static_cast<double>(unit_bytes()) * static_cast<double>(last - first) / 4e9;
+    crew.share((last - first) * unit_chunks_, seconds, [&](int64_t index, int) noexcept {
+      const int64_t unit = first + index / unit_chunks_;
+      T* to = reinterpret_cast<T*>(packed) + index * points_ * depth_ * chunk_lanes_;
+      with_dtype(problem_.dtype, [&](auto e) {
+        if (!pack_chunk(e, weight, to, unit / units_, unit % units_, index % unit_chunks_))
+          finite.store(false);
+      });
+    });
+    return finite;
+  }
+
+  template <class E>
+  bool pack_chunk(E, const void* weight, T* packed, int64_t group, int64_t unit,
+                  int64_t chunk) const noexcept {
+    const auto* from = static_cast<const typename E::storage*>(weight);
+    const Geometry& g = problem_.geometry;
+    const int64_t taps = g.taps();
+    const int64_t filters = g.filters / g.groups;
+    const int64_t tap_stride = g.channels_last ? filters : 1;
+    const int64_t filter_stride = g.channels_last ? 1 : taps;
+    const int64_t channel_stride = filters * taps;
+    const bool forward = problem_.pass == Pass::forward;
+    const int64_t column_stride = forward ? filter_stride : channel_stride;
+    const int64_t depth_stride = forward ? channel_stride : filter_stride;
+    from += group * (g.channels / g.groups) * channel_stride;
+    if (maps_.padded_depth() > maps_.depth) std::fill_n(packed, points_ * depth_ * chunk_lanes_, T{0});
+    const TiledAxis& z = tiling_.axes[0];
+    const int lz = z.tile_taps();
+    const int ly = y().tile_taps();
+    const int lx = x().tile_taps();
+    constexpr int kMostLanes = 16;
+    T check{0};
+    for (int64_t v = 0; v < maps_.vectors; ++v) {
+      const int64_t block = chunk * maps_.vectors + v;
+      const int64_t column = (unit * unit_blocks_ + block / phases_) * maps_.lanes;
+      const int64_t columns = std::clamp<int64_t>(maps_.columns - column, 0, maps_.lanes);
+      const int64_t phase = block % phases_;
+      int64_t view = 0;
+      for (int64_t vz = 0; vz < z.views(); ++vz) {
+        for (int64_t vy = 0; vy < y().views(); ++vy) {
+          for (int64_t vx = 0; vx < x().views(); ++vx, ++view) {
+            const int64_t* kz = z.taps_of(phase / x().phases / y().phases, vz);
+            const int64_t* ky = y().taps_of(phase / x().phases % y().phases, vy);
+            const int64_t* kx = x().taps_of(phase % x().phases, vx);
+            for (int64_t d = 0; d < maps_.depth; ++d) {
+              T grid[64][kMostLanes];
+              for (int i = 0; i < lz * ly * lx; ++i) {
+                const int64_t at[] = {kz[i / lx / ly], ky[i / lx % ly], kx[i % lx]};
+                T* to = grid[(i / lx / ly * 4 + i / lx % ly) * 4 + i % lx];
+                std::fill_n(to, kMostLanes, T{0});
+                if (at[0] < 0 || at[1] < 0 || at[2] < 0) continue;
+                const int64_t tap = (at[0] * g.axes[1].kernel + at[1]) * g.axes[2].kernel + at[2];
+                const auto* source = from + column * column_stride + d * depth_stride + tap * tap_stride;
+                for (int64_t lane = 0; lane < columns; ++lane) {
+                  to[lane] = static_cast<T>(E::load(source[lane * column_stride]));
+                  check += to[lane] * T{0};
+                }
+              }
+              for (int i = 0; i < lz * ly; ++i) taps_to_points<1>(x().tile, grid[(i / ly * 4 + i % ly) * 4]);
+              for (int i = 0; i < lz * x().points(); ++i) {
+                taps_to_points<4>(y().tile, grid[i / x().points() * 16 + i % x().points()]);
+              }
+              for (int i = 0; i < y().points() * x().points(); ++i) {
+                taps_to_points<16>(z.tile, grid[i / x().points() * 4 + i % x().points()]);
+              }
+              T* to = packed + (view * maps_.padded_depth() + d) * chunk_lanes_ + v * maps_.lanes;
+              for (int p = 0; p < points_; ++p) {
+                const int at_x = p % x().points();
+                const int at_y = p / x().points() % y().points();
+                const int at_z = p / x().points() / y().points();
+                std::copy_n(grid[(at_z * 4 + at_y) * 4 + at_x], maps_.lanes, to + p * depth_ * chunk_lanes_);
+              }
+            }
+          }
+        }
+      }
+    }
+    return check == T{0};
+  }
+
+  // One axis of the weight transform, in place on rows of lanes that lie `Step` rows apart.
+  template <int Step>
+  static void taps_to_points(WinogradTile tile, T* g) noexcept {
+    if (tile == kPlain) return;
+    constexpr int row = 16;
+    for (int lane = 0; lane < row; ++lane) {
+      T* at = g + lane;
+      const T g0 = at[0];
+      const T g1 = at[Step * row];
+      if (tile == kF22) {
+        at[Step * row] = g0 + g1;
+        at[2 * Step * row] = g1;
+      } else if (tile == kF32) {
+        at[Step * row] = (g0 + g1) / 2;
+        at[2 * Step * row] = (g0 - g1) / 2;
+        at[3 * Step * row] = g1;
+      } else {
+        const T g2 = at[2 * Step * row];
+        at[Step * row] = (g0 + g2 + g1) / 2;
+        at[2 * Step * row] = (g0 + g2 - g1) / 2;
+        at[3 * Step * row] = g2;
+      }
+    }
+  }
+
+  Problem problem_;
+  const Kernel& gemm_;
+  const Kernel& strip_;
+  const Kernel& unstrip_;
+  const Kernel& in_;
+  const Kernel& out_;
+  Maps maps_;
+  Tiling tiling_;
+  Strides src_;
+  Strides dst_;
+  int64_t points_;
+  int64_t views_;
+  int64_t phases_;
+  int64_t depth_;            // of the products
+  int64_t chunk_lanes_;      // columns of one product
+  int64_t row_ = 0;          // elements from a tile to the next in transformed windows
+  int64_t unit_chunks_ = 1;  // chunks that make whole vectors of columns with all their phases
+  int64_t unit_blocks_ = 1;  // vectors of columns of a unit
+  int64_t units_ = 1;        // of a group
+  int64_t rows_ = 1;         // of tiles
+  int64_t low_origin_ = 0;
+  int64_t origin_range_ = 0;
+  int64_t row_segments_ = 1;
+  int64_t segment_tiles_ = 1;
+  int64_t block_segments_ = 1;
+  int64_t blocks_ = 1;
+  int64_t pack_units_ = 1;
+  int threads_ = 1;
+  bool together_ = false;  // all threads work on one block at a time
+  size_t workspace_ = 0;
+  size_t least_ = 0;
+};
+
+std::optional<std::string> refusal(const Problem& problem) {
+  if (problem.pass == Pass::weight_gradient) return "the pass is the weight gradient";
+  bool saves = false;
+  for (const Axis& axis : problem.geometry.axes) {
+    if (axis.stride > kMostStride) return "stride above " + std::to_string(kMostStride);
+    if (axis.kernel > kMostKernel) return "kernel above " + std::to_string(kMostKernel);
+    saves |= axis.dilation == 1 && axis.kernel > axis.stride;
+  }
+  if (!saves) return "no axis has two neighbouring taps in a phase";
+  const Maps maps(problem, product_kernel(problem));
+  if (maps.columns * 2 < maps.lanes) return "fewer output maps of a group than half a vector";
+  if (maps.depth * 2 < maps.lanes) return "fewer input maps of a group than half a vector";
+  const Tiling tiling = best_tiling(problem, maps);
+  if (tiling.points() == 1) return "products saved are fewer than transforms cost";
+  const size_t least =
+      with_compute(problem.dtype, [&](auto t) { return Winograd<decltype(t)>(problem).least(); });
+  if (least > problem.workspace) {
+    return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
+           std::to_string(least);
+  }
+  return std::nullopt;
+}
+
+double cost(const Problem& problem) {
+  const Maps maps(problem, product_kernel(problem));
+  return sample_seconds(best_tiling(problem, maps), maps) * static_cast<double>(problem.geometry.batch);
+}
+
+std::unique_ptr<Recipe> make(const Problem& problem) {
+  return with_compute(problem.dtype, [&](auto t) -> std::unique_ptr<Recipe> {
+    return std::make_unique<Winograd<decltype(t)>>(problem);
+  });
+}
+
+}  // namespace
+
+extern const Algorithm winograd;
+const Algorithm winograd{"winograd", refusal, cost, make};
+
+}  // namespace tconv

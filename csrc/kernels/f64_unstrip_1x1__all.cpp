@@ -1,0 +1,5 @@
+#include "winograd_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  unstrip<f64>(*static_cast<const UnstripArgs*>(args));
+}

@@ -1,0 +1,5 @@
+#include "winograd_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  winograd_out<double>(*static_cast<const WinogradOutArgs*>(args));
+}
