@@ -7,6 +7,7 @@ A pass is named as in `tconv.engine`: `forward` (small to large side), `data_gra
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from math import gcd, prod
 from types import ModuleType
@@ -171,6 +172,13 @@ def allowance(name: str, case: Example) -> float:
     """Return how far sums may be off: one rounding for each term, relative to the largest sum of absolute terms."""
     magnitude = float(by_taps(name, case.map(np.abs)).max(initial=0.0))
     return SUMMING[case.small.dtype.name] * (terms(case.geometry, name) + 2) * magnitude
+
+
+@cache
+def solved(geometry: Geometry, dtype: str) -> tuple[Example, dict[str, tuple[Array, float]]]:
+    """Return an example, and for each pass its result and what it may be off."""
+    case = example(geometry, dtype)
+    return case, {name: (by_taps(name, case), allowance(name, case)) for name in PASSES}
 
 
 def assert_close(name: str, got: Array, case: Example, expected: Array, allowed: float | None = None) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,12 @@ from oracles import (
     ROUNDING,
     SUMMING,
     Example,
-    allowance,
     assert_close,
     by_backend,
     by_engine,
     by_taps,
     example,
+    solved,
 )
 from problem_list import Problem, load
 from strategies import examples
@@ -48,13 +47,6 @@ def wide(case: Example) -> Example:
 
 def same_bits(one: Array, other: Array) -> bool:
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
-
-
-@cache
-def solved(geometry: Geometry, dtype: str) -> tuple[Example, dict[str, tuple[Array, float]]]:
-    """Return an example, and for each pass the result and what it may be off."""
-    case = example(geometry, dtype)
-    return case, {name: (by_taps(name, case), allowance(name, case)) for name in PASSES}
 
 
 def test_native_backend_is_the_first_choice() -> None:
