@@ -76,16 +76,6 @@ class _PixelShuffle(HybridBlock):
             )
         self._factors = factors
 
-    def hybrid_forward(self, ops: Any, x: Any) -> Any:
-        """Move the channels into the image."""
-        rank = self._rank
-        # (N, C * f1 * .. * fr, s1, .., sr): split off one factor after the other, last one first, to
-        # (N, C, f1, .., fr, s1, .., sr), then join each factor to its axis.
-        for factor in reversed(self._factors):
-            x = ops.reshape(x, (0, -4, -1, factor, -2))
-        pairs = [axis for index in range(rank) for axis in (2 + rank + index, 2 + index)]
-        return ops.reshape(ops.transpose(x, (0, 1, *pairs)), (0, 0, *(-3,) * rank))
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._factors[0] if self._rank == 1 else self._factors})"
 
@@ -107,6 +97,12 @@ class PixelShuffle1D(_PixelShuffle):
 
     _rank = 1
 
+    def hybrid_forward(self, ops: Any, x: Any) -> Any:
+        """Move channels into the line."""
+        (f,) = self._factors
+        split = ops.reshape(x, (0, -4, -1, f, 0))  # N C f W
+        return ops.reshape(ops.transpose(split, (0, 1, 3, 2)), (0, 0, -3))
+
 
 class PixelShuffle2D(_PixelShuffle):
     """(N, f1 * f2 * C, H, W) to (N, C, f1 * H, f2 * W).
@@ -125,6 +121,13 @@ class PixelShuffle2D(_PixelShuffle):
 
     _rank = 2
 
+    def hybrid_forward(self, ops: Any, x: Any) -> Any:
+        """Move channels into the image."""
+        f1, f2 = self._factors
+        split = ops.reshape(x, (0, -4, -1, f1 * f2, 0, 0))  # N C f1*f2 H W
+        split = ops.reshape(split, (0, 0, -4, f1, f2, 0, 0))  # N C f1 f2 H W
+        return ops.reshape(ops.transpose(split, (0, 1, 4, 2, 5, 3)), (0, 0, -3, -3))
+
 
 class PixelShuffle3D(_PixelShuffle):
     """(N, f1 * f2 * f3 * C, D, H, W) to (N, C, f1 * D, f2 * H, f3 * W).
@@ -136,3 +139,13 @@ class PixelShuffle3D(_PixelShuffle):
     """
 
     _rank = 3
+
+    def hybrid_forward(self, ops: Any, x: Any) -> Any:
+        """Move channels into the volume, axis by axis, as MXNet cannot transpose eight axes at once."""
+        f1, f2, f3 = self._factors
+        x = ops.reshape(x, (0, -4, -1, f1 * f2 * f3, 0, 0, 0))  # N C f1*f2*f3 D H W
+        x = ops.reshape(ops.swapaxes(x, 2, 3), (0, 0, 0, -4, f1, f2 * f3, 0, 0))  # N C D f1 f2*f3 H W
+        x = ops.swapaxes(ops.reshape(x, (0, 0, -3, 0, 0, 0)), 3, 4)  # N C D*f1 H f2*f3 W
+        x = ops.reshape(x, (0, 0, 0, 0, -4, f2, f3, 0))  # N C D*f1 H f2 f3 W
+        x = ops.swapaxes(ops.reshape(x, (0, 0, 0, -3, 0, 0)), 4, 5)  # N C D*f1 H*f2 W f3
+        return ops.reshape(x, (0, 0, 0, 0, -3))
