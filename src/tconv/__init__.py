@@ -35,6 +35,7 @@ _ON_DEMAND = {
     "init": "initializer",
     "initializer": "initializer",
     "lr_scheduler": "lr_scheduler",
+    "metric": "metric",
     "model": "model",
     "name": "name",
     "nd": "ndarray",
