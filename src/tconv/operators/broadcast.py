@@ -389,6 +389,7 @@ def _declare_broadcast(
             forward=_broadcast_forward(target),
             backward=_broadcast_backward,
             aliases=names[1:],
+            view=True,
             doc=doc,
         )
     )

@@ -70,9 +70,9 @@ def _gammaln_of(x: float) -> float:
 
 
 def _digamma(x: float) -> float:
-    if math.isnan(x) or x == -math.inf:
+    if math.isnan(x):
         return math.nan
-    if x == math.inf or (x <= 0 and x == math.floor(x)):
+    if math.isinf(x) or (x <= 0 and x == math.floor(x)):
         return math.inf
     if x < 0:
         return _digamma(1 - x) - math.pi / math.tan(math.pi * x)
@@ -150,6 +150,8 @@ class Unary:
         Other names of it.
     exact : bool
         Whether `function` works in integers too, which then keep out of floating point.
+    view : bool
+        Whether the output is the input itself.
     doc : str
         What it computes.
     """
@@ -160,6 +162,7 @@ class Unary:
     doc: str
     aliases: tuple[str, ...] = ()
     exact: bool = False
+    view: bool = False
 
 
 _LN2, _LN10 = math.log(2), math.log(10)
@@ -216,7 +219,15 @@ UNARY = (
     Unary("logical_not", lambda x: x == 0, None, "1 where x is 0, else 0.", exact=True),
     Unary("zeros_like", np.zeros_like, None, "Zeros in the shape and type of the input.", exact=True),
     Unary("ones_like", np.ones_like, None, "Ones in the shape and type of the input.", exact=True),
-    Unary("_copy", np.positive, lambda x, y: x.dtype.type(1), "A copy.", aliases=("identity",), exact=True),
+    Unary(
+        "_copy",
+        np.positive,
+        lambda x, y: x.dtype.type(1),
+        "The input.",
+        aliases=("identity",),
+        exact=True,
+        view=True,
+    ),
     Unary(
         "BlockGrad",
         np.positive,
@@ -224,6 +235,7 @@ UNARY = (
         "The input, through which no gradient passes back.",
         aliases=("stop_gradient",),
         exact=True,
+        view=True,
     ),
 )
 
@@ -235,6 +247,8 @@ def _declare_unary(row: Unary) -> None:
     @quiet
     def forward(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
         (x,) = inputs
+        if row.view:
+            return [x]
         if x.dtype == bool:
             return [np.asarray(row.function(x.astype(np.float32))).astype(bool)]
         if isinstance(row.function, np.ufunc) and x.dtype.kind == "f" and x.dtype.itemsize > 2:
@@ -258,6 +272,7 @@ def _declare_unary(row: Unary) -> None:
             forward=forward,
             backward=no_gradient if row.slope is None else backward,
             aliases=row.aliases,
+            view=row.view,
             doc=row.doc,
         )
     )

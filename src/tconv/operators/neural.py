@@ -89,7 +89,10 @@ def _connected_shape(
     known = outputs[0]
     if known is not None and found is not None and len(known) == len(found):
         data = (known[0] if data[0] is None else data[0], *data[1:])
-    return [data, (hidden, width), (hidden,)][: len(inputs)], [found]
+    bias: PartialShape = (hidden,)
+    if len(inputs) > 2 and inputs[2] is not None and len(inputs[2]) == 2:
+        bias = (hidden, 1)
+    return [data, (hidden, width), bias][: len(inputs)], [found]
 
 
 def _rows(params: FullyConnectedParams, data: Array) -> Array:

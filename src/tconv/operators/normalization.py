@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -24,7 +25,9 @@ def _along(vector: Array, axis: int, rank: int) -> Array:
 
 
 def _mean(x: Array, axes: Shape) -> Array:
-    return np.asarray(np.mean(x, axis=axes, dtype=np.float64, keepdims=True))
+    count = max(prod(x.shape[axis] for axis in axes), 1)
+    mean: Array = np.sum(x, axis=axes, dtype=np.float64, keepdims=True) / count
+    return mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ def _batch_norm(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
     if call.is_train and not params.use_global_stats:
         others = tuple(one for one in range(data.ndim) if one != axis)
         mean = _mean(x, others)
-        variance = np.mean(np.square(x - mean.astype(x.dtype)), axis=others, dtype=np.float64)
+        variance = _mean(np.square(x - mean.astype(x.dtype)), others).reshape(-1)
         mean = mean.reshape(-1).astype(gamma.dtype)
     else:
         mean, variance = moving_mean, moving_var.astype(np.float64)
