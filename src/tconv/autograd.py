@@ -217,9 +217,7 @@ def get_symbol(x: NDArray) -> Any:
     if not isinstance(x, NDArray):
         raise DTypeError(f"get_symbol: x: got {type(x).__name__}; need an NDArray")
     records, head = tape.history(x)
-    if hooks.symbols is None:
-        raise MXNetError("get_symbol: x: got a graph, but no room for symbols; import tconv.symbol first")
-    return hooks.symbols.rebuild(records, head)
+    return hooks.symbol_room().rebuild(records, head)
 
 
 class Function:

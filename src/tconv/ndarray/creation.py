@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import warnings
 from collections.abc import Sequence
 from math import isfinite
@@ -350,9 +351,19 @@ def from_dlpack(dlpack: Any) -> NDArray:
     [5. 5.]
     <NDArray 2 @cpu(0)>
     """
-    if type(dlpack).__name__ == "PyCapsule":
-        dlpack = _Capsule(dlpack)
-    return NDArray(to_numpy("from_dlpack: dlpack", dlpack))
+    if type(dlpack).__name__ != "PyCapsule":
+        return NDArray(to_numpy("from_dlpack: dlpack", dlpack))
+    return NDArray(_writable(to_numpy("from_dlpack: dlpack", _Capsule(dlpack))))
+
+
+def _writable(array: Array) -> Array:
+    """Return an array over the same memory; NumPy takes what a bare capsule holds for read-only, MXNet does not."""
+    if array.flags.writeable or not array.flags.c_contiguous or not array.size:
+        return array
+    memory: Any = (ctypes.c_byte * array.nbytes).from_address(array.ctypes.data)
+    # Whatever refers to the memory keeps the array alive, and so the capsule's owner.
+    memory._owner = array
+    return np.frombuffer(memory, array.dtype).reshape(array.shape)
 
 
 def to_dlpack_for_read(data: NDArray) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,14 @@ class Symbols:
 
 
 symbols: Symbols | None = None
+
+
+def symbol_room() -> Symbols:
+    """Return the symbol room; the package, which stands above all rooms, imports it if need be."""
+    if symbols is None:
+        _ = sys.modules["tconv"].symbol
+    assert symbols is not None
+    return symbols
 
 
 def is_symbol(value: object) -> bool:

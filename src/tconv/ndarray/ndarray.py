@@ -238,7 +238,10 @@ class NDArray:
 
     def to_dlpack_for_read(self) -> Any:
         """Return a DLPack capsule of the memory."""
-        return self._data.__dlpack__()
+        try:
+            return self._data.__dlpack__()
+        except BufferError as error:
+            raise DTypeError(f"NDArray: to_dlpack_for_read: {error}") from None
 
     def to_dlpack_for_write(self) -> Any:
         """Return a DLPack capsule of the memory.
@@ -249,7 +252,7 @@ class NDArray:
             If the array is read-only.
         """
         self._check_writable()
-        return self._data.__dlpack__()
+        return self.to_dlpack_for_read()
 
     def __reduce__(self) -> Any:
         return NDArray, (self._data, self._ctx)
