@@ -294,6 +294,8 @@ class Winograd final : public Recipe {
     char* packed = call.packed == nullptr ? claim(unit_bytes() * static_cast<size_t>(pack_units_)) : nullptr;
     T* bias = reinterpret_cast<T*>(claim(bias_bytes()));
     spread_bias(call.bias, bias);
+    // A small workspace has room for fewer workers than there are threads.
+    call.crew.limit(threads_);
     std::vector<Worker> workers(static_cast<size_t>(threads_));
     T* shared = together_ ? reinterpret_cast<T*>(claim(transformed_bytes())) : nullptr;
     for (Worker& w : workers) {
