@@ -482,8 +482,8 @@ template <class E>
   const S* src = static_cast<const S*>(args.src);
   auto* dst = static_cast<typename E::compute*>(args.dst) + first;
   constexpr int kRuns = 4;
-  const S* run_src[kRuns];
-  uint32_t run_mask[kRuns];
+  const S* run_src[kRuns] = {src};
+  uint32_t run_mask[kRuns] = {};
   int runs = 0;
   int i = 0;
   while (i < count && runs <= kRuns) {
@@ -505,7 +505,7 @@ template <class E>
       plain_store<E>(dst + m * args.width, L::load(run_src[0] + m * args.map_stride), count);
     }
   } else if (runs <= 2) {
-    if (runs == 1) {
+    if (runs < 2) {
       run_src[1] = run_src[0];
       run_mask[1] = 0;
     }
