@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 
@@ -537,6 +538,54 @@ def test_exported_json_is_mxnets(tmp_path):
     net(randn(1, 3))
     net.export(str(tmp_path / "m"))
     assert json.loads((tmp_path / "m-symbol.json").read_text()) == EXPORTED
+
+
+def test_export_of_running_averages(tmp_path):
+    net = nn.HybridSequential(prefix="n_")
+    with net.name_scope():
+        net.add(up(2), nn.BatchNorm(momentum=0.5), nn.Dropout(0.5))
+    net.initialize()
+    net.hybridize()
+    with mx.autograd.record():
+        y = net(randn(2, 1, 3, 3))
+    y.backward()
+    x = randn(2, 1, 4, 4)
+    expected = net(x).asnumpy()
+    net.export(str(tmp_path / "n"))
+    _, args, states = mx.model.load_checkpoint(str(tmp_path / "n"), 0)
+    assert sorted(states) == ["n_batchnorm0_running_mean", "n_batchnorm0_running_var"]
+    assert sorted(args) == ["n_batchnorm0_beta", "n_batchnorm0_gamma", "n_conv0_bias", "n_conv0_weight"]
+    assert states["n_batchnorm0_running_mean"].asnumpy().any()
+    again = mx.gluon.SymbolBlock.imports(str(tmp_path / "n-symbol.json"), "data", str(tmp_path / "n-0000.params"))
+    assert np.array_equal(again(x).asnumpy(), expected)
+    assert again.params["n_batchnorm0_running_var"].grad_req == "null"
+    outer = nn.HybridSequential(prefix="o_")
+    outer.add(again, nn.Dense(1, prefix="o_dense_"))
+    outer[1].initialize()
+    outer.hybridize()
+    assert outer(x).shape == (2, 1)
+    outer.export(str(tmp_path / "o"))
+    assert sorted(mx.nd.load(str(tmp_path / "o-0000.params"))) == [
+        "arg:n_batchnorm0_beta",
+        "arg:n_batchnorm0_gamma",
+        "arg:n_conv0_bias",
+        "arg:n_conv0_weight",
+        "arg:o_dense_bias",
+        "arg:o_dense_weight",
+        "aux:n_batchnorm0_running_mean",
+        "aux:n_batchnorm0_running_var",
+    ]
+
+
+def test_deep_copies_are_independent():
+    net = decoder()
+    net.initialize(mx.init.Normal(1))
+    x = randn(1, 2, 3, 3)
+    before = net(x).asnumpy()
+    copied = copy.deepcopy(net)
+    net[0].weight.set_data(mx.nd.zeros(net[0].weight.shape))
+    assert np.array_equal(copied(x).asnumpy(), before)
+    assert list(copied.collect_params()) == list(net.collect_params())
 
 
 def test_export_without_a_graph():

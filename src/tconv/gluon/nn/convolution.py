@@ -111,13 +111,13 @@ class _Window(HybridBlock):
 
     def _weight_shape(self, layout: str) -> tuple[int, ...]:
         operator = registry.find(self._op_name)
-        params = operator.params.parse({key: to_text(value) for key, value in self._kwargs.items()})
         data: list[int | None] = [None] * len(layout)
         data[layout.index("N")] = 1
         data[layout.index("C")] = self._in_channels or None
-        names = operator.input_names(params)
-        shapes = [tuple(data), *[None] * (len(names) - 1)]
         try:
+            params = operator.params.parse({key: to_text(value) for key, value in self._kwargs.items()})
+            names = operator.input_names(params)
+            shapes = [tuple(data), *[None] * (len(names) - 1)]
             inputs, _ = registry.infer_shapes(operator, params, shapes, [None])
         except (ParameterError, ShapeError) as error:
             # As from a call of the layer.
