@@ -63,7 +63,8 @@ def _arithmetic(name: str, short: str, numbers: Function, doc: str, reverse: boo
         doc,
         f"__{dunder}__",
         f"__r{dunder}__",
-        f"__i{dunder}__",
+        # There is no in-place power, so Python makes a new array.
+        "" if short == "power" else f"__i{dunder}__",
     )
 
 

@@ -363,7 +363,8 @@ def _writable(array: Array) -> Array:
     memory: Any = (ctypes.c_byte * array.nbytes).from_address(array.ctypes.data)
     # Whatever refers to the memory keeps the array alive, and so the capsule's owner.
     memory._owner = array
-    return np.frombuffer(memory, array.dtype).reshape(array.shape)
+    shared: Array = np.frombuffer(memory, array.dtype).reshape(array.shape)
+    return shared
 
 
 def to_dlpack_for_read(data: NDArray) -> Any:

@@ -678,11 +678,11 @@ def invoke(
     visible = len(solved) if operator.visible is None else operator.visible_outputs(params)
     state = tape.state
     if out is None:
-        results = _forward(operator, Call(params, state.training), arrays)
+        results = _forward(operator, Call(params, state.training), arrays, visible)
         ctx = inputs[0]._ctx if inputs else CPU
         if ctx.device_typeid == _PINNED:
             ctx = CPU
-        outputs = [wrap(_own(operator, result), ctx) for result in results[:visible]]
+        outputs = [wrap(result, ctx) for result in results[:visible]]
     else:
         outputs = [out] if isinstance(out, NDArray) else list(out)
         _check_outputs(operator, outputs, solved[:visible])
@@ -690,7 +690,7 @@ def invoke(
             raise MXNetError(
                 f"{operator.name}: out: got an input of a recorded call; it cannot be changed in place"
             )
-        results = _forward(operator, Call(params, state.training, outputs[0]._data), arrays)
+        results = _forward(operator, Call(params, state.training, outputs[0]._data), arrays, 0)
         for target, result in zip(outputs, results):
             if result is not target._data:
                 target._data[...] = result
@@ -701,19 +701,16 @@ def invoke(
     return outputs[0] if visible == 1 else outputs
 
 
-def _forward(operator: Operator, call: Call, arrays: Sequence[Array]) -> Sequence[Array]:
+def _forward(operator: Operator, call: Call, arrays: Sequence[Array], own: int) -> list[Array]:
+    """Return the outputs, the first `own` of them as arrays of their own, in C order."""
     try:
-        return operator.forward(call, arrays)
+        results = list(operator.forward(call, arrays))
+        for at, result in enumerate(results[:own]):
+            if operator.view or not result.flags.c_contiguous:
+                results[at] = result.copy()
     except MemoryError as error:
         raise OutOfMemoryError(f"{operator.name}: {error}") from None
-
-
-def _own(operator: Operator, result: Array) -> Array:
-    """Return an output as an array of its own, in C order."""
-    if operator.view or not result.flags.c_contiguous:
-        copied: Array = result.copy()
-        return copied
-    return result
+    return results
 
 
 def _check_outputs(operator: Operator, outputs: Sequence[Any], solved: Sequence[tuple[Shape, DType]]) -> None:

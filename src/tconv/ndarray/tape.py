@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tconv.errors import MXNetError, ParameterError, ShapeError
+from tconv.errors import MXNetError, OutOfMemoryError, ParameterError, ShapeError
 from tconv.operators.registry import Array, Call, Operator
 
 if TYPE_CHECKING:
@@ -123,7 +123,10 @@ class Step:
         if self.operator.backward is None:
             raise MXNetError(f"{self.operator.name}: backward: this operator has no gradient")
         call = Call(self.params, is_train=state.training, wanted=wanted)
-        return self.operator.backward(call, self.inputs, self.outputs, given)
+        try:
+            return self.operator.backward(call, self.inputs, self.outputs, given)
+        except MemoryError as error:
+            raise OutOfMemoryError(f"{self.operator.name}: backward: {error}") from None
 
 
 Node = Leaf | Constant | Step

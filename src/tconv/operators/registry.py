@@ -11,7 +11,7 @@ import numpy as np
 
 from tconv.dtypes import DType
 from tconv.errors import DTypeError, ParameterError, ShapeError
-from tconv.geometry import PartialShape, Shape
+from tconv.geometry import PartialShape, Shape, check_elements
 from tconv.params import Params, to_text
 
 Array = np.ndarray[Any, Any]
@@ -253,6 +253,8 @@ def solve(
     ------
     ShapeError, DTypeError
         If the inputs do not fit the operator.
+    OutOfMemoryError
+        If an output would pass the 64-bit range.
     """
     count = len(operator.output_names(params))
     _, out_shapes = infer_shapes(operator, params, shapes, [None] * count)
@@ -264,6 +266,7 @@ def solve(
             raise ShapeError(
                 f"{operator.name}: the shape or type of an output cannot be told from {shapes}, {dtypes}"
             )
+        check_elements(operator.name, "output", known)
         solved.append((known, dtype))
     return tuple(solved)
 
