@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from tconv.context import Context
-from tconv.dtypes import DType, as_dtype
+from tconv.dtypes import DType
 from tconv.errors import MXNetError, ParameterError, ShapeError
 from tconv.geometry import PartialShape, Shape
 from tconv.ndarray import NDArray
+from tconv.ndarray.ndarray import supported
 from tconv.operators.registry import Array
 from tconv.symbol.inference import DTypes, Shapes, to_inner, to_outer
 from tconv.symbol.program import Monitor, Program, Run
@@ -82,8 +83,11 @@ class Executor:
             if grad is not None and req != "null"
         }
         for name, array, grad in zip(self._program.arguments, self.arg_arrays, self.grad_arrays):
-            if name in self._reqs and grad is not None and grad.shape != array.shape:
-                raise ShapeError(f"bind: args_grad: {name}: got shape {grad.shape}; need {array.shape}")
+            if name in self._reqs and grad is not None:
+                if grad.shape != array.shape:
+                    raise ShapeError(f"bind: args_grad: {name}: got shape {grad.shape}; need {array.shape}")
+                if not grad._data.flags.writeable:
+                    raise MXNetError(f"bind: args_grad: {name}: got an array that cannot be written to")
         self._buffers = [np.zeros(shape, dtype) for shape, dtype in self._program.solve(self._arrays())]
         self.outputs = self._wrapped()
 
@@ -92,7 +96,7 @@ class Executor:
         return {name: array._data for name, array in zip(names, (*self.arg_arrays, *self.aux_arrays))}
 
     def _wrapped(self) -> list[NDArray]:
-        return [NDArray(buffer) for buffer in self._buffers]
+        return [NDArray(buffer, self._ctx) for buffer in self._buffers]
 
     @property
     def arg_dict(self) -> dict[str, NDArray]:
@@ -156,8 +160,14 @@ class Executor:
                 )
             if target.shape != array.shape:
                 raise ValueError(f"forward: {name}: got shape {array.shape}; need {target.shape}")
-            _fill(target, array._data if isinstance(array, NDArray) else array)
-        self._run = self._program.forward(self._arrays(), bool(is_train), out=self._buffers, monitor=self._monitor)
+            target[:] = array
+        self._run = self._program.forward(
+            self._arrays(),
+            bool(is_train),
+            keep=bool(is_train and self._reqs),
+            out=self._buffers,
+            monitor=self._monitor,
+        )
         self.outputs = self._wrapped()
         return self.outputs
 
@@ -224,7 +234,7 @@ class Executor:
         """
 
         def show(name: str, array: Array) -> None:
-            callback(name, NDArray(array))
+            callback(name, NDArray(array, self._ctx))
 
         self._monitor = Monitor(show, monitor_all)
 
@@ -261,7 +271,7 @@ class Executor:
                         raise ShapeError(
                             f"copy_params_from: {name}: got shape {array.shape}; need {arrays[name].shape}"
                         )
-                    _fill(arrays[name], array._data)
+                    arrays[name][:] = array
                 elif not allow_extra_params:
                     raise ValueError(f"copy_params_from: got {name}; the {what} are {', '.join(arrays) or 'none'}")
 
@@ -377,7 +387,9 @@ def simple_bind(
         raise ValueError(f"simple_bind: shared_arg_names: got {type(shared_arg_names).__name__}; need a list")
     if not isinstance(shared_buffer, (dict, type(None))):
         raise ValueError(f"simple_bind: shared_buffer: got {type(shared_buffer).__name__}; need a dict")
-    dtypes = {name: as_dtype(dtype, f"simple_bind: type_dict: {name}") for name, dtype in (type_dict or {}).items()}
+    dtypes = {
+        name: supported(dtype, f"simple_bind: type_dict: {name}") for name, dtype in (type_dict or {}).items()
+    }
     names, aux_names = symbol.list_arguments(), symbol.list_auxiliary_states()
     try:
         reqs = _grad_reqs("simple_bind", grad_req, names)
@@ -385,7 +397,7 @@ def simple_bind(
         given = {name: shape for name, shape in shapes.items() if isinstance(shape, tuple)}
         known = {name: to_inner(shape, f"simple_bind: {name}") for name, shape in given.items()}
         solved = _solve_variables(symbol, known, dtypes)
-        store = _Store(shared_arg_names or [], shared_exec, shared_buffer)
+        store = _Store(ctx, shared_arg_names or [], shared_exec, shared_buffer)
         arrays = [store.argument(name, *solved[name]) for name in names]
         grads = [None if req == "null" else store.gradient(name, *solved[name]) for name, req in zip(names, reqs)]
         aux = [store.auxiliary(name, *solved[name]) for name in aux_names]
@@ -399,21 +411,29 @@ class _Store:
     """Where `simple_bind` finds or makes its arrays."""
 
     def __init__(
-        self, shared_names: list[str], executor: Executor | None, buffer: dict[str, NDArray] | None
+        self,
+        ctx: Context,
+        shared_names: list[str],
+        executor: Executor | None,
+        buffer: dict[str, NDArray] | None,
     ) -> None:
+        self._ctx = ctx
         self._names = set(shared_names) if executor is not None else set()
         self._executor = executor
         self._buffer = buffer
+
+    def _new(self, shape: Shape, dtype: DType) -> NDArray:
+        return NDArray(np.zeros(shape, dtype), self._ctx)
 
     def argument(self, name: str, shape: Shape, dtype: DType) -> NDArray:
         """Return the other executor's array, memory of the buffer, or a new array."""
         if self._executor is not None and name in self._names:
             return _same("arg", name, self._executor.arg_dict.get(name), shape, dtype)
         if self._buffer is None:
-            return NDArray(np.zeros(shape, dtype))
+            return self._new(shape, dtype)
         pooled = self._buffer.get(name)
         if pooled is None or pooled._data.dtype != dtype or pooled._data.size < prod(shape):
-            self._buffer[name] = NDArray(np.zeros(shape, dtype))
+            self._buffer[name] = self._new(shape, dtype)
             return self._buffer[name]
         return _resized(pooled, shape)
 
@@ -423,14 +443,14 @@ class _Store:
             shared = self._executor.grad_dict.get(name)
             if shared is not None:
                 return _same("grad", name, shared, shape, dtype)
-        return NDArray(np.zeros(shape, dtype))
+        return self._new(shape, dtype)
 
     def auxiliary(self, name: str, shape: Shape, dtype: DType) -> NDArray:
         """Return the other executor's state, or a new array."""
         shared = self._executor.aux_dict.get(name) if self._executor is not None else None
         if shared is not None:
             return _same("aux", name, shared, shape, dtype)
-        return NDArray(np.zeros(shape, dtype))
+        return self._new(shape, dtype)
 
 
 def _same(what: str, name: str, array: NDArray | None, shape: Shape, dtype: DType) -> NDArray:
@@ -490,12 +510,8 @@ def _resized(array: NDArray, shape: Shape) -> NDArray:
         return array
     data = array._data
     if data.size < prod(shape) or not data.flags.c_contiguous:
-        return NDArray(np.zeros(shape, data.dtype))
-    return NDArray(data.reshape(-1)[: prod(shape)].reshape(shape))
-
-
-def _fill(target: NDArray, source: Array) -> None:
-    np.copyto(target._data, source, casting="unsafe")
+        return NDArray(np.zeros(shape, data.dtype), array.context)
+    return NDArray(data.reshape(-1)[: prod(shape)].reshape(shape), array.context)
 
 
 def _by_position(what: str, given: Any, names: Sequence[str], optional: bool = False) -> list[NDArray | None]:

@@ -27,11 +27,9 @@ Function = Callable[..., Any]
 NAMESPACES = {
     "_internal": "",
     "contrib": "_contrib_",
-    "image": "_image_",
     "linalg": "_linalg_",
     "op": "",
     "random": "_random_",
-    "sparse": "",
 }
 """The modules `mx.sym.NAME`, and with what the names of their operators begin."""
 
@@ -247,14 +245,6 @@ def arange(
     """Return a symbol of evenly spaced values, each repeated; without `stop`, from 0 to `start`."""
     texts = {"start": start, "stop": stop, "step": step, "repeat": repeat, "infer_range": infer_range}
     return _filled("_arange", texts, dtype, {"name": name})
-
-
-def linspace(
-    start: float, stop: float, num: int, endpoint: bool = True, name: str | None = None, dtype: Any = None
-) -> Symbol:
-    """Return a symbol of `num` evenly spaced values from `start` to `stop`."""
-    texts = {"start": start, "stop": stop, "num": num, "endpoint": endpoint}
-    return _filled("_linspace", texts, dtype, {"name": name})
 
 
 def _of_either(name: str, numbers: Function, operation: Arithmetic) -> Function:

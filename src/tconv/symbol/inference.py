@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from tconv.dtypes import DType, as_dtype, from_code
+from tconv.dtypes import DType, from_code
 from tconv.errors import DTypeError, MXNetError, ShapeError
 from tconv.geometry import PartialShape, Shape
+from tconv.ndarray.ndarray import supported
 from tconv.operators.registry import infer_dtypes, infer_shapes, merge
 from tconv.params import INT, SHAPE
 from tconv.symbol.node import Entry, Node, variables, walk
@@ -274,7 +275,7 @@ def infer_type(
     """Do `Symbol.infer_type` and, with `partial`, `Symbol.infer_type_partial`."""
     given = by_name(heads, "infer_type", args, kwargs)
     known = {
-        name: None if value is None else as_dtype(value, f"infer_type: {name}") for name, value in given.items()
+        name: None if value is None else supported(value, f"infer_type: {name}") for name, value in given.items()
     }
     try:
         found = DTypes(heads, known)

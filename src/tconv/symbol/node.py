@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -170,6 +170,20 @@ def copied(heads: Iterable[Entry]) -> list[Entry]:
         copy.inputs = [entry._replace(node=copies[entry.node]) for entry in node.inputs]
         copies[node] = copy
     return [head._replace(node=copies[head.node]) for head in heads]
+
+
+def without(operators: Collection[str], heads: Iterable[Entry]) -> list[Entry]:
+    """Return the heads of a copy of the graph in which operators of one input are bypassed, except as heads."""
+
+    def behind(entry: Entry) -> Entry:
+        while entry.node.operator is not None and entry.node.operator.name in operators:
+            (entry,) = entry.node.inputs
+        return entry
+
+    heads = copied(heads)
+    for node in walk(heads):
+        node.inputs = [behind(entry) for entry in node.inputs]
+    return heads
 
 
 def to_record(heads: Sequence[Entry]) -> GraphRecord:

@@ -36,6 +36,7 @@ from tconv.symbol.node import (
     variables,
     walk,
     wanted_inputs,
+    without,
 )
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ class Symbol:
         return copy.copy(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (type(self), self.tojson())
+        return _unpickled, (type(self), self.tojson(remove_amp_cast=False))
 
     def infer_shape(
         self, *args: Any, **kwargs: Any
@@ -333,9 +334,12 @@ class Symbol:
         Parameters
         ----------
         remove_amp_cast : bool
-            Accepted for MXNet's sake; there are no such operators here.
+            Whether to leave out the casts of mixed precision.
         """
-        return symbol_json.render(to_record(self.heads))
+        return symbol_json.render(self._record(remove_amp_cast))
+
+    def _record(self, remove_amp_cast: bool) -> symbol_json.GraphRecord:
+        return to_record(without(("amp_cast",), self.heads) if remove_amp_cast else self.heads)
 
     def save(self, fname: str | PathLike[str], remove_amp_cast: bool = True) -> None:
         """Write the graph to a file as JSON; see `tojson`.
@@ -347,7 +351,7 @@ class Symbol:
         MXNetError
             If the file cannot be written.
         """
-        symbol_json.save(_path(fname), to_record(self.heads))
+        symbol_json.save(_path(fname), self._record(remove_amp_cast))
 
     def debug_str(self) -> str:
         """Return the outputs, variables and operators below as text."""
