@@ -10,8 +10,8 @@ import dataclasses
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -214,28 +214,43 @@ DTYPE = ChoiceText(DTYPES)
 DTYPE_OR_BOOL = ChoiceText((*DTYPES, "bool"))
 
 
-@dataclass(frozen=True)
-class Row:
-    """One parameter of an operator, whole."""
+_NO_DEFAULT: Any = object()
 
-    name: str
-    grammar: Grammar
-    default: Any
-    doc: str
-    low: float | None
+
+class Row:
+    """One parameter of an operator, whole; as an attribute of a `Params` class it declares the parameter.
+
+    Attributes
+    ----------
+    name, doc : str
+        Name and meaning.
+    grammar : Grammar
+        How its text is read.
+    default : object
+        Its value where no text is given, unless `required`.
+    low : float or None
+        The least value it may have.
+    """
+
+    def __init__(self, grammar: Grammar, doc: str, default: Any, low: float | None) -> None:
+        self.name = ""
+        self.grammar = grammar
+        self.doc = doc
+        self.default = default
+        self.low = low
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
 
     @property
     def required(self) -> bool:
         """Whether the parameter has no default."""
-        return self.default is dataclasses.MISSING
+        return self.default is _NO_DEFAULT
 
 
-def param(grammar: Grammar, doc: str, *, default: Any = dataclasses.MISSING, low: float | None = None) -> Any:
-    """Declare one parameter as a field of a `Params` class; `low` is the least value it may have."""
-    metadata = {"grammar": grammar, "doc": doc, "low": low}
-    if default is dataclasses.MISSING:
-        return field(metadata=metadata)
-    return field(default=default, metadata=metadata)
+def param(grammar: Grammar, doc: str, *, default: Any = _NO_DEFAULT, low: float | None = None) -> Any:
+    """Declare one parameter as an attribute of a `Params` class; `low` is the least value it may have."""
+    return Row(grammar, doc, default, low)
 
 
 P = TypeVar("P", bound="Params")
@@ -266,20 +281,45 @@ def _spelt(value: Any, spell: Callable[[Any], str]) -> str:
         return f"{type(value).__name__} of too many digits"
 
 
-@dataclass(frozen=True, kw_only=True)
 class Params:
-    """Parameters of one operator, parsed. Subclasses are frozen dataclasses whose fields are made by `param`."""
+    """Parameters of one operator, parsed: frozen, equal by value. Subclasses declare theirs with `param`.
+
+    A dataclass would do the same, but making one runs the compiler, and there is one for each operator at import.
+    """
 
     operator: ClassVar[str] = ""
+    _rows: ClassVar[dict[str, Row]] = {}
+
+    def __init_subclass__(cls) -> None:
+        cls._rows = {**cls._rows, **{name: row for name, row in vars(cls).items() if isinstance(row, Row)}}
+
+    def __init__(self, **values: Any) -> None:
+        given = {name: values.get(name, row.default) for name, row in self._rows.items()}
+        self.__dict__.update(given, _key=(type(self), *given.values()))
+        self._check()
+
+    def _check(self) -> None:
+        """Raise ParameterError where values do not fit each other."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{self.operator}: {name}: parameters cannot be changed")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Params) and bool(self._key == other._key)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={self.__dict__[name]!r}" for name in self._rows)
+        return f"{type(self).__name__}({values})"
+
+    _key: tuple[Any, ...]
 
     @classmethod
-    @cache
     def rows(cls) -> tuple[Row, ...]:
         """Return the parameters in their positional order."""
-        return tuple(
-            Row(f.name, f.metadata["grammar"], f.default, f.metadata["doc"], f.metadata["low"])
-            for f in dataclasses.fields(cls)
-        )
+        return tuple(cls._rows.values())
 
     @classmethod
     def parse(cls, texts: Mapping[str, str]) -> Any:
@@ -300,7 +340,7 @@ class Params:
 
 @lru_cache(maxsize=4096)
 def _parse(cls: type[Params], items: tuple[tuple[str, str], ...]) -> Params:
-    rows = {row.name: row for row in cls.rows()}
+    rows = cls._rows
     values = {}
     for name, text in items:
         row = rows.get(name)
@@ -354,7 +394,6 @@ def check_layout(operator: str, layout: str | None, rank: int) -> bool:
     return layout in CHANNEL_LAST
 
 
-@dataclass(frozen=True, kw_only=True)
 class WindowParams(Params):
     """What Convolution and Deconvolution have in common."""
 
@@ -411,7 +450,6 @@ def workspace_bytes(megabytes: int) -> int:
     return min(megabytes * _MEGABYTE, 2**62) if megabytes >= 0 else 2**62
 
 
-@dataclass(frozen=True, kw_only=True)
 class DeconvolutionParams(WindowParams):
     """Parameters of `Deconvolution`."""
 
@@ -429,7 +467,7 @@ class DeconvolutionParams(WindowParams):
     cudnn_off: bool = param(BOOL, _CUDNN_OFF, default=False)
     layout: str | None = param(LAYOUT, _LAYOUT, default=None)
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         self._check_rank(stride=self.stride, dilate=self.dilate, pad=self.pad, adj=self.adj)
         self._check_layout(self.layout)
 
@@ -448,7 +486,6 @@ class DeconvolutionParams(WindowParams):
         return self._window(self.num_filter, self.num_group, self.layout, self.adj, target)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ConvolutionParams(WindowParams):
     """Parameters of `Convolution`."""
 
@@ -462,7 +499,7 @@ class ConvolutionParams(WindowParams):
     cudnn_off: bool = param(BOOL, _CUDNN_OFF, default=False)
     layout: str | None = param(LAYOUT, _LAYOUT, default=None)
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         self._check_rank(stride=self.stride, dilate=self.dilate, pad=self.pad)
         self._check_layout(self.layout)
 

@@ -265,7 +265,6 @@ def _declare_binary(row: Binary, names: tuple[str, ...], broadcasts: bool) -> No
     register(declared if not broadcasts else replace(declared, shape=_broadcast_rule(name)))
 
 
-@dataclass(frozen=True, kw_only=True)
 class ScalarParams(Params):
     """Parameters of an operator on an array and a scalar."""
 
@@ -324,7 +323,6 @@ for _row in BINARY:
         _declare_scalar(_row, _row.reverse, reverse=True)
 
 
-@dataclass(frozen=True, kw_only=True)
 class CountParams(Params):
     """Parameters of an operator on any number of arrays."""
 
@@ -408,7 +406,6 @@ def stretch(where: str, size: int | None, wanted: int | None) -> int | None:
     return wanted
 
 
-@dataclass(frozen=True, kw_only=True)
 class BroadcastToParams(Params):
     """Parameters of `broadcast_to`."""
 
@@ -433,7 +430,6 @@ _declare_broadcast(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class BroadcastAxisParams(Params):
     """Parameters of `broadcast_axis`."""
 
@@ -463,7 +459,6 @@ _declare_broadcast(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class BroadcastLikeParams(Params):
     """Parameters of `broadcast_like`."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -61,7 +60,6 @@ def _declare(name: str, base: type[Params], shape: Function, make: Function, doc
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class FilledParams(Params):
     """Parameters of `_zeros` and `_ones`."""
 
@@ -70,7 +68,6 @@ class FilledParams(Params):
     dtype: str = param(DTYPE_OR_BOOL, _DTYPE, default="float32")
 
 
-@dataclass(frozen=True, kw_only=True)
 class FullParams(FilledParams):
     """Parameters of `_full`."""
 
@@ -102,7 +99,6 @@ def _full(params: FullParams, shape: Shape, dtype: DType) -> Array:
 _declare("_full", FullParams, _given_shape, _full, "One value throughout.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ArangeParams(Params):
     """Parameters of `_arange`."""
 
@@ -142,7 +138,6 @@ def _arange(params: ArangeParams, shape: Shape, dtype: DType) -> Array:
 _declare("_arange", ArangeParams, _arange_shape, _arange, "Values at equal distances.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class EyeParams(Params):
     """Parameters of `_eye`."""
 
@@ -168,7 +163,6 @@ _declare(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class CastParams(Params):
     """Parameters of `Cast`."""
 

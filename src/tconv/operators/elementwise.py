@@ -282,7 +282,6 @@ for _row in UNARY:
     _declare_unary(_row)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ClipParams(Params):
     """Parameters of `clip`."""
 
@@ -290,14 +289,12 @@ class ClipParams(Params):
     a_max: float = param(FLOAT, "Largest value.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class SmoothL1Params(Params):
     """Parameters of `smooth_l1`."""
 
     scalar: float = param(FLOAT, "What the input is multiplied by near 0.", default=1.0)
 
 
-@dataclass(frozen=True, kw_only=True)
 class HardSigmoidParams(Params):
     """Parameters of `hard_sigmoid`."""
 

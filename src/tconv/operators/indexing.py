@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,6 @@ def _scattered(shape: Shape, like: Array, places: Any, grad: Array) -> Array:
     return result.astype(like.dtype, copy=False)
 
 
-@dataclass(frozen=True, kw_only=True)
 class TakeParams(Params):
     """Parameters of `take`."""
 
@@ -110,7 +108,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class EmbeddingParams(Params):
     """Parameters of `Embedding`."""
 
@@ -158,7 +155,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class PickParams(Params):
     """Parameters of `pick`."""
 
@@ -311,7 +307,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class OneHotParams(Params):
     """Parameters of `one_hot`."""
 
@@ -387,7 +382,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class ScatterParams(Params):
     """Parameters of `scatter_nd`."""
 
@@ -432,7 +426,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class ArgParams(Params):
     """Parameters of `argmax` and `argmin`."""
 
@@ -487,7 +480,6 @@ _declare_arg("argmax_channel", np.argmax, Params, "The place of the maximum on a
 _INDEX_DTYPE = ChoiceText(("float16", "float32", "float64", "int32", "int64", "uint8"))
 
 
-@dataclass(frozen=True, kw_only=True)
 class SortParams(Params):
     """Parameters of `sort`."""
 
@@ -495,14 +487,12 @@ class SortParams(Params):
     is_ascend: bool = param(BOOL, "Whether the least comes first.", default=True)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ArgsortParams(SortParams):
     """Parameters of `argsort`."""
 
     dtype: str = param(_INDEX_DTYPE, "Type of indices.", default="float32")
 
 
-@dataclass(frozen=True, kw_only=True)
 class TopKParams(Params):
     """Parameters of `topk`."""
 

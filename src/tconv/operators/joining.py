@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from tconv.operators.tensor import forwards, size_of
 from tconv.params import BOOL, INT, INT_OR_NONE, SHAPE, Params, named, param
 
 
-@dataclass(frozen=True, kw_only=True)
 class ConcatParams(Params):
     """Parameters of `Concat`."""
 
@@ -71,7 +69,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class StackParams(Params):
     """Parameters of `stack`."""
 
@@ -105,7 +102,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class SliceChannelParams(Params):
     """Parameters of `SliceChannel`."""
 
@@ -173,7 +169,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class SplitParams(Params):
     """Parameters of `_split_v2`."""
 
@@ -242,7 +237,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class TileParams(Params):
     """Parameters of `tile`."""
 
@@ -284,7 +278,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class RepeatParams(Params):
     """Parameters of `repeat`."""
 

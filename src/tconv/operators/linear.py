@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -16,7 +15,6 @@ from tconv.operators.tensor import forwards
 from tconv.params import BOOL, FLOAT, INT, ChoiceText, Params, named, param
 
 
-@dataclass(frozen=True, kw_only=True)
 class DotParams(Params):
     """Parameters of `dot` and `batch_dot`."""
 
@@ -99,7 +97,6 @@ def _turned(array: Array, transposed: bool) -> Array:
     return array.swapaxes(-1, -2) if transposed else array
 
 
-@dataclass(frozen=True, kw_only=True)
 class Gemm2Params(Params):
     """Parameters of `_linalg_gemm2`."""
 

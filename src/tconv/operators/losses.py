@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -30,7 +29,6 @@ def _softmax_slope(y: Array, grad: Array, axis: int) -> Array:
     return slope
 
 
-@dataclass(frozen=True, kw_only=True)
 class SoftmaxParams(Params):
     """Parameters of `softmax` and its kin."""
 
@@ -138,7 +136,6 @@ _declare_softmax("softmin", -1, False, False, "The softmax of `-data`.")
 _declare_softmax("log_softmax", 1, True, False, "The logarithm of the softmax.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class SoftmaxActivationParams(Params):
     """Parameters of `SoftmaxActivation`."""
 
@@ -188,7 +185,6 @@ _NORMALIZATION = ChoiceText(("batch", "null", "valid"))
 _SCALE = "What the gradient is multiplied by."
 
 
-@dataclass(frozen=True, kw_only=True)
 class SoftmaxOutputParams(Params):
     """Parameters of `SoftmaxOutput`."""
 
@@ -203,7 +199,7 @@ class SoftmaxOutputParams(Params):
     out_grad: bool = param(BOOL, "Whether the gradient is multiplied by that of the output.", default=False)
     smooth_alpha: float = param(FLOAT, "Part of a label's weight spread over the other classes.", default=0.0)
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if not 0 <= self.smooth_alpha <= 1:
             raise ParameterError(f"{self.operator}: smooth_alpha: got {self.smooth_alpha}; need 0 to 1")
 
@@ -289,7 +285,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class RegressionParams(Params):
     """Parameters of a regression layer."""
 
@@ -358,7 +353,6 @@ _declare_regression(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class MakeLossParams(Params):
     """Parameters of `MakeLoss`."""
 

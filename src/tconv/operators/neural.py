@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -24,7 +23,6 @@ _ACTIVATIONS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
 class ActivationParams(Params):
     """Parameters of `Activation`."""
 
@@ -62,7 +60,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class FullyConnectedParams(Params):
     """Parameters of `FullyConnected`."""
 
@@ -148,7 +145,6 @@ _SELU_SCALE = 1.0507009873554804934193349852946
 _PRELU_START = '["Constant", {"value": 0.25}]'
 
 
-@dataclass(frozen=True, kw_only=True)
 class LeakyReLUParams(Params):
     """Parameters of `LeakyReLU`."""
 
@@ -279,7 +275,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class DropoutParams(Params):
     """Parameters of `Dropout`."""
 
@@ -288,7 +283,7 @@ class DropoutParams(Params):
     axes: Shape = param(SHAPE, "Axes along which elements are dropped together.", default=())
     cudnn_off: bool | None = param(BOOL_OR_NONE, "Whether to keep off cuDNN; no effect on the CPU.", default=False)
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if not 0 <= self.p <= 1:
             raise ParameterError(f"{self.operator}: p: got {self.p}; need a number from 0 to 1")
 

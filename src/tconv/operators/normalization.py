@@ -30,7 +30,6 @@ def _mean(x: Array, axes: Shape) -> Array:
     return mean
 
 
-@dataclass(frozen=True, kw_only=True)
 class BatchNormParams(Params):
     """Parameters of `BatchNorm`."""
 
@@ -159,14 +158,12 @@ def _standardized_gradient(y: Array, deviation: Array, grad: Array, axes: Shape)
     return np.asarray(inner / deviation.astype(y.dtype))
 
 
-@dataclass(frozen=True, kw_only=True)
 class InstanceNormParams(Params):
     """Parameters of `InstanceNorm`."""
 
     eps: float = param(FLOAT, _EPS, default=1e-3)
 
 
-@dataclass(frozen=True, kw_only=True)
 class LayerNormParams(Params):
     """Parameters of `LayerNorm`."""
 
@@ -175,7 +172,6 @@ class LayerNormParams(Params):
     output_mean_var: bool = param(BOOL, "Whether mean and deviation are outputs too.", default=False)
 
 
-@dataclass(frozen=True, kw_only=True)
 class GroupNormParams(Params):
     """Parameters of `GroupNorm`."""
 
@@ -289,7 +285,6 @@ _declare_scaled(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class L2NormalizationParams(Params):
     """Parameters of `L2Normalization`."""
 
@@ -354,7 +349,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class LRNParams(Params):
     """Parameters of `LRN`."""
 
@@ -363,7 +357,7 @@ class LRNParams(Params):
     knorm: float = param(FLOAT, "Added to the sum.", default=2.0)
     nsize: int = param(UINT32, "Number of channels in a sum; odd.")
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if self.nsize % 2 == 0:
             raise ParameterError(f"{self.operator}: nsize: got {self.nsize}; need an odd number")
 

@@ -27,7 +27,6 @@ from tconv.params import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class PoolingParams(Params):
     """Parameters of `Pooling`."""
 
@@ -50,7 +49,7 @@ class PoolingParams(Params):
     )
     layout: str | None = param(LAYOUT, "Order of the axes; channel first by default.", default=None)
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         kernel = self.kernel
         if kernel is None or (not self.global_pool and len(kernel) not in (1, 2, 3)) or 0 in kernel:
             raise ParameterError(f"{self.operator}: kernel: got {kernel}; need 1, 2 or 3 entries, none of them 0")

@@ -16,7 +16,6 @@ from tconv.operators.tensor import forwards
 from tconv.params import BOOL, INT, SHAPE, ChoiceText, Params, named, param
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReduceParams(Params):
     """Parameters of a reduction."""
 
@@ -173,7 +172,6 @@ for _row in REDUCTIONS:
     _declare(_row)
 
 
-@dataclass(frozen=True, kw_only=True)
 class NormParams(Params):
     """Parameters of `norm`."""
 
@@ -186,7 +184,7 @@ class NormParams(Params):
     )
     keepdims: bool = param(BOOL, "Whether reduced axes stay with size 1.", default=False)
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if self.ord not in (1, 2):
             raise ParameterError(f"{self.operator}: ord: got {self.ord}; need 1 or 2")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -53,7 +52,6 @@ def _declare_slice(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class SliceParams(Params):
     """Parameters of `slice`."""
 
@@ -90,7 +88,6 @@ _declare_slice(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class SliceAxisParams(Params):
     """Parameters of `slice_axis`."""
 
@@ -132,7 +129,6 @@ _declare_slice(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class SliceLikeParams(Params):
     """Parameters of `slice_like`."""
 
@@ -164,7 +160,6 @@ _declare_slice(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class CropParams(Params):
     """Parameters of `Crop`."""
 
@@ -222,7 +217,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReverseParams(Params):
     """Parameters of `reverse`."""
 
@@ -257,7 +251,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class PadParams(Params):
     """Parameters of `Pad`."""
 
@@ -342,7 +335,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class DiagParams(Params):
     """Parameters of `diag`."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -57,7 +56,6 @@ def _as_input(
     return [out_grads[0].reshape(inputs[0].shape), *(np.zeros_like(like) for like in inputs[1:])]
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReshapeParams(Params):
     """Parameters of `Reshape`."""
 
@@ -255,7 +253,6 @@ def known(shape: PartialShape) -> Shape:
     return tuple(size for size in shape if size is not None)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ReshapeLikeParams(Params):
     """Parameters of `reshape_like`."""
 
@@ -301,7 +298,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class TransposeParams(Params):
     """Parameters of `transpose`."""
 
@@ -348,7 +344,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class SwapAxisParams(Params):
     """Parameters of `SwapAxis`."""
 
@@ -381,7 +376,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class ExpandDimsParams(Params):
     """Parameters of `expand_dims`."""
 
@@ -418,7 +412,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class SqueezeParams(Params):
     """Parameters of `squeeze`."""
 
@@ -451,7 +444,6 @@ register(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class BlockParams(Params):
     """Parameters of `depth_to_space` and `space_to_depth`."""
 

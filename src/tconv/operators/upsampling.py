@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from tconv.operators.registry import Array, Call, Operator, PartialShapes, merge
 from tconv.params import INT, UINT64, ChoiceText, Params, named, param, workspace_bytes
 
 
-@dataclass(frozen=True, kw_only=True)
 class UpSamplingParams(Params):
     """Parameters of `UpSampling`."""
 
