@@ -131,8 +131,8 @@ def deconvolution(
     Parameters
     ----------
     x : array, shape (N, C, spatial...)
-        Data of float32, float64, float16 or bfloat16: a NumPy array, a PyTorch tensor, or a CPU array with
-        `__dlpack__` (if its package has no `from_dlpack`, the result is a NumPy array).
+        Data of float32, float64, float16 or bfloat16: a NumPy array, an `mx.nd.NDArray`, a PyTorch tensor, or a CPU
+        array with `__dlpack__` (if its package has no `from_dlpack`, the result is a NumPy array).
     w : array, shape (C, F / num_group, kernel...)
         Weight, of the type of `x`; it decides kernel size and number of filters.
     bias : array, shape (F,), optional

@@ -14,7 +14,7 @@ import numpy as np
 
 from tconv.errors import FrameworkError
 
-ADAPTERS = {"numpy": "numpy", "torch": "torch"}
+ADAPTERS = {"numpy": "numpy", "tconv": "ndarray", "torch": "torch"}
 """Top module of an array's class, and its adapter; all other classes with `__dlpack__` go by that."""
 
 
