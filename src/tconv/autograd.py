@@ -265,13 +265,13 @@ class Function:
             outputs = self.forward(*inputs)
         if not state.recording:
             return outputs
-        listed = [outputs] if isinstance(outputs, NDArray) else list(outputs)
+        listed = _list(f"{name}: outputs", outputs)
         arrays = _list(f"{name}: inputs", list(inputs))
         contexts = [one._ctx for one in listed]
 
         def step(out_grads: list[Array]) -> list[Array | None]:
             given = self.backward(*(wrap(one.view(), ctx) for one, ctx in zip(out_grads, contexts)))
-            grads = [given] if isinstance(given, NDArray) else list(given)
+            grads = list(given) if isinstance(given, (list, tuple)) else [given]
             if len(grads) != len(arrays):
                 raise MXNetError(f"{name}: backward: got {len(grads)} gradients; need {len(arrays)}")
             return [_fitted(name, one, array) for one, array in zip(grads, arrays)]

@@ -88,7 +88,7 @@ def _places(one: Any) -> int | Array:
         return array.astype(np.intp)
     if array.dtype.kind not in "iuf":
         raise ParameterError(f"NDArray: index: got an array of {array.dtype}; need ints")
-    if array.ndim == 0 and not isinstance(one, np.ndarray):
+    if array.ndim == 0:
         return int(array)
     return array.astype(np.intp)
 

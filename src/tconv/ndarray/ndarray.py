@@ -648,7 +648,7 @@ def invoke(
     operator: Operator,
     params: Any,
     inputs: Sequence[NDArray],
-    out: NDArray | Sequence[NDArray] | None = None,
+    out: NDArray | list[NDArray] | tuple[NDArray, ...] | None = None,
 ) -> Any:
     """Run an operator, and record it if this thread records.
 
@@ -684,13 +684,16 @@ def invoke(
             ctx = CPU
         outputs = [wrap(result, ctx) for result in results[:visible]]
     else:
-        outputs = [out] if isinstance(out, NDArray) else list(out)
+        outputs = list(out) if isinstance(out, (list, tuple)) else [out]
         _check_outputs(operator, outputs, solved[:visible])
         if tape.will_record(inputs) and any(np.may_share_memory(y._data, x) for y in outputs for x in arrays):
             raise MXNetError(
                 f"{operator.name}: out: got an input of a recorded call; it cannot be changed in place"
             )
-        results = _forward(operator, Call(params, state.training, outputs[0]._data), arrays, 0)
+        first = outputs[0]._data
+        # Operators may write over an input element by element, but know nothing of shifted memory.
+        shifted = any(x is not first and np.may_share_memory(x, first) for x in arrays)
+        results = _forward(operator, Call(params, state.training, None if shifted else first), arrays, 0)
         for target, result in zip(outputs, results):
             if result is not target._data:
                 target._data[...] = result
