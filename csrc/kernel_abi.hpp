@@ -462,8 +462,8 @@ template <class E>
 [[gnu::always_inline]] inline typename Lanes<E>::type merge(typename Lanes<E>::type value,
                                                             const typename E::storage* from,
                                                             uint32_t mask) noexcept {
-  using Type = typename Lanes<E>::type;
 #if defined(__AVX512F__)
+  using Type = typename Lanes<E>::type;
   if constexpr (same<E, f32>) return (Type)_mm512_mask_loadu_ps((__m512)value, (__mmask16)mask, from);
   if constexpr (same<E, f64>) return (Type)_mm512_mask_loadu_pd((__m512d)value, (__mmask8)mask, from);
 #endif
@@ -482,7 +482,7 @@ template <class E>
   const S* src = static_cast<const S*>(args.src);
   auto* dst = static_cast<typename E::compute*>(args.dst) + first;
   constexpr int kRuns = 4;
-  const S* run_src[kRuns] = {src};
+  const S* run_src[kRuns] = {src, src};
   uint32_t run_mask[kRuns] = {};
   int runs = 0;
   int i = 0;
@@ -505,10 +505,6 @@ template <class E>
       plain_store<E>(dst + m * args.width, L::load(run_src[0] + m * args.map_stride), count);
     }
   } else if (runs <= 2) {
-    if (runs < 2) {
-      run_src[1] = run_src[0];
-      run_mask[1] = 0;
-    }
     for (int64_t m = 0; m < args.maps; ++m) {
       const int64_t shift = m * args.map_stride;
       plain_store<E>(dst + m * args.width,

@@ -235,8 +235,8 @@ class PhaseGemm final : public Recipe {
     threads_ = 1;
     block_ = std::min<int64_t>(gemm_.rows, positions_);
     job_run_ = 1;
-    pack_panels_ = 1;
     const bool packs = !problem_.packed;
+    pack_panels_ = packs ? 1 : sides_.groups * panels_;
     const auto total = [&] {
       worker_bytes_ = worker_size();
       return aligned(bias_bytes()) +
