@@ -33,14 +33,15 @@ def modules_after(code: str) -> list[str]:
     return names
 
 
-def test_import_loads_the_leaves_only() -> None:
-    assert [name for name in modules_after("import tconv") if name.startswith("tconv.")] == ["tconv.errors"]
+def test_import_loads_the_operator_and_no_face() -> None:
+    loaded = {name.split(".")[1] for name in modules_after("import tconv") if name.startswith("tconv.")}
+    assert loaded <= {"api", "dtypes", "engine", "errors", "frameworks", "geometry", "knobs", "params"}
 
 
 @pytest.mark.parametrize("code", ["import tconv", OPERATOR_IN_USE], ids=["import", "operator in use"])
 def test_nothing_but_numpy_is_loaded(code: str) -> None:
     loaded = {name.split(".")[0] for name in modules_after(code)}
-    before = {name.split(".")[0] for name in modules_after("import numpy")}
+    before = {name.split(".")[0] for name in modules_after("import numpy.random")}
     assert loaded - before - set(sys.stdlib_module_names) <= {"tconv", "nanobind"}
 
 
@@ -48,15 +49,15 @@ def test_types_are_marked() -> None:
     assert (Path(tconv.__file__).parent / "py.typed").exists()
 
 
-@pytest.mark.parametrize("name", tconv.__all__)
+@pytest.mark.parametrize("name", [name for name in dir(tconv) if not name.startswith("_")])
 def test_public_name_is_there_and_documented(name: str) -> None:
-    thing = getattr(tconv, name)
-    assert inspect.getdoc(thing)
+    assert inspect.getdoc(getattr(tconv, name))
 
 
 @pytest.mark.parametrize("face", ["nd", "sym", "autograd", "random", "init", "model", "gluon"])
 def test_face_is_documented(face: str) -> None:
     module = getattr(tconv, face)
-    public = {name: thing for name, thing in vars(module).items() if not name.startswith("_") and callable(thing)}
-    assert public
-    assert [name for name, thing in public.items() if not inspect.getdoc(thing)] == []
+    public = [name for name in dir(module) if not name.startswith("_")]
+    ours = [name for name in public if str(getattr(getattr(module, name), "__module__", "")).startswith("tconv")]
+    assert ours
+    assert [name for name in ours if not inspect.getdoc(getattr(module, name))] == []
