@@ -1,0 +1,473 @@
+"""`deconvolution`, its gradients and `convolution` on arrays of any kind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tconv
+from oracles import DTYPES, Example, assert_close, by_backend, by_engine, example
+from strategies import examples
+from tconv import convolution, deconvolution, deconvolution_gradients
+from tconv.backends import reference
+from tconv.dtypes import as_dtype
+from tconv.errors import (
+    DTypeError,
+    FrameworkError,
+    MXNetError,
+    OutOfMemoryError,
+    ParameterError,
+    ShapeError,
+)
+from tconv.geometry import Geometry
+
+Array = np.ndarray[Any, Any]
+
+LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
+
+
+def words(geometry: Geometry) -> dict[str, Any]:
+    """Spell a geometry with equal pads in the arguments of `deconvolution`."""
+    axes = geometry.axes
+    return {
+        "stride": tuple(axis.stride for axis in axes),
+        "pad": tuple(axis.pad_lo for axis in axes),
+        "dilate": tuple(axis.dilation for axis in axes),
+        "num_group": geometry.groups,
+        "layout": LAYOUTS[len(axes)][geometry.channels_last],
+    }
+
+
+def adjs(geometry: Geometry) -> tuple[int, ...]:
+    return tuple(axis.adj for axis in geometry.axes)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> Example:
+    """Draw a problem the words of MXNet can say: pads equal at both ends."""
+    case = draw(examples())
+    axes = tuple(
+        replace(axis, out=axis.out + axis.pad_hi - axis.pad_lo, pad_hi=axis.pad_lo) for axis in case.geometry.axes
+    )
+    axes = tuple(
+        axis if axis.out > 0 else replace(axis, out=axis.out + 2 * axis.pad_lo, pad_lo=0, pad_hi=0) for axis in axes
+    )
+    geometry = replace(case.geometry, axes=axes)
+    return example(geometry, case.small.dtype.name, draw(st.integers(0, 99)), bias=draw(st.booleans()))
+
+
+@settings(max_examples=120)
+@given(calls())
+def test_agrees_with_the_reference(case: Example) -> None:
+    geometry, dtype = case.geometry, case.small.dtype
+    wide = case.map(lambda array: array.astype(np.float64))
+    said = words(geometry)
+    y = deconvolution(case.small, case.weight, case.large_bias, adj=adjs(geometry), **said)
+    assert_close("forward", y, case, by_backend(reference, "forward", wide))
+    gradients = deconvolution_gradients(case.small, case.weight, case.large, adj=adjs(geometry), **said)
+    plain, plain_wide = replace(case, small_bias=None), replace(wide, small_bias=None)
+    assert_close("data_gradient", gradients.data, plain, by_backend(reference, "data_gradient", plain_wide))
+    assert_close("weight_gradient", gradients.weight, case, by_backend(reference, "weight_gradient", wide))
+    assert gradients.bias.dtype == dtype
+    assert gradients.bias.shape == (geometry.filters,)
+    if all(axis.adj < axis.stride for axis in geometry.axes):
+        x = convolution(case.large, case.weight, case.small_bias, **said)
+        assert_close("data_gradient", x, case, by_backend(reference, "data_gradient", wide))
+
+
+def test_one_int_goes_for_every_axis() -> None:
+    x, w = np.ones((1, 2, 4, 5)), np.ones((2, 3, 3, 3))
+    one = deconvolution(x, w, stride=2, pad=1, dilate=2, adj=1)
+    assert one.shape == (1, 3, 10, 12)
+    np.testing.assert_array_equal(
+        one, deconvolution(x, w, stride=(2, 2), pad=[1, 1], dilate=np.array([2, 2]), adj=(1, 1))
+    )
+
+
+def test_target_shape_replaces_pad_and_adj() -> None:
+    generator = np.random.default_rng(1)
+    x, w = generator.standard_normal((2, 3, 5)), generator.standard_normal((3, 2, 4))
+    full = deconvolution(x, w, stride=3)
+    assert full.shape[2] == 16
+    for target in range(1, 17):
+        got = deconvolution(x, w, stride=3, target_shape=target, pad=7, adj=2)
+        total = 16 - target
+        cut = (total + 1) // 2
+        expected = np.pad(full, ((0, 0), (0, 0), (0, 1)))[:, :, cut : cut + target]
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+        gradients = deconvolution_gradients(x, w, got, stride=3, target_shape=target)
+        assert gradients.data.shape == x.shape
+
+
+def test_layouts_say_the_same() -> None:
+    generator = np.random.default_rng(2)
+    for rank, (first, last) in LAYOUTS.items():
+        x = generator.standard_normal((2, 4, *range(3, 3 + rank)))
+        w, bias = generator.standard_normal((4, 3, *[3] * rank)), generator.standard_normal(6)
+        plain = deconvolution(x, w, bias, stride=2, num_group=2)
+        np.testing.assert_array_equal(plain, deconvolution(x, w, bias, stride=2, num_group=2, layout=first))
+        turned = deconvolution(
+            np.moveaxis(x, 1, -1), np.moveaxis(w, 1, -1), bias, stride=2, num_group=2, layout=last
+        )
+        np.testing.assert_allclose(np.moveaxis(turned, -1, 1), plain, rtol=1e-12, atol=1e-12)
+
+
+def test_empty_batch() -> None:
+    x, w = np.empty((0, 2, 3), np.float32), np.ones((2, 3, 2), np.float32)
+    assert deconvolution(x, w).shape == (0, 3, 4)
+    gradients = deconvolution_gradients(x, w, np.empty((0, 3, 4), np.float32))
+    assert gradients.data.shape == x.shape
+    assert (gradients.weight == np.zeros((2, 3, 2))).all()
+    assert (gradients.bias == np.zeros(3)).all()
+    assert convolution(np.empty((0, 3, 4), np.float32), w).shape == (0, 2, 3)
+
+
+def test_empty_output() -> None:
+    x, w = np.ones((1, 2, 3), np.float32), np.ones((2, 3, 2), np.float32)
+    assert deconvolution(x, w, pad=2).shape == (1, 3, 0)
+    gradients = deconvolution_gradients(x, w, np.empty((1, 3, 0), np.float32), pad=2)
+    for gradient, shape in zip(gradients, (x.shape, w.shape, (3,))):
+        assert gradient.shape == shape
+        assert (gradient == 0).all()
+
+
+def test_only_wanted_gradients_are_computed() -> None:
+    x, w, dy = np.ones((1, 2, 3)), np.ones((2, 3, 2)), np.ones((1, 3, 4))
+    full = deconvolution_gradients(x, w, dy)
+    for want in (["data"], {"weight"}, ("bias", "data"), iter(["weight", "bias"]), []):
+        names = list(want)
+        got = deconvolution_gradients(x, w, dy, want=iter(names) if names else [])
+        for name in tconv.Gradients._fields:
+            if name in names:
+                np.testing.assert_array_equal(getattr(got, name), getattr(full, name))
+            else:
+                assert getattr(got, name) is None
+
+
+def test_gradients_are_numeric_gradients() -> None:
+    generator = np.random.default_rng(3)
+    x, w, bias = generator.standard_normal((2, 4, 3, 3)), generator.standard_normal((4, 2, 3, 2)), np.zeros(4)
+    said: dict[str, Any] = {"stride": (2, 3), "pad": (1, 0), "adj": (1, 2), "dilate": (1, 2), "num_group": 2}
+    dy = generator.standard_normal(deconvolution(x, w, bias, **said).shape)
+    gradients = deconvolution_gradients(x, w, dy, **said)
+    arrays = {"data": x, "weight": w, "bias": bias}
+
+    def value(**moved: Array) -> float:
+        at = {**arrays, **moved}
+        return float(np.vdot(deconvolution(at["data"], at["weight"], at["bias"], **said), dy))
+
+    for name, array in arrays.items():
+        for index in list(np.ndindex(array.shape))[::3]:
+            step = np.zeros_like(array)
+            step[index] = 0.5
+            slope = value(**{name: array + step}) - value(**{name: array - step})
+            assert getattr(gradients, name)[index] == pytest.approx(slope, rel=1e-9, abs=1e-9), (name, index)
+
+
+# Arrays of other makes.
+
+
+class Exporter:
+    """The least an array can offer: its memory through DLPack."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+
+X = np.random.default_rng(4).standard_normal((2, 3, 5)).astype(np.float32)
+W = np.random.default_rng(5).standard_normal((3, 4, 3)).astype(np.float32)
+B = np.random.default_rng(6).standard_normal(4).astype(np.float32)
+Y = deconvolution(X, W, B, stride=2)
+
+
+def test_array_that_only_exports_dlpack() -> None:
+    got = deconvolution(Exporter(X), Exporter(W), Exporter(B), stride=2)
+    assert type(got) is np.ndarray
+    np.testing.assert_array_equal(got, Y)
+
+
+def test_out_that_only_exports_dlpack() -> None:
+    out = Exporter(np.zeros_like(Y))
+    assert deconvolution(X, W, B, stride=2, out=out) is out
+    np.testing.assert_array_equal(out.array, Y)
+
+
+class Kind:
+    """An array of a package that knows the array API: results come back through its `from_dlpack`."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+    def __array_namespace__(self) -> type[Kind]:
+        return Kind
+
+    @classmethod
+    def from_dlpack(cls, array: Array) -> Kind:
+        return cls(np.from_dlpack(array))
+
+
+def test_result_is_of_the_kind_of_x() -> None:
+    got = deconvolution(Kind(X), W, B, stride=2)
+    assert type(got) is Kind
+    np.testing.assert_array_equal(got.array, Y)
+    gradients = deconvolution_gradients(Kind(X), W, Y, stride=2)
+    assert {type(gradient) for gradient in gradients} == {Kind}
+    assert type(deconvolution(X, Exporter(W), stride=2)) is np.ndarray
+
+
+class Sub(np.ndarray[Any, Any]):
+    pass
+
+
+def test_subclass_of_numpy_gives_a_plain_array() -> None:
+    got = deconvolution(X.view(Sub), W.view(Sub), B, stride=2)
+    assert type(got) is np.ndarray
+    np.testing.assert_array_equal(got, Y)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_ndarray_of_mxnets_kind(dtype: str) -> None:
+    x, w, b = (tconv.nd.array(array, dtype=dtype) for array in (X, W, B))
+    got = deconvolution(x, w, b, stride=2)
+    assert type(got) is tconv.nd.NDArray
+    expected = deconvolution(X.astype(dtype), W.astype(dtype), B.astype(dtype), stride=2)
+    assert got.dtype == expected.dtype
+    np.testing.assert_array_equal(got.asnumpy(), expected)
+    assert type(deconvolution_gradients(x, w, got, stride=2).weight) is tconv.nd.NDArray
+
+
+def test_ndarray_of_bfloat16() -> None:
+    x, w = (tconv.nd.array(array).astype("bfloat16") for array in (X, W))
+    got = deconvolution(x, w, stride=2)
+    assert type(got) is tconv.nd.NDArray
+    bfloat16 = as_dtype("bfloat16")
+    expected = deconvolution(X.astype(bfloat16), W.astype(bfloat16), stride=2)
+    np.testing.assert_array_equal(got.asnumpy().astype(float), expected.astype(float))
+
+
+def test_ndarray_as_out_is_written() -> None:
+    out = tconv.nd.zeros(Y.shape)
+    assert deconvolution(X, W, B, stride=2, out=out) is out
+    np.testing.assert_array_equal(out.asnumpy(), Y)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_torch_tensor(dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    x, w, b = (torch.from_numpy(array).to(getattr(torch, dtype)) for array in (X, W, B))
+    x.requires_grad_()
+    got = deconvolution(x, w, b, stride=2)
+    assert isinstance(got, torch.Tensor)
+    assert (got.dtype, got.requires_grad) == (x.dtype, False)
+    numpy = [array.astype(as_dtype(dtype)) for array in (X, W, B)]
+    expected = deconvolution(*numpy, stride=2)
+    np.testing.assert_array_equal(got.double().numpy(), expected.astype(float))
+    out = torch.empty_like(got)
+    assert deconvolution(x, w, b, stride=2, out=out) is out
+    assert torch.equal(out, got)
+    strided = torch.empty(2, 5, 3, dtype=x.dtype).transpose(1, 2)
+    strided.copy_(x.detach())
+    assert torch.equal(deconvolution(strided, w, b, stride=2), got)
+
+
+def test_torch_tensor_numpy_cannot_read() -> None:
+    torch = pytest.importorskip("torch")
+    w = torch.ones(3, 4, 3)
+    for x in (torch.ones(2, 3, 5, device="meta"), torch.ones(2, 3, 5).to_sparse()):
+        with pytest.raises(FrameworkError, match=r"^deconvolution: x: got Tensor that NumPy cannot read: "):
+            deconvolution(x, w)
+
+
+TORCH = {1: "conv_transpose1d", 2: "conv_transpose2d", 3: "conv_transpose3d"}
+
+
+@settings(max_examples=60)
+@given(calls())
+def test_torch_agrees(case: Example) -> None:
+    torch = pytest.importorskip("torch")
+    geometry = case.geometry
+    if geometry.channels_last or 0 in case.small.shape or 0 in case.large.shape or min(words(geometry)["pad"]) < 0:
+        return
+    if any(axis.adj >= max(axis.stride, axis.dilation) for axis in geometry.axes):
+        return
+    x, w, dy = (
+        torch.from_numpy(array.astype(np.float64)).requires_grad_(side != "large")
+        for side, array in (("small", case.small), ("weight", case.weight), ("large", case.large))
+    )
+    function = getattr(torch.nn.functional, TORCH[len(geometry.axes)])
+    said = words(geometry)
+    y = function(
+        x,
+        w,
+        None if case.large_bias is None else torch.from_numpy(case.large_bias.astype(np.float64)),
+        stride=said["stride"],
+        padding=said["pad"],
+        output_padding=adjs(geometry),
+        groups=geometry.groups,
+        dilation=said["dilate"],
+    )
+    y.backward(dy)
+    assert_close("forward", by_engine("forward", case), case, y.detach().numpy())
+    plain = replace(case, small_bias=None)
+    assert_close("data_gradient", by_engine("data_gradient", plain), plain, x.grad.numpy())
+    assert_close("weight_gradient", by_engine("weight_gradient", case), case, w.grad.numpy())
+
+
+# What is refused; every array stays as it is.
+
+x, w, b = np.ones((1, 2, 3), np.float32), np.ones((2, 4, 3), np.float32), np.ones(4, np.float32)
+out = np.full((1, 4, 5), 7, np.float32)
+
+
+def read_only(array: Array) -> Array:
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+REFUSED: list[tuple[type[MXNetError], str, Callable[[], Any]]] = [
+    (
+        FrameworkError,
+        "x: got list; need an array of numpy, tconv, torch or with __dlpack__",
+        lambda: deconvolution([1.0], w),
+    ),
+    (FrameworkError, "x: got NoneType; need an array of", lambda: deconvolution(None, w, out=out)),
+    (FrameworkError, "w: got str; need an array of", lambda: deconvolution(x, "w", out=out)),
+    (FrameworkError, "bias: got int; need an array of", lambda: deconvolution(x, w, 1, out=out)),
+    (FrameworkError, "out: got list; need an array of", lambda: deconvolution(x, w, out=[1])),
+    (DTypeError, "x: got int64; need a floating point type", lambda: deconvolution(x.astype(int), w.astype(int))),
+    (DTypeError, "x: got bool; need a floating point type", lambda: deconvolution(x > 0, w > 0)),
+    (DTypeError, "x: got complex64; need a floating", lambda: deconvolution(x.astype("F"), w.astype("F"))),
+    (DTypeError, "x: got object; need a floating", lambda: deconvolution(x.astype(object), w)),
+    (DTypeError, "w: got float64; need float32, as the first array has", lambda: deconvolution(x, w.astype(float))),
+    (DTypeError, "bias: got float64; need float32", lambda: deconvolution(x, w, b.astype(float), out=out)),
+    (DTypeError, "out: got float64; need float32", lambda: deconvolution(x, w, out=out.astype(float))),
+    (ShapeError, "w: got shape (4,); need 3, 4 or 5 dimensions", lambda: deconvolution(x, b)),
+    (ShapeError, "w: got shape (1, 1, 1, 1, 1, 1); need 3, 4", lambda: deconvolution(x, np.ones((1,) * 6))),
+    (ShapeError, "w: got shape (2, 0, 3); need a size of at least 1", lambda: deconvolution(x, w[:, :0])),
+    (ShapeError, "w: got shape (2, 4, 0); need a size of at least 1", lambda: deconvolution(x, w[:, :, :0])),
+    (ShapeError, "w: got shape (0, 4, 3); need a size of at least 1", lambda: deconvolution(x[:, :0], w[:0])),
+    (ShapeError, "x: got shape (1, 2, 1, 3); need 3 dimensions", lambda: deconvolution(x[:, :, None], w)),
+    (ShapeError, "x: got shape (); need 3 dimensions, as w has", lambda: deconvolution(np.float32(1), w)),
+    (ShapeError, "w: got shape (2, 4, 3); need (1, 4, 3)", lambda: deconvolution(x[:, :1], w)),
+    (ShapeError, "data: got size 0 on spatial axis 0; need at least 1", lambda: deconvolution(x[:, :, :0], w)),
+    (ShapeError, "bias: got shape (3,); need (4,)", lambda: deconvolution(x, w, b[:3], out=out)),
+    (ShapeError, "bias: got shape (1, 4); need (4,)", lambda: deconvolution(x, w, b[None])),
+    (ShapeError, "out: got shape (1, 4, 4); need (1, 4, 5)", lambda: deconvolution(x, w, out=out[:, :, :4])),
+    (ParameterError, "out: got a read-only array; need one that", lambda: deconvolution(x, w, out=read_only(out))),
+    (ShapeError, "stride: got (0,); each entry must be at least 1", lambda: deconvolution(x, w, stride=0, out=out)),
+    (ShapeError, "dilate: got (-1,); each entry must be", lambda: deconvolution(x, w, dilate=-1, out=out)),
+    (ShapeError, "adj: got (2,) with stride (2,); each", lambda: deconvolution(x, w, stride=2, adj=2, out=out)),
+    (ShapeError, "pad: got ((9, 9),); the output on axis 0", lambda: deconvolution(x, w, pad=9, out=out)),
+    (ShapeError, "target_shape: got (6,) (too big target", lambda: deconvolution(x, w, target_shape=6, out=out)),
+    (ShapeError, "target_shape: got (4,); at stride 1, axis 0", lambda: deconvolution(x, w, target_shape=4)),
+    (ShapeError, "num_group: got 0; need at least 1", lambda: deconvolution(x, w, num_group=0, out=out)),
+    (ShapeError, "data: got 2 channels; need a multiple of num_group 3", lambda: deconvolution(x, w, num_group=3)),
+    (ParameterError, "stride: got 1.5; need a 64-bit int", lambda: deconvolution(x, w, stride=1.5, out=out)),
+    (ParameterError, "stride: got (1, 1); need a 64-bit int", lambda: deconvolution(x, w, stride=(1, 1), out=out)),
+    (ParameterError, "pad: got True; need a 64-bit int", lambda: deconvolution(x, w, pad=True, out=out)),
+    (ParameterError, "layout: got 'NHWC'; need a layout of 1", lambda: deconvolution(x, w, layout="NHWC", out=out)),
+    (ParameterError, "layout: got 'WNC'; need a layout of 1", lambda: deconvolution(x, w, layout="WNC", out=out)),
+    (ParameterError, "layout: got 3; need a layout of 1", lambda: deconvolution(x, w, layout=3, out=out)),  # type: ignore[arg-type]
+    (ParameterError, "workspace: got 0.5; need a 64-bit int", lambda: deconvolution(x, w, workspace=0.5, out=out)),  # type: ignore[arg-type]
+    (ParameterError, "threads: got 0; need at least 1", lambda: deconvolution(x, w, threads=0, out=out)),
+    (ParameterError, "threads: got -2; need at least 1", lambda: deconvolution(x, w, threads=-2, out=out)),
+    (OutOfMemoryError, "output: shape (1, 4, ", lambda: deconvolution(x, w, stride=2**62)),
+]
+
+
+@pytest.mark.parametrize(("kind", "sentence", "ask"), REFUSED, ids=[row[1] for row in REFUSED])
+def test_refused(kind: type[MXNetError], sentence: str, ask: Callable[[], Any]) -> None:
+    with pytest.raises(kind, match=rf"^deconvolution: {re.escape(sentence)}") as caught:
+        ask()
+    assert "\n" not in str(caught.value)
+    assert (x == 1).all()
+    assert (w == 1).all()
+    assert (b == 1).all()
+    assert (out == 7).all()
+
+
+def test_too_many_threads_are_refused_or_served() -> None:
+    for threads in (4096, 4097, 2**31, 2**62):
+        try:
+            got = deconvolution(X, W, B, stride=2, threads=threads)
+        except ParameterError:
+            continue
+        np.testing.assert_array_equal(got, Y)
+
+
+def test_gradients_refuse() -> None:
+    dy = np.ones((1, 4, 5), np.float32)
+    name = "deconvolution_gradients"
+    for kind, sentence, ask in (
+        (
+            ShapeError,
+            "dy: got shape (1, 4, 3); need (1, 4, 5)",
+            lambda: deconvolution_gradients(x, w, dy[:, :, 2:]),
+        ),
+        (DTypeError, "dy: got float64; need float32", lambda: deconvolution_gradients(x, w, dy.astype(float))),
+        (FrameworkError, "dy: got NoneType; need", lambda: deconvolution_gradients(x, w, None)),
+        (ParameterError, "want: got ['dx']; need some of", lambda: deconvolution_gradients(x, w, dy, want=["dx"])),
+        (
+            ParameterError,
+            "want: got ['d', 'a', 't', 'a']; need",
+            lambda: deconvolution_gradients(x, w, dy, want="data"),
+        ),
+        (ParameterError, "want: got [3]; need", lambda: deconvolution_gradients(x, w, dy, want=3)),  # type: ignore[arg-type]
+        (ShapeError, "w: got shape (2, 4, 3); need", lambda: deconvolution_gradients(x[:, :1], w, dy)),
+    ):
+        with pytest.raises(kind, match=rf"^{name}: {re.escape(sentence)}"):
+            ask()
+
+
+def test_convolution_refuses() -> None:
+    for kind, sentence, ask in (
+        (
+            ShapeError,
+            "data: got size 2 on spatial axis 0; with pad (0, 0) the",
+            lambda: convolution(out[:, :, :2], w),
+        ),
+        (ShapeError, "w: got shape (2, 4, 3); need (2, 3, 3)", lambda: convolution(out[:, :3], w)),
+        (ShapeError, "bias: got shape (4,); need (2,)", lambda: convolution(out, w, b)),
+        (
+            ShapeError,
+            "num_filter: got 2; it must divide by num_group 4",
+            lambda: convolution(out, w[:, :1], num_group=4),
+        ),
+        (ShapeError, "out: got shape (1, 4, 5); need (1, 2, 3)", lambda: convolution(out, w, out=out)),
+    ):
+        with pytest.raises(kind, match=rf"^convolution: {re.escape(sentence)}"):
+            ask()
+
+
+def test_deconvolution_undoes_shapes_of_convolution() -> None:
+    large = np.ones((1, 4, 11), np.float32)
+    small = convolution(large, w, stride=3, pad=1)
+    assert small.shape == (1, 2, 4)
+    # The position that convolution's stride left over is what adj brings back.
+    assert deconvolution(small, w, stride=3, pad=1, adj=1).shape == large.shape
+
+
+def test_symbol_is_no_array() -> None:
+    symbol = tconv.sym.Variable("x")
+    with pytest.raises(FrameworkError, match=r"^deconvolution: x: got Symbol that NumPy cannot read"):
+        deconvolution(symbol, W)
