@@ -69,14 +69,20 @@ def small(array: np.ndarray) -> np.ndarray:
     return np.isfinite(array) & (np.abs(np.nan_to_num(array, posinf=1e9, neginf=1e9)) < 1e4)
 
 
-NOT_DIFFERENTIABLE = {"scatter_nd": "of equal places the last wins"}
+# Of equal places scatter_nd keeps the last; casts go to other types; these powers were recorded of negative numbers.
+NOT_DIFFERENTIABLE = ("scatter_nd", "Cast", "cast", "_Power", "broadcast_power")
 
 
-@pytest.mark.parametrize("op", CALLS)
+SMOOTH = [
+    op
+    for op in CALLS
+    if find(op) not in LOSSES and find(op).backward is not no_gradient and op not in NOT_DIFFERENTIABLE
+]
+
+
+@pytest.mark.parametrize("op", SMOOTH)
 def test_gradient_is_the_limit_of_differences(op: str) -> None:
     operator = find(op)
-    if operator in LOSSES or operator.backward is no_gradient or op in NOT_DIFFERENTIABLE:
-        pytest.skip(NOT_DIFFERENTIABLE.get(op, "its gradient is that of another function"))
     assert operator.backward is not None
     rng = np.random.default_rng(0)
     checked = 0
@@ -106,8 +112,7 @@ def test_gradient_is_the_limit_of_differences(op: str) -> None:
                 expected = (above - below) / (2 * step)
                 assert grad[place] == pytest.approx(expected, rel=2e-5, abs=2e-6), (op, params, place)
         checked += 1
-    if not checked:
-        pytest.skip("no recorded case suits")
+    assert checked
 
 
 OF_ANOTHER_TYPE = {"shape_array", "size_array", "one_hot", "Cast", "cast", "argsort", "topk", "sort"}

@@ -10,7 +10,7 @@ import numpy as np
 from tconv.dtypes import DType
 from tconv.errors import ShapeError
 from tconv.geometry import PartialShape, Shape
-from tconv.operators.compute import Function, arithmetic, normal_axis, quiet, unbroadcast
+from tconv.operators.compute import Function, arithmetic, no_gradient, normal_axis, quiet, unbroadcast
 from tconv.operators.registry import Array, Call, DTypes, Operator, PartialShapes, register, show
 from tconv.params import BOOL, FLOAT, INT, SHAPE, Params, named, param
 
@@ -221,8 +221,7 @@ def _evaluate(function: Function, a: Array, b: Array, dtype: DType, out: Array |
 
 
 def _gradient(slope: Function | None, grad: Array, a: Array, b: Array, like: Array) -> Array:
-    if slope is None:
-        return np.zeros_like(like)
+    assert slope is not None
     return unbroadcast(np.asarray(arithmetic(grad) * slope(arithmetic(a), arithmetic(b))), like.shape).astype(
         like.dtype, copy=False
     )
@@ -258,7 +257,7 @@ def _declare_binary(row: Binary, names: tuple[str, ...], broadcasts: bool) -> No
         params=named(Params, name),
         inputs=("lhs", "rhs"),
         forward=forward,
-        backward=backward,
+        backward=no_gradient if row.left is None else backward,
         aliases=tuple(aliases),
         doc=row.doc,
     )
@@ -308,7 +307,7 @@ def _declare_scalar(row: Binary, names: tuple[str, ...], reverse: bool) -> None:
             inputs=("data",),
             dtype=_scalar_dtypes,
             forward=forward,
-            backward=backward,
+            backward=no_gradient if row.left is None else backward,
             aliases=tuple(aliases),
             doc=f"{row.doc} {'b is data and a' if reverse else 'a is data and b'} the scalar, in the type of data.",
         )

@@ -605,7 +605,7 @@ def _declare_order(name: str, base: type[Params], doc: str) -> None:
             shape=_order_shape,
             dtype=_order_dtypes,
             forward=_order,
-            backward=_order_backward,
+            backward=no_gradient if base is ArgsortParams else _order_backward,
             doc=doc,
         )
     )
