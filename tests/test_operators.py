@@ -69,7 +69,7 @@ def small(array: np.ndarray) -> np.ndarray:
     return np.isfinite(array) & (np.abs(np.nan_to_num(array, posinf=1e9, neginf=1e9)) < 1e4)
 
 
-# Of equal places scatter_nd keeps the last; casts go to other types; these powers were recorded of negative numbers.
+# Of equal places scatter_nd keeps the last; casts change the type; these powers are recorded of negative numbers.
 NOT_DIFFERENTIABLE = ("scatter_nd", "Cast", "cast", "_Power", "broadcast_power")
 
 
