@@ -58,8 +58,8 @@ stub: $(VENV)/.installed $(VENV)/.group-lint ## write the stub of the compiled m
 types: $(VENV)/.installed $(VENV)/.group-lint ## check the types
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed ## run the benchmarks
-	$(BIN)/python benchmarks/run.py $(ARGS)
+bench: $(VENV)/.installed $(VENV)/.group-peers ## time every layer of tests/problems/layers.txt against PyTorch
+	$(BIN)/python benchmarks/layers.py $(ARGS)
 
 # An environment of its own, for the sanitized module would be in the way of everything else.
 sanitize: ## run the tests of the engine under the address and undefined-behaviour sanitizers
