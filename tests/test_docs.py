@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import re
 from importlib import import_module
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import tconv as mx
+from tconv.params import DeconvolutionParams
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "tconv"
@@ -63,3 +65,16 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_argument_is_in_the_reference() -> None:
+    text = (ROOT / "docs" / "deconvolution.md").read_text(encoding="utf-8").partition("## Arguments")[2].partition("\n## ")[0]
+    table = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", text, re.M))
+    rows = DeconvolutionParams.rows()
+    assert [*table][3:] == [row.name for row in rows]
+    for row in rows:
+        told = table[row.name]
+        if told.startswith("`"):
+            assert ast.literal_eval(told.strip("`")) == row.default
+        else:
+            assert row.required if told == "required" else row.default == ()
