@@ -14,10 +14,10 @@ Shapes may be partly known while a symbol is inferred: an unknown size is None, 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from math import prod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tconv.errors import OutOfMemoryError, ShapeError
 
@@ -79,6 +79,10 @@ class Geometry:
         """Shape of the weight."""
         kernel = [a.kernel for a in self.axes]
         return arrange(self.channels, self.filters // self.groups, kernel, self.channels_last)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is derived, and what backends keep here, stays behind.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
     def flops(self) -> int:

@@ -438,7 +438,10 @@ class WindowParams(Params):
 
 _NUM_FILTER = "Number of output channels."
 _NUM_GROUP = "Number of groups; input channel c feeds only the filters of its group."
-_WORKSPACE = "Ceiling in MB of the temporary memory of one call, beyond its inputs and outputs."
+_WORKSPACE = (
+    "Ceiling in MB of the temporary memory of one call: packed weights, panels and partial sums; not inputs, outputs "
+    "and the copies of arrays that are strided, misaligned or of another byte order. Negative means no ceiling."
+)
 _NO_BIAS = "Whether there is no bias."
 _CUDNN_TUNE = "Whether to time algorithms before the first call; accepted and kept on the CPU."
 _CUDNN_OFF = "Whether to keep off cuDNN; no effect on the CPU."
