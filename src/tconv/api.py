@@ -147,8 +147,8 @@ def deconvolution(
         NCW, NCHW, NCDHW (the default by rank), or NWC, NHWC, NDHWC: then x is (N, spatial..., C), w is
         (C, kernel..., F / num_group) and the output (N, spatial..., F).
     workspace : int
-        Ceiling in MB of temporary memory: packed weights, panels and partial sums; not inputs, output and the copies
-        of arrays that are strided, misaligned or of another byte order. Negative means no ceiling.
+        Ceiling in MB of temporary memory: packed weights, panels, partial sums; not inputs, output and the copies of
+        arrays that are strided, misaligned or of another byte order. Negative means no ceiling.
     threads : int, optional
         Threads to use; by default all cores the process may use.
     out : array, optional

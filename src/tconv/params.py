@@ -439,7 +439,7 @@ class WindowParams(Params):
 _NUM_FILTER = "Number of output channels."
 _NUM_GROUP = "Number of groups; input channel c feeds only the filters of its group."
 _WORKSPACE = (
-    "Ceiling in MB of the temporary memory of one call: packed weights, panels and partial sums; not inputs, outputs "
+    "Ceiling in MB of the temporary memory of one call: packed weights, panels, partial sums; not inputs, outputs "
     "and the copies of arrays that are strided, misaligned or of another byte order. Negative means no ceiling."
 )
 _NO_BIAS = "Whether there is no bias."
