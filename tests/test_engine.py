@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -230,6 +233,43 @@ def test_splitting_the_batch_changes_no_bit(problem: Problem, workspace: int) ->
             for samples in (slice(0, 1), slice(1, 3), slice(2, 5)):
                 piece = by_engine(name, part(case, samples), workspace=workspace, threads=2)
                 assert same_bits(piece, full[samples]), (name, samples)
+
+
+def test_calls_of_many_threads_change_no_bit() -> None:
+    """Calls that find the pool busy work alone; whoever computes, the bits are the same."""
+    cases = [example(problem.shrunk(1_000_000), "float32") for problem in BUSY[::4]]
+    alone = [by_engine(name, case) for case in cases for name in PASSES]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            futures = [pool.submit(by_engine, name, case) for case in cases for name in PASSES]
+            assert all(same_bits(one, future.result()) for one, future in zip(alone, futures))
+
+
+FORKED = """
+import os, warnings
+import numpy as np, tconv
+warnings.simplefilter("ignore", DeprecationWarning)
+x, w = np.ones((8, 32, 32, 32), np.float32), np.ones((32, 32, 4, 4), np.float32)
+before = tconv.deconvolution(x, w, stride=2, threads=2)
+child = os.fork()
+if child == 0:
+    after = tconv.deconvolution(x, w, stride=2, threads=2)
+    os._exit(0 if before.tobytes() == after.tobytes() else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="has no fork")
+def test_forked_child_computes() -> None:
+    assert run(FORKED).stdout.split() == ["0"]
+
+
+def test_geometry_that_was_run_copies_and_pickles() -> None:
+    case = example(CORNERS[2].geometry)
+    by_engine("forward", case)
+    for twin in (copy.deepcopy(case.geometry), pickle.loads(pickle.dumps(case.geometry))):
+        assert twin == case.geometry
+        assert same_bits(by_engine("forward", replace(case, geometry=twin)), by_engine("forward", case))
 
 
 # The arrays.
