@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tconv as mx
-from tconv.errors import MXNetError, ShapeError
+from tconv.errors import MXNetError, OutOfMemoryError, ShapeError
 from tconv.symbol.executor import Executor
 
 V = mx.sym.var
@@ -394,3 +394,17 @@ def test_one_symbol_bound_in_many_threads() -> None:
 def test_eval() -> None:
     assert values((V("a") + V("b")).eval(a=nd([1]), b=nd([2]), c=nd([3]))[0]) == [3]
     assert values((V("a") * 2).eval(ctx=CPU, a=nd([1]))[0]) == [2]
+
+
+@pytest.mark.parametrize("shape", [(2**45,), (2**62, 4)])
+def test_memory_that_cannot_be_had(shape: tuple[int, ...]) -> None:
+    one = mx.nd.ones((1,) * len(shape))
+    large = mx.sym.broadcast_to(V("x"), shape=shape, name="large")
+    text = "does not fit in memory|more elements than memory can address"
+    with pytest.raises(OutOfMemoryError, match=text):
+        mx.sym.relu(V("x")).simple_bind(CPU, x=shape)
+    with pytest.raises(OutOfMemoryError, match=text):
+        large.bind(CPU, [one])
+    inner = r"^Error in operator double: Unable to allocate|^large_output: bind: shape .* has more elements"
+    with pytest.raises(OutOfMemoryError, match=inner):
+        mx.sym.sum(mx.sym.square(large, name="double")).eval(x=one)

@@ -11,7 +11,7 @@ import numpy as np
 
 from tconv.context import Context
 from tconv.dtypes import DType
-from tconv.errors import MXNetError, ParameterError, ShapeError
+from tconv.errors import DTypeError, MXNetError, OutOfMemoryError, ParameterError, ShapeError
 from tconv.geometry import PartialShape, Shape
 from tconv.ndarray import NDArray
 from tconv.ndarray.ndarray import supported
@@ -88,7 +88,7 @@ class Executor:
                     raise ShapeError(f"bind: args_grad: {name}: got shape {grad.shape}; need {array.shape}")
                 if not grad._data.flags.writeable:
                     raise MXNetError(f"bind: args_grad: {name}: got an array that cannot be written to")
-        self._buffers = [np.zeros(shape, dtype) for shape, dtype in self._program.solve(self._arrays())]
+        self._buffers = [_zeros(shape, dtype) for shape, dtype in self._program.solve(self._arrays())]
         self.outputs = self._wrapped()
 
     def _arrays(self) -> dict[str, Array]:
@@ -365,7 +365,7 @@ def bind(
     reqs = _grad_reqs("bind", grad_req, names)
     try:
         return Executor(symbol, ctx, arrays, grads, aux, reqs, grad_req, group2ctx)  # type: ignore[arg-type]
-    except MXNetError as error:
+    except (ShapeError, DTypeError) as error:
         raise MXNetError(str(error)) from error
 
 
@@ -402,6 +402,8 @@ def simple_bind(
         grads = [None if req == "null" else store.gradient(name, *solved[name]) for name, req in zip(names, reqs)]
         aux = [store.auxiliary(name, *solved[name]) for name in aux_names]
         return Executor(symbol, ctx, arrays, grads, aux, reqs, grad_req, group2ctx)
+    except OutOfMemoryError:
+        raise
     except (MXNetError, ValueError) as error:
         listed = ", ".join(f"{name}: {shape}" for name, shape in shapes.items())
         raise RuntimeError(f"simple_bind with ({listed}): {error}") from error
@@ -423,7 +425,7 @@ class _Store:
         self._buffer = buffer
 
     def _new(self, shape: Shape, dtype: DType) -> NDArray:
-        return NDArray(np.zeros(shape, dtype), self._ctx)
+        return NDArray(_zeros(shape, dtype), self._ctx)
 
     def argument(self, name: str, shape: Shape, dtype: DType) -> NDArray:
         """Return the other executor's array, memory of the buffer, or a new array."""
@@ -504,13 +506,20 @@ def _shapes_by_name(where: str, given: Mapping[str, Any], names: Iterable[str]) 
     return shapes
 
 
+def _zeros(shape: Shape, dtype: DType) -> Array:
+    try:
+        return np.zeros(shape, dtype)
+    except (MemoryError, ValueError):
+        raise OutOfMemoryError(f"bind: shape {shape} of {dtype} does not fit in memory") from None
+
+
 def _resized(array: NDArray, shape: Shape) -> NDArray:
     """Return the array itself, its first elements in another shape, or a new array where it is too small."""
     if array.shape == shape:
         return array
     data = array._data
     if data.size < prod(shape) or not data.flags.c_contiguous:
-        return NDArray(np.zeros(shape, data.dtype), array.context)
+        return NDArray(_zeros(shape, data.dtype), array.context)
     return NDArray(data.reshape(-1)[: prod(shape)].reshape(shape), array.context)
 
 

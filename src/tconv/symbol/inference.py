@@ -5,11 +5,11 @@ from __future__ import annotations
 import operator as python_operator
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from tconv.dtypes import DType, from_code
-from tconv.errors import DTypeError, MXNetError, ShapeError
+from tconv.errors import DTypeError, MXNetError, OutOfMemoryError, ShapeError
 from tconv.geometry import PartialShape, Shape
 from tconv.ndarray.ndarray import supported
 from tconv.operators.registry import infer_dtypes, infer_shapes, merge
@@ -72,6 +72,10 @@ class Inference(Generic[T]):
     def of(self, entry: Entry) -> T | None:
         """Return what is known of an entry."""
         return self._found[entry.node][entry.output]
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield every entry of the graph."""
+        return (Entry(node, output) for node in self.order for output in range(len(self._found[node])))
 
     def of_variables(self, nodes: Iterable[Node]) -> Found[T]:
         """Return what is known of some variables."""
@@ -188,9 +192,10 @@ class DTypes(Inference[DType]):
         return other if known is None else known
 
 
-def in_operator(name: str, error: MXNetError) -> MXNetError:
-    """Return an error of the same class that says in which operator of a graph it happened."""
-    return type(error)(f"Error in operator {name}: {error}")
+def in_operator(name: str, error: MXNetError | MemoryError) -> MXNetError:
+    """Return an error of the same class, or ours for it, that says in which operator of a graph it happened."""
+    kind = type(error) if isinstance(error, MXNetError) else OutOfMemoryError
+    return kind(f"Error in operator {name}: {error}")
 
 
 def to_inner(shape: Any, where: str) -> PartialShape:

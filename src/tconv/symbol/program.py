@@ -10,7 +10,7 @@ import numpy as np
 
 from tconv.dtypes import DType
 from tconv.errors import DTypeError, MXNetError, ShapeError
-from tconv.geometry import Shape
+from tconv.geometry import Shape, check_elements
 from tconv.operators.compute import no_gradient
 from tconv.operators.registry import Array, Call, Operator
 from tconv.symbol.inference import DTypes, Shapes, in_operator
@@ -240,7 +240,7 @@ class Program:
         for step in self._steps:
             try:
                 self._compute(step, values, targets, is_train, monitor)
-            except MXNetError as error:
+            except (MXNetError, MemoryError) as error:
                 raise in_operator(step.name, error) from error
             if not keep:
                 for slot in step.last_reads:
@@ -252,7 +252,7 @@ class Program:
             if not direct and out is not None:
                 np.copyto(out[place], value)
                 value = out[place]
-            elif not direct:
+            elif not direct or not value.flags.c_contiguous:
                 value = value.copy()
             outputs.append(value)
         return Run(outputs, values if keep else [], is_train)
@@ -324,7 +324,7 @@ class Program:
         for step, flags in path.steps:
             try:
                 self._differentiate(step, flags, sums, run, monitor)
-            except MXNetError as error:
+            except (MXNetError, MemoryError) as error:
                 raise in_operator(step.name, error) from error
         return {name: self._gradient(self._variables[name], sums, run) for name in wanted}
 
@@ -435,8 +435,12 @@ def solve(heads: Sequence[Entry], shapes: Mapping[str, Shape], dtypes: Mapping[s
     ------
     ShapeError, DTypeError
         If they do not fit together, or something stays unknown.
+    OutOfMemoryError
+        If an array of the graph would pass the 64-bit range.
     """
     found_shapes, found_dtypes = Shapes(heads, shapes), DTypes(heads, dtypes)
+    for entry in found_shapes.entries():
+        check_elements(entry.name, "bind", tuple(size or 0 for size in found_shapes.of(entry) or ()))
     solved = []
     for head in heads:
         shape, dtype = found_shapes.of(head), found_dtypes.of(head)
