@@ -70,7 +70,9 @@ def tconv_runs(
     geometry: Geometry, pass_: str, small: np.ndarray, weight: np.ndarray, large: np.ndarray, threads: int
 ) -> dict[str, Run]:
     """Return tconv's: weights packed on each call, and packed once."""
-    shape = {"forward": geometry.large_shape, "data_gradient": geometry.small_shape}.get(pass_, geometry.weight_shape)
+    shape = {"forward": geometry.large_shape, "data_gradient": geometry.small_shape}.get(
+        pass_, geometry.weight_shape
+    )
     options = {"workspace": WORKSPACE, "threads": threads}
     if pass_ == "weight_gradient":
 
@@ -109,7 +111,9 @@ def time_in_turn(runs: dict[str, Run], seconds: float, clock: Callable[[], float
     return times
 
 
-def measure(problem: Problem, pass_: str, threads: int, seconds: float, clock: Callable[[], float]) -> dict[str, Any]:
+def measure(
+    problem: Problem, pass_: str, threads: int, seconds: float, clock: Callable[[], float]
+) -> dict[str, Any]:
     """Time one layer."""
     geometry = problem.geometry
     generator = np.random.default_rng(0)
@@ -152,7 +156,9 @@ def main() -> None:
     parser.add_argument("--list", default="layers")
     parser.add_argument("--match", default="")
     parser.add_argument("--seconds", type=float, default=0.6)
-    parser.add_argument("--cpu-time", action="store_true", help="of the calling thread, for one thread on a busy machine")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="of the calling thread, for one thread on a busy machine"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     clock = time.thread_time if options.cpu_time else time.perf_counter

@@ -16,15 +16,34 @@ inline double lanes(DType compute, Isa isa) noexcept {
   return compute == DType::f64 ? vector_floats(isa) / 2.0 : vector_floats(isa);
 }
 
-// One step of depth of a full tile: bound by multiply-adds, or by the loads that feed them.
-inline double tile_step_seconds(const Kernel& gemm) noexcept {
+// What a call of a product kernel costs beside its steps, and a vector gathered, or stored after a mirroring.
+inline constexpr double kCallSeconds = 40 / kHertz;
+inline constexpr double kGatherSeconds = 4 / kHertz;
+inline constexpr double kScatterSeconds = 7 / kHertz;
+
+// One step of depth of a tile of `rows`: bound by multiply-adds, by the loads that feed them, or by waiting
+// for the sums of the step before.
+inline double tile_step_seconds(const Kernel& gemm, int64_t rows) noexcept {
   const double width = lanes(gemm.dtype, gemm.isa);
   const double vectors = gemm.lanes / width;
   // A 64-byte vector takes a whole cycle of the multiplier and of the load port, a narrower one half.
   const double cycle = vector_floats(gemm.isa) >= 16 ? 1.0 : 0.5;
-  const double arithmetic = gemm.rows * vectors * cycle;
-  const double loads = vectors * cycle + gemm.rows * 0.5;
-  return std::max(arithmetic, loads) / kHertz;
+  const double arithmetic = static_cast<double>(rows) * vectors * cycle;
+  const double loads = vectors * cycle + static_cast<double>(rows) * 0.5;
+  return std::max({arithmetic, loads, 4.0}) / kHertz;
+}
+
+// The same for `rows` split evenly into tiles.
+inline double rows_step_seconds(const Kernel& gemm, int64_t rows) noexcept {
+  const int64_t tiles = (rows + gemm.rows - 1) / gemm.rows;
+  return static_cast<double>(tiles) * tile_step_seconds(gemm, (rows + tiles - 1) / tiles);
+}
+
+// The arrays once through memory.
+inline double traffic_seconds(const Problem& problem) noexcept {
+  const Geometry& g = problem.geometry;
+  return static_cast<double>(g.small_elements() + g.large_elements() + g.weight_elements()) *
+         static_cast<double>(storage_bytes(problem.dtype)) / kStoreBytesPerSecond;
 }
 
 // A first guess for any algorithm: arithmetic at full speed, and the arrays once through memory.
@@ -32,9 +51,7 @@ inline double seconds(const Problem& problem) noexcept {
   const Geometry& g = problem.geometry;
   const double rate = lanes(compute_dtype(problem.dtype), problem.isa) * kHertz *
                       (vector_floats(problem.isa) == 8 ? 2.0 : 1.0) * std::max(1, problem.threads);
-  const double bytes = static_cast<double>(g.small_elements() + g.large_elements() + g.weight_elements()) *
-                       static_cast<double>(storage_bytes(problem.dtype));
-  return g.multiply_adds() / rate + bytes / kStoreBytesPerSecond;
+  return g.multiply_adds() / rate + traffic_seconds(problem);
 }
 
 }  // namespace tconv::machine

@@ -13,21 +13,6 @@ namespace {
 constexpr int64_t kRun = 64;
 constexpr int64_t kMostLanes = 64;
 
-template <class T>
-bool all_finite(const T* values, int64_t count) noexcept {
-  // A product with zero is zero, or NaN for infinities and NaN; zeros add up to zero.
-  T sums[8] = {};
-  int64_t i = 0;
-  for (; i + 8 <= count; i += 8) {
-    for (int64_t j = 0; j < 8; ++j) sums[j] += values[i + j] * T{0};
-  }
-  for (; i < count; ++i) sums[0] += values[i] * T{0};
-  for (const T sum : sums) {
-    if (!(sum == T{0})) return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 ColumnPacking::ColumnPacking(const Problem& problem, int lanes, int64_t chunk_maps)

@@ -10,6 +10,22 @@
 
 namespace tconv {
 
+// Whether no value is an infinity or NaN.
+template <class T>
+inline bool all_finite(const T* values, int64_t count) noexcept {
+  // A product with zero is zero, or NaN for infinities and NaN; zeros add up to zero.
+  T sums[8] = {};
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    for (int64_t j = 0; j < 8; ++j) sums[j] += values[i + j] * T{0};
+  }
+  for (; i < count; ++i) sums[0] += values[i] * T{0};
+  for (const T sum : sums) {
+    if (!(sum == T{0})) return false;
+  }
+  return true;
+}
+
 // Panels of `lanes` output maps, in the compute type, the last one filled up with zeros:
 //   [group][panel][chunk][tap, in packed order][map of the chunk][lane]
 class ColumnPacking {

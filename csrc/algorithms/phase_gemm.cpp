@@ -55,7 +55,7 @@ const Kernel& choose_tile(const Problem& problem) {
   double least = 0;
   for (const Kernel& kernel : candidates) {
     const double seconds = static_cast<double>(ceil_div(sides.column_maps, kernel.lanes)) *
-                           machine::tile_step_seconds(kernel) / kernel.rows;
+                           machine::tile_step_seconds(kernel, kernel.rows) / kernel.rows;
     if (best == nullptr || seconds < least) {
       best = &kernel;
       least = seconds;
@@ -595,9 +595,24 @@ std::optional<std::string> refusal(const Problem& problem) {
 double cost(const Problem& problem) {
   const Sides sides(problem);
   const Kernel& tile = choose_tile(problem);
-  const double rows = problem.geometry.multiply_adds() / static_cast<double>(sides.column_maps);
-  return rows * static_cast<double>(ceil_div(sides.column_maps, tile.lanes)) *
-         machine::tile_step_seconds(tile) / tile.rows;
+  const double width = machine::lanes(tile.dtype, tile.isa);
+  double grid = static_cast<double>(sides.batch * sides.groups);
+  double offsets = 1;
+  double phases = 1;
+  for (const Axis& axis : problem.geometry.axes) {
+    const PhaseAxis phase = phase_axis(axis, problem.pass);
+    grid *= static_cast<double>(phase.positions);
+    offsets *= static_cast<double>(phase.offsets.size());
+    phases *= static_cast<double>(std::min(phase.phases(), phase.dst_size));
+  }
+  const auto panels = static_cast<double>(ceil_div(sides.column_maps, tile.lanes));
+  const auto depth = static_cast<double>(sides.depth_maps);
+  const double steps = grid * panels * static_cast<double>(sides.taps) * depth;
+  const double gathered = grid * offsets * depth / std::min(width, static_cast<double>(tile.rows));
+  const double scattered = grid * phases * panels * tile.lanes / width;
+  return steps * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
+         gathered * machine::kGatherSeconds + scattered * machine::kScatterSeconds +
+         grid * phases * panels / tile.rows * machine::kCallSeconds + machine::traffic_seconds(problem);
 }
 
 }  // namespace

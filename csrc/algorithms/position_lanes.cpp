@@ -1,0 +1,840 @@
+// Forward and data gradient for few output maps: lanes are output positions, rows are output maps and
+// residues of the stride. Input is copied once, a strip at a time, with its border of zeros; every tap then
+// reads it shifted.
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "machine.hpp"
+#include "memory.hpp"
+#include "packing.hpp"
+
+namespace tconv {
+namespace {
+
+constexpr int64_t kMostRows = 4096;
+constexpr int64_t kMostTaps = 1 << 16;
+constexpr size_t kMostClasses = 64;
+constexpr int64_t kDepth = 4096;
+constexpr int64_t kStripBytes = 512 << 10;
+constexpr int64_t kResultBytes = 384 << 10;
+
+int64_t ceil_div(int64_t a, int64_t b) noexcept { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
+int64_t floor_div(int64_t a, int64_t b) noexcept { return a >= 0 ? a / b : -((-a + b - 1) / b); }
+
+// Residues of the stride that read the same shifts of the source.
+struct Class {
+  std::vector<int64_t> shifts;
+  std::vector<int64_t> planes;    // of LaneAxis::splits, one a shift
+  std::vector<int64_t> residues;  // ascending
+  std::vector<int64_t> taps;      // k of each residue, shift by shift
+};
+
+// One axis: dst = q * dst_step + residue - pad reads src = (q + shift) * src_step + split.
+struct LaneAxis {
+  int64_t src_size;
+  int64_t dst_size;
+  int64_t src_step;
+  int64_t dst_step;
+  int64_t pad;
+  int64_t first;      // lowest q
+  int64_t positions;  // number of q
+  int64_t low;        // lowest shift
+  int64_t halo;       // highest shift less lowest
+  std::vector<int64_t> splits;
+  std::vector<Class> classes;
+};
+
+LaneAxis lane_axis(const Axis& axis, Pass pass) {
+  LaneAxis made{};
+  const bool forward = pass == Pass::forward;
+  made.src_size = forward ? axis.size : axis.out;
+  made.dst_size = forward ? axis.out : axis.size;
+  made.src_step = forward ? 1 : axis.stride;
+  made.dst_step = forward ? axis.stride : 1;
+  made.pad = forward ? axis.pad_lo : 0;
+  made.first = floor_div(made.pad, made.dst_step);
+  made.positions = floor_div(made.pad + made.dst_size - 1, made.dst_step) - made.first + 1;
+  std::vector<std::vector<int64_t>> of_residue(static_cast<size_t>(made.dst_step));
+  for (int64_t k = 0; k < axis.kernel; ++k) {
+    of_residue[static_cast<size_t>(forward ? k * axis.dilation % axis.stride : 0)].push_back(k);
+  }
+  int64_t high = INT64_MIN;
+  made.low = INT64_MAX;
+  std::vector<int64_t> shifts;
+  std::vector<int64_t> planes;
+  for (int64_t residue = 0; residue < made.dst_step; ++residue) {
+    const auto& taps = of_residue[static_cast<size_t>(residue)];
+    shifts.clear();
+    planes.clear();
+    for (const int64_t k : taps) {
+      const int64_t offset =
+          forward ? -((k * axis.dilation - residue) / axis.stride) : k * axis.dilation - axis.pad_lo;
+      const int64_t shift = floor_div(offset, made.src_step);
+      const int64_t split = offset - shift * made.src_step;
+      auto found = std::find(made.splits.begin(), made.splits.end(), split);
+      if (found == made.splits.end()) found = made.splits.insert(found, split);
+      shifts.push_back(shift);
+      planes.push_back(found - made.splits.begin());
+      made.low = std::min(made.low, shift);
+      high = std::max(high, shift);
+    }
+    auto same = std::find_if(made.classes.begin(), made.classes.end(),
+                             [&](const Class& c) { return c.shifts == shifts && c.planes == planes; });
+    if (same == made.classes.end()) {
+      made.classes.push_back({shifts, planes, {}, {}});
+      same = made.classes.end() - 1;
+    }
+    same->residues.push_back(residue);
+    same->taps.insert(same->taps.end(), taps.begin(), taps.end());
+  }
+  made.halo = high - made.low;
+  return made;
+}
+
+// What decides the order of packed weights: weights, stride and dilation, never sizes or pads.
+struct Layout {
+  struct Row {
+    int64_t map;
+    int64_t index[kAxes];  // of the residue in its class
+    int64_t stream;        // of the results: (map, residues), or (residues, map) where maps are innermost
+  };
+  struct Tile {
+    const Class* axis[kAxes];
+    int64_t taps;
+    int64_t first_row;
+    int64_t rows;
+    int64_t first_tap;  // taps of the tiles before
+  };
+
+  std::array<LaneAxis, kAxes> axes;
+  int64_t groups;
+  int64_t depth_maps;
+  int64_t column_maps;
+  int64_t streams;
+  int64_t residues;
+  int64_t taps;  // over all tiles
+  int64_t chunk;
+  std::vector<Row> rows;
+  std::vector<Tile> tiles;
+  const Kernel* gemm;
+
+  explicit Layout(const Problem& problem)
+      : axes{lane_axis(problem.geometry.axes[0], problem.pass),
+             lane_axis(problem.geometry.axes[1], problem.pass),
+             lane_axis(problem.geometry.axes[2], problem.pass)},
+        groups(problem.geometry.groups) {
+    const Geometry& g = problem.geometry;
+    const bool forward = problem.pass == Pass::forward;
+    depth_maps = (forward ? g.channels : g.filters) / groups;
+    column_maps = (forward ? g.filters : g.channels) / groups;
+    residues = axes[0].dst_step * axes[1].dst_step * axes[2].dst_step;
+    streams = column_maps * residues;
+    // As in phase_gemm, so that both sum in one order.
+    chunk = std::max<int64_t>(1, ceil_div(depth_maps, ceil_div(depth_maps * g.taps(), kDepth)));
+    gemm = &choose_tile(problem);
+    rows.reserve(static_cast<size_t>(streams));
+    taps = 0;
+    for_classes([&](const Class& z, const Class& y, const Class& x) {
+      const auto first = static_cast<int64_t>(rows.size());
+      add_rows(z, y, x, g.channels_last);
+      const int64_t count = static_cast<int64_t>(rows.size()) - first;
+      const auto class_taps = static_cast<int64_t>(z.shifts.size() * y.shifts.size() * x.shifts.size());
+      const int64_t pieces = ceil_div(count, gemm->rows);
+      for (int64_t i = 0; i < pieces; ++i) {
+        const int64_t begin = first + count * i / pieces;
+        const int64_t end = first + count * (i + 1) / pieces;
+        tiles.push_back({{&z, &y, &x}, class_taps, begin, end - begin, taps});
+        taps += class_taps;
+      }
+    });
+  }
+
+  template <class Body>
+  void for_classes(const Body& body) const {
+    for (const Class& z : axes[0].classes) {
+      for (const Class& y : axes[1].classes) {
+        for (const Class& x : axes[2].classes) body(z, y, x);
+      }
+    }
+  }
+
+  double step_seconds(const Kernel& kernel) const {
+    double seconds = 0;
+    for_classes([&](const Class& z, const Class& y, const Class& x) {
+      const auto count =
+          column_maps * static_cast<int64_t>(z.residues.size() * y.residues.size() * x.residues.size());
+      seconds += machine::rows_step_seconds(kernel, count) *
+                 static_cast<double>(z.shifts.size() * y.shifts.size() * x.shifts.size());
+    });
+    return seconds;
+  }
+
+  // Tiles point into the axes.
+  Layout(const Layout&) = delete;
+  Layout& operator=(const Layout&) = delete;
+
+  int64_t group_elements() const noexcept { return taps * depth_maps * gemm->rows; }
+
+ private:
+  const Kernel& choose_tile(const Problem& problem) const {
+    const Kernel* best = nullptr;
+    double least = 0;
+    for (const Kernel& kernel : kernels(Family::gemm, compute_dtype(problem.dtype), problem.isa)) {
+      const double seconds = step_seconds(kernel) / kernel.lanes;
+      if (best == nullptr || seconds < least) {
+        best = &kernel;
+        least = seconds;
+      }
+    }
+    return *best;
+  }
+
+  void add_rows(const Class& z, const Class& y, const Class& x, bool maps_inside) {
+    const auto add = [&](int64_t map, size_t iz, size_t iy, size_t ix) {
+      const int64_t residue =
+          (z.residues[iz] * axes[1].dst_step + y.residues[iy]) * axes[2].dst_step + x.residues[ix];
+      const int64_t stream = maps_inside ? residue * column_maps + map : map * residues + residue;
+      rows.push_back(
+          {map, {static_cast<int64_t>(iz), static_cast<int64_t>(iy), static_cast<int64_t>(ix)}, stream});
+    };
+    for (int64_t outer = 0; outer < (maps_inside ? 1 : column_maps); ++outer) {
+      for (size_t iz = 0; iz < z.residues.size(); ++iz) {
+        for (size_t iy = 0; iy < y.residues.size(); ++iy) {
+          for (size_t ix = 0; ix < x.residues.size(); ++ix) {
+            for (int64_t inner = 0; inner < (maps_inside ? column_maps : 1); ++inner)
+              add(outer + inner, iz, iy, ix);
+          }
+        }
+      }
+    }
+  }
+};
+
+// How positions are cut into blocks, and the strip that one block reads.
+struct Blocks {
+  int64_t size[kAxes];   // positions of a block
+  int64_t strip[kAxes];  // with the halo
+  int64_t count[kAxes];
+  int64_t plane;   // elements of a map in the strip
+  int64_t length;  // positions in a row of results, border included, whole tiles
+
+  Blocks(const Layout& layout, const int64_t (&block)[kAxes]) noexcept {
+    plane = 1;
+    int64_t splits = 1;
+    for (int a = 0; a < kAxes; ++a) {
+      const LaneAxis& axis = layout.axes[a];
+      count[a] = ceil_div(axis.positions, block[a]);
+      size[a] = ceil_div(axis.positions, count[a]);
+      strip[a] = size[a] + axis.halo;
+      splits *= static_cast<int64_t>(axis.splits.size());
+    }
+    const int64_t last = ((size[0] - 1) * strip[1] + size[1] - 1) * strip[2] + size[2];
+    length = ceil_div(last, layout.gemm->lanes) * layout.gemm->lanes;
+    // An odd number of lines, so that the maps of a tile do not meet in one set of the cache.
+    plane = (splits * strip[0] * strip[1] * strip[2] + 15) / 16 | 1;
+    plane *= 16;
+  }
+
+  int64_t blocks() const noexcept { return count[0] * count[1] * count[2]; }
+  int64_t strip_elements(const Layout& layout) const noexcept {
+    return plane * std::min(layout.chunk, layout.depth_maps) + length;
+  }
+  int64_t result_elements(const Layout& layout) const noexcept { return length * layout.streams; }
+};
+
+template <class T>
+class PositionLanes final : public Recipe {
+ public:
+  explicit PositionLanes(const Problem& problem)
+      : problem_(problem),
+        layout_(problem),
+        gemm_(*layout_.gemm),
+        gather_(tconv::kernel(Family::gather, problem.dtype, problem.isa)),
+        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
+        store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
+        blocks_(smallest()) {
+    const Geometry& g = problem.geometry;
+    const auto& [z, y, x] = layout_.axes;
+    const bool forward = problem.pass == Pass::forward;
+    src_maps_ = forward ? g.channels : g.filters;
+    dst_maps_ = forward ? g.filters : g.channels;
+    src_x_ = g.channels_last ? src_maps_ : 1;
+    src_map_ = g.channels_last ? 1 : z.src_size * y.src_size * x.src_size;
+    src_sample_ = src_maps_ * z.src_size * y.src_size * x.src_size;
+    dst_x_ = g.channels_last ? dst_maps_ : 1;
+    dst_map_ = g.channels_last ? 1 : z.dst_size * y.dst_size * x.dst_size;
+    dst_sample_ = dst_maps_ * z.dst_size * y.dst_size * x.dst_size;
+    cut();
+  }
+
+  std::string kernel() const override { return gemm_.name; }
+  size_t workspace_bytes() const noexcept override { return workspace_; }
+  size_t least() const noexcept { return least_; }
+  size_t packed_bytes() const noexcept override {
+    return group_bytes() * static_cast<size_t>(layout_.groups);
+  }
+
+  std::string packing_key() const override {
+    const Geometry& g = problem_.geometry;
+    std::string key = "rows ";
+    for (const int64_t number :
+         {static_cast<int64_t>(problem_.pass), static_cast<int64_t>(problem_.dtype), int64_t{gemm_.rows},
+          g.channels, g.filters, g.groups, layout_.chunk, int64_t{g.channels_last}}) {
+      key += std::to_string(number) + " ";
+    }
+    for (const Axis& axis : g.axes) {
+      key += std::to_string(axis.kernel) + "s" + std::to_string(axis.stride) + "d" +
+             std::to_string(axis.dilation) + "x";
+    }
+    return key;
+  }
+
+  bool pack(const void* weight, char* packed, Crew& crew) const override {
+    return pack_groups(weight, packed, 0, layout_.groups, crew);
+  }
+
+  bool run(const Call& call) const override {
+    const Buffer scratch(workspace_);
+    char* free = scratch.data();
+    const auto claim = [&free](size_t bytes) {
+      char* claimed = free;
+      free += aligned(bytes);
+      return claimed;
+    };
+    const auto tiles = static_cast<int64_t>(layout_.tiles.size());
+    T* bias = nullptr;
+    if (call.bias != nullptr) {
+      bias = reinterpret_cast<T*>(claim(bias_bytes()));
+      spread_bias(call.bias, bias);
+    }
+    call.crew.limit(threads_);
+    char* packed =
+        call.packed == nullptr ? claim(group_bytes() * static_cast<size_t>(pack_groups_)) : nullptr;
+    char* const workers = free;
+    for (int64_t first = 0; first < layout_.groups; first += pack_groups_) {
+      const int64_t last = std::min(first + pack_groups_, layout_.groups);
+      const char* weights = static_cast<const char*>(call.packed);
+      if (packed != nullptr) {
+        if (!pack_groups(call.weight, packed, first, last, call.crew)) return false;
+        weights = packed - static_cast<size_t>(first) * group_bytes();
+      }
+      const int64_t blocks = blocks_.blocks();
+      const int64_t units = problem_.geometry.batch * (last - first) * blocks;
+      const double seconds = machine::seconds(problem_) * static_cast<double>(last - first) /
+                             static_cast<double>(layout_.groups) * threads_;
+      call.crew.share(units, seconds, [&](int64_t unit, int member) noexcept {
+        const int64_t block = unit % blocks;
+        const int64_t group = first + unit / blocks % (last - first);
+        const int64_t sample = unit / blocks / (last - first);
+        run_block(call, reinterpret_cast<const T*>(weights + static_cast<size_t>(group) * group_bytes()),
+                  bias == nullptr ? nullptr : bias + group * tiles * gemm_.rows,
+                  worker(workers + static_cast<size_t>(member) * worker_bytes()), sample, group, block);
+      });
+    }
+    return true;
+  }
+
+ private:
+  struct Worker {
+    T* strip;
+    T* result;
+    int64_t* a_offset;
+    int64_t* b_offset;
+    void** rows;
+  };
+
+  // A block, in positions from the first.
+  struct Box {
+    int64_t begin[kAxes];
+    int64_t size[kAxes];
+  };
+
+  size_t group_bytes() const noexcept {
+    return aligned(static_cast<size_t>(layout_.group_elements()) * sizeof(T));
+  }
+  size_t bias_bytes() const noexcept {
+    return static_cast<size_t>(layout_.groups * gemm_.rows) * layout_.tiles.size() * sizeof(T);
+  }
+  size_t most_taps() const noexcept {
+    int64_t most = 1;
+    for (const auto& tile : layout_.tiles) most = std::max(most, tile.taps);
+    return static_cast<size_t>(most);
+  }
+  size_t worker_bytes() const noexcept {
+    return aligned(static_cast<size_t>(blocks_.strip_elements(layout_)) * sizeof(T)) +
+           aligned(static_cast<size_t>(blocks_.result_elements(layout_)) * sizeof(T)) +
+           2 * aligned(most_taps() * 8) + aligned(static_cast<size_t>(gemm_.rows) * 8);
+  }
+
+  Worker worker(char* memory) const noexcept {
+    const auto claim = [&memory](size_t bytes) {
+      char* claimed = memory;
+      memory += aligned(bytes);
+      return claimed;
+    };
+    Worker made{};
+    made.strip =
+        reinterpret_cast<T*>(claim(static_cast<size_t>(blocks_.strip_elements(layout_)) * sizeof(T)));
+    made.result =
+        reinterpret_cast<T*>(claim(static_cast<size_t>(blocks_.result_elements(layout_)) * sizeof(T)));
+    made.a_offset = reinterpret_cast<int64_t*>(claim(most_taps() * 8));
+    made.b_offset = reinterpret_cast<int64_t*>(claim(most_taps() * 8));
+    made.rows = reinterpret_cast<void**>(claim(static_cast<size_t>(gemm_.rows) * 8));
+    return made;
+  }
+
+  Blocks smallest() const noexcept {
+    return {layout_, {1, 1, std::min<int64_t>(layout_.axes[2].positions, gemm_.lanes)}};
+  }
+
+  // Decides blocks, threads and how many groups are packed at a time, so that the workspace holds them.
+  void cut() {
+    threads_ = 1;
+    pack_groups_ = problem_.packed ? layout_.groups : 1;
+    const auto total = [&] {
+      return aligned(bias_bytes()) +
+             (problem_.packed ? 0 : aligned(group_bytes() * static_cast<size_t>(pack_groups_))) +
+             worker_bytes() * static_cast<size_t>(threads_);
+    };
+    least_ = workspace_ = total();
+    if (least_ > problem_.workspace) return;
+    threads_ = problem_.threads;
+    while (threads_ > 1 && total() > problem_.workspace) --threads_;
+    const Blocks least = blocks_;
+    const int64_t units = problem_.geometry.batch * layout_.groups;
+    int64_t block[kAxes];
+    for (int a = 0; a < kAxes; ++a) block[a] = layout_.axes[a].positions;
+    while (true) {
+      blocks_ = Blocks(layout_, block);
+      const bool fits = total() <= problem_.workspace &&
+                        blocks_.strip_elements(layout_) * static_cast<int64_t>(sizeof(T)) <= kStripBytes &&
+                        blocks_.result_elements(layout_) * static_cast<int64_t>(sizeof(T)) <= kResultBytes;
+      const bool shared =
+          threads_ == 1 || units * blocks_.blocks() >= 4 * threads_ || blocks_.length <= 2 * gemm_.lanes;
+      if (fits && shared) break;
+      if (block[0] > 1) {
+        block[0] = (block[0] + 1) / 2;
+      } else if (block[1] > 1) {
+        block[1] = (block[1] + 1) / 2;
+      } else if (block[2] > gemm_.lanes) {
+        block[2] = std::max<int64_t>(gemm_.lanes, (block[2] + 1) / 2);
+      } else {
+        if (total() > problem_.workspace) blocks_ = least;
+        break;
+      }
+    }
+    while (pack_groups_ < layout_.groups) {
+      const int64_t before = pack_groups_;
+      pack_groups_ = std::min(layout_.groups, 2 * pack_groups_);
+      if (total() <= problem_.workspace) continue;
+      pack_groups_ = before;
+      break;
+    }
+    workspace_ = total();
+  }
+
+  void spread_bias(const void* bias, T* spread) const noexcept {
+    with_dtype(problem_.dtype, [&](auto e) {
+      const auto* from = static_cast<const typename decltype(e)::storage*>(bias);
+      for (int64_t g = 0; g < layout_.groups; ++g) {
+        for (const auto& tile : layout_.tiles) {
+          for (int64_t r = 0; r < tile.rows; ++r) {
+            const int64_t map = layout_.rows[static_cast<size_t>(tile.first_row + r)].map;
+            spread[r] = static_cast<T>(e.load(from[g * layout_.column_maps + map]));
+          }
+          spread += gemm_.rows;
+        }
+      }
+    });
+  }
+
+  // Packed: [group][tile][chunk][tap][map of the chunk][row].
+  bool pack_groups(const void* weight, char* packed, int64_t first, int64_t last, Crew& crew) const {
+    const auto tiles = static_cast<int64_t>(layout_.tiles.size());
+    std::atomic<bool> finite{true};
+    const double seconds = static_cast<double>(last - first) * static_cast<double>(group_bytes()) / 2e9;
+    crew.share((last - first) * tiles, seconds, [&](int64_t unit, int) noexcept {
+      char* to = packed + static_cast<size_t>(unit / tiles) * group_bytes();
+      const auto& tile = layout_.tiles[static_cast<size_t>(unit % tiles)];
+      if (!pack_tile(weight, reinterpret_cast<T*>(to) + tile.first_tap * layout_.depth_maps * gemm_.rows,
+                     first + unit / tiles, tile)) {
+        finite.store(false, std::memory_order_relaxed);
+      }
+    });
+    return finite.load();
+  }
+
+  bool pack_tile(const void* weight, T* packed, int64_t group, const Layout::Tile& tile) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const bool forward = problem_.pass == Pass::forward;
+    const int64_t all_taps = g.taps();
+    const int64_t filters = g.filters / g.groups;
+    const int64_t filter_stride = g.channels_last ? 1 : all_taps;
+    const int64_t channel_stride = filters * all_taps;
+    const int64_t tap_stride = g.channels_last ? filters : 1;
+    const int64_t map_stride = forward ? filter_stride : channel_stride;
+    const int64_t group_start = group * (g.channels / g.groups) * channel_stride;
+    const auto& [z, y, x] = tile.axis;
+    int64_t offset[64];
+    GatherArgs args{};
+    args.offset = offset;
+    args.map_stride = forward ? channel_stride : filter_stride;
+    args.count = gemm_.rows;
+    args.width = gemm_.rows;
+    bool finite = true;
+    for (int64_t map = 0; map < layout_.depth_maps; map += layout_.chunk) {
+      args.maps = std::min(layout_.chunk, layout_.depth_maps - map);
+      for (size_t tz = 0; tz < z->shifts.size(); ++tz) {
+        for (size_t ty = 0; ty < y->shifts.size(); ++ty) {
+          for (size_t tx = 0; tx < x->shifts.size(); ++tx) {
+            for (int64_t r = 0; r < gemm_.rows; ++r) {
+              if (r >= tile.rows) {
+                offset[r] = -1;
+                continue;
+              }
+              const auto& row = layout_.rows[static_cast<size_t>(tile.first_row + r)];
+              const int64_t kz = z->taps[static_cast<size_t>(row.index[0]) * z->shifts.size() + tz];
+              const int64_t ky = y->taps[static_cast<size_t>(row.index[1]) * y->shifts.size() + ty];
+              const int64_t kx = x->taps[static_cast<size_t>(row.index[2]) * x->shifts.size() + tx];
+              offset[r] =
+                  row.map * map_stride + ((kz * g.axes[1].kernel + ky) * g.axes[2].kernel + kx) * tap_stride;
+            }
+            args.src =
+                static_cast<const char*>(weight) +
+                (group_start + map * args.map_stride) * static_cast<int64_t>(storage_bytes(problem_.dtype));
+            args.dst = packed;
+            gather_(args);
+            finite &= all_finite(packed, args.maps * gemm_.rows);
+            packed += args.maps * gemm_.rows;
+          }
+        }
+      }
+    }
+    return finite;
+  }
+
+  void run_block(const Call& call, const T* weights, const T* bias, const Worker& w, int64_t sample,
+                 int64_t group, int64_t index) const noexcept {
+    Box box{};
+    int64_t rest = index;
+    for (int a = kAxes - 1; a >= 0; --a) {
+      box.begin[a] = rest % blocks_.count[a] * blocks_.size[a];
+      box.size[a] = std::min(blocks_.size[a], layout_.axes[a].positions - box.begin[a]);
+      rest /= blocks_.count[a];
+      if (box.size[a] <= 0) return;
+    }
+    const int64_t last =
+        ((box.size[0] - 1) * blocks_.strip[1] + box.size[1] - 1) * blocks_.strip[2] + box.size[2];
+    for (int64_t map = 0; map < layout_.depth_maps; map += layout_.chunk) {
+      const int64_t maps = std::min(layout_.chunk, layout_.depth_maps - map);
+      fill_strip(call.source, w.strip, sample, group * layout_.depth_maps + map, maps, box);
+      multiply(weights, bias, w, map, maps, last);
+    }
+    store_block(call.out, w.result, sample, group, box);
+  }
+
+  // Positions [begin, end) of an axis of the strip that lie inside the source.
+  void inside(int axis, const Box& box, int64_t split, int64_t* begin, int64_t* end,
+              int64_t* source) const noexcept {
+    const LaneAxis& a = layout_.axes[axis];
+    const int64_t origin = (a.first + box.begin[axis] + a.low) * a.src_step + split;
+    const int64_t size = box.size[axis] + a.halo;
+    *begin = std::clamp<int64_t>(ceil_div(-origin, a.src_step), 0, size);
+    *end = std::clamp<int64_t>(floor_div(a.src_size - 1 - origin, a.src_step) + 1, *begin, size);
+    *source = origin + *begin * a.src_step;
+  }
+
+  void fill_strip(const void* source, T* strip, int64_t sample, int64_t first_map, int64_t maps,
+                  const Box& box) const noexcept {
+    const auto& [z, y, x] = layout_.axes;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const int64_t src_y = x.src_size * src_x_;
+    const int64_t src_z = y.src_size * src_y;
+    const char* from =
+        static_cast<const char*>(source) + (sample * src_sample_ + first_map * src_map_) * element;
+    const bool maps_inside = src_map_ == 1 && src_x_ != 1;
+    const int64_t row = blocks_.strip[2];
+    const int64_t slab = blocks_.strip[1] * row;
+    const int64_t plane = blocks_.plane;
+    std::memset(strip + maps * plane, 0, static_cast<size_t>(blocks_.length) * sizeof(T));
+    if (maps_inside) std::memset(strip, 0, static_cast<size_t>(maps * plane) * sizeof(T));
+    int64_t split = 0;
+    for (const int64_t split_z : z.splits) {
+      for (const int64_t split_y : y.splits) {
+        for (const int64_t split_x : x.splits) {
+          int64_t begin[kAxes];
+          int64_t end[kAxes];
+          int64_t at[kAxes];
+          inside(0, box, split_z, &begin[0], &end[0], &at[0]);
+          inside(1, box, split_y, &begin[1], &end[1], &at[1]);
+          inside(2, box, split_x, &begin[2], &end[2], &at[2]);
+          T* to = strip + split++ * blocks_.strip[0] * slab;
+          MoveArgs args{};
+          if (maps_inside) {
+            args.rows = end[2] - begin[2];
+            args.columns = maps;
+            args.src_row = src_x_ * x.src_step;
+            args.src_column = 1;
+            args.dst_row = 1;
+            args.dst_column = plane;
+            for (int64_t iz = begin[0]; iz < end[0]; ++iz) {
+              for (int64_t iy = begin[1]; iy < end[1]; ++iy) {
+                args.src = from + ((at[0] + (iz - begin[0]) * z.src_step) * src_z +
+                                   (at[1] + (iy - begin[1]) * y.src_step) * src_y + at[2] * src_x_) *
+                                      element;
+                args.dst = to + iz * slab + iy * row + begin[2];
+                if (args.rows > 0) load_(args);
+              }
+            }
+            continue;
+          }
+          args.rows = end[1] - begin[1];
+          args.columns = end[2] - begin[2];
+          args.src_row = src_y * y.src_step;
+          args.src_column = x.src_step;
+          args.dst_row = row;
+          args.dst_column = 1;
+          for (int64_t map = 0; map < maps; ++map) {
+            T* slabs = to + map * plane;
+            for (int64_t iz = 0; iz < blocks_.strip[0]; ++iz) {
+              T* rows = slabs + iz * slab;
+              if (iz < begin[0] || iz >= end[0] || args.rows <= 0 || args.columns <= 0) {
+                std::memset(rows, 0, static_cast<size_t>(slab) * sizeof(T));
+                continue;
+              }
+              // Of a row the part before and after, together with what lies between two rows.
+              std::memset(rows, 0, static_cast<size_t>(begin[1] * row + begin[2]) * sizeof(T));
+              for (int64_t iy = begin[1]; iy + 1 < end[1]; ++iy) {
+                std::fill(rows + iy * row + end[2], rows + (iy + 1) * row + begin[2], T{0});
+              }
+              std::fill(rows + (end[1] - 1) * row + end[2], rows + slab, T{0});
+              args.src = from + (map * src_map_ + (at[0] + (iz - begin[0]) * z.src_step) * src_z +
+                                 at[1] * src_y + at[2] * src_x_) *
+                                    element;
+              args.dst = rows + begin[1] * row + begin[2];
+              load_(args);
+            }
+          }
+        }
+      }
+    }
+  }
+
+  void multiply(const T* weights, const T* bias, const Worker& w, int64_t map, int64_t maps,
+                int64_t last) const noexcept {
+    const auto& [z, y, x] = layout_.axes;
+    GemmArgs args{};
+    args.a_offset = w.a_offset;
+    args.b_offset = w.b_offset;
+    args.depth = maps;
+    args.a_step = gemm_.rows;
+    args.b_step = blocks_.plane;
+    args.c = w.rows;
+    args.lanes = gemm_.lanes;
+    args.accumulate = map > 0;
+    const bool final_chunk = map + maps >= layout_.depth_maps;
+    const auto splits_y = static_cast<int64_t>(y.splits.size());
+    const auto splits_x = static_cast<int64_t>(x.splits.size());
+    const Class* before[kAxes] = {};
+    for (const auto& tile : layout_.tiles) {
+      const auto& [cz, cy, cx] = tile.axis;
+      if (cz != before[0] || cy != before[1] || cx != before[2]) {
+        int64_t tap = 0;
+        for (size_t tz = 0; tz < cz->shifts.size(); ++tz) {
+          for (size_t ty = 0; ty < cy->shifts.size(); ++ty) {
+            for (size_t tx = 0; tx < cx->shifts.size(); ++tx) {
+              const int64_t split = (cz->planes[tz] * splits_y + cy->planes[ty]) * splits_x + cx->planes[tx];
+              w.a_offset[tap] = tap * maps * gemm_.rows;
+              w.b_offset[tap++] = ((split * blocks_.strip[0] + cz->shifts[tz] - z.low) * blocks_.strip[1] +
+                                   cy->shifts[ty] - y.low) *
+                                      blocks_.strip[2] +
+                                  cx->shifts[tx] - x.low;
+            }
+          }
+        }
+        std::copy(tile.axis, tile.axis + kAxes, before);
+      }
+      args.a = weights + (tile.first_tap * layout_.depth_maps + tile.taps * map) * gemm_.rows;
+      args.segments = tile.taps;
+      args.rows = static_cast<int32_t>(tile.rows);
+      if (final_chunk && bias != nullptr) args.bias_rows = bias + (&tile - layout_.tiles.data()) * gemm_.rows;
+      for (int64_t r = 0; r < tile.rows; ++r) {
+        w.rows[r] = w.result + layout_.rows[static_cast<size_t>(tile.first_row + r)].stream * blocks_.length;
+      }
+      for (int64_t position = 0; position < last; position += gemm_.lanes) {
+        args.b = w.strip + position;
+        gemm_(args);
+        for (int64_t r = 0; r < tile.rows; ++r) w.rows[r] = static_cast<T*>(w.rows[r]) + gemm_.lanes;
+      }
+    }
+  }
+
+  void store_block(void* out, const T* result, int64_t sample, int64_t group, const Box& box) const noexcept {
+    const auto& [z, y, x] = layout_.axes;
+    const bool maps_inside = dst_map_ == 1 && dst_x_ != 1;
+    const int64_t dst_y = x.dst_size * dst_x_;
+    const int64_t dst_z = y.dst_size * dst_y;
+    const int64_t base = sample * dst_sample_ + group * layout_.column_maps * dst_map_;
+    for (int64_t qz = 0; qz < box.size[0]; ++qz) {
+      for (int64_t rz = 0; rz < z.dst_step; ++rz) {
+        const int64_t at_z = (z.first + box.begin[0] + qz) * z.dst_step + rz - z.pad;
+        if (at_z < 0 || at_z >= z.dst_size) continue;
+        for (int64_t qy = 0; qy < box.size[1]; ++qy) {
+          for (int64_t ry = 0; ry < y.dst_step; ++ry) {
+            const int64_t at_y = (y.first + box.begin[1] + qy) * y.dst_step + ry - y.pad;
+            if (at_y < 0 || at_y >= y.dst_size) continue;
+            const int64_t residue = (rz * y.dst_step + ry) * x.dst_step;
+            const T* from = result + (qz * blocks_.strip[1] + qy) * blocks_.strip[2];
+            const int64_t to = base + at_z * dst_z + at_y * dst_y;
+            if (!maps_inside) {
+              for (int64_t map = 0; map < layout_.column_maps; ++map) {
+                store_row(out, from + (map * layout_.residues + residue) * blocks_.length,
+                          to + map * dst_map_, 1, box);
+              }
+            } else if (layout_.groups == 1) {
+              store_row(out, from + residue * layout_.column_maps * blocks_.length, to, layout_.column_maps,
+                        box);
+            } else {
+              store_maps(out, from + residue * layout_.column_maps * blocks_.length, to, box);
+            }
+          }
+        }
+      }
+    }
+  }
+
+  // One row of the output, `unit` elements a place; the streams of its residues lie one after another.
+  void store_row(void* out, const T* from, int64_t to, int64_t unit, const Box& box) const noexcept {
+    const LaneAxis& x = layout_.axes[2];
+    const int64_t step = x.dst_step;
+    const int64_t origin = (x.first + box.begin[2]) * step - x.pad;  // of the first position, maybe outside
+    const int64_t begin = std::min(box.size[2], std::max<int64_t>(0, ceil_div(-origin, step)));
+    const int64_t end = std::max(begin, std::min(box.size[2], floor_div(x.dst_size - origin, step)));
+    move_rows(out, from + begin, to + (origin + begin * step) * unit, step * unit, end - begin, step * unit);
+    // Positions at either end of which the output has only some residues.
+    for (int64_t q = 0; q < box.size[2]; ++q) {
+      if (q == begin) q = end;
+      if (q >= box.size[2]) break;
+      const int64_t first = std::clamp<int64_t>(-(origin + q * step), 0, step);
+      const int64_t last = std::clamp<int64_t>(x.dst_size - (origin + q * step), first, step);
+      move_rows(out, from + first * unit * blocks_.length + q, to + (origin + q * step + first) * unit,
+                (last - first) * unit, 1, step * unit);
+    }
+  }
+
+  // The maps of a group where all groups' maps are innermost.
+  void store_maps(void* out, const T* from, int64_t to, const Box& box) const noexcept {
+    const LaneAxis& x = layout_.axes[2];
+    for (int64_t residue = 0; residue < x.dst_step; ++residue) {
+      const int64_t origin = (x.first + box.begin[2]) * x.dst_step + residue - x.pad;
+      const int64_t begin = std::min(box.size[2], std::max<int64_t>(0, ceil_div(-origin, x.dst_step)));
+      const int64_t end =
+          std::max(begin, std::min(box.size[2], floor_div(x.dst_size - 1 - origin, x.dst_step) + 1));
+      move_rows(out, from + residue * layout_.column_maps * blocks_.length + begin,
+                to + (origin + begin * x.dst_step) * dst_x_, layout_.column_maps, end - begin,
+                x.dst_step * dst_x_);
+    }
+  }
+
+  // Rows of results become neighbours in the output: out[to + row + column * step].
+  void move_rows(void* out, const T* from, int64_t to, int64_t rows, int64_t columns,
+                 int64_t step) const noexcept {
+    if (rows <= 0 || columns <= 0) return;
+    MoveArgs args{};
+    args.src = from;
+    args.src_row = blocks_.length;
+    args.src_column = 1;
+    args.dst = static_cast<char*>(out) + to * static_cast<int64_t>(storage_bytes(problem_.dtype));
+    args.dst_row = 1;
+    args.dst_column = step;
+    args.rows = rows;
+    args.columns = columns;
+    store_(args);
+  }
+
+  Problem problem_;
+  Layout layout_;
+  const Kernel& gemm_;
+  const Kernel& gather_;
+  const Kernel& load_;
+  const Kernel& store_;
+  Blocks blocks_;
+  int64_t src_maps_;
+  int64_t dst_maps_;
+  // Elements from one to the next.
+  int64_t src_x_;
+  int64_t src_map_;
+  int64_t src_sample_;
+  int64_t dst_x_;
+  int64_t dst_map_;
+  int64_t dst_sample_;
+  int64_t pack_groups_ = 1;
+  int threads_ = 1;
+  size_t workspace_ = 0;
+  size_t least_ = 0;
+};
+
+std::unique_ptr<Recipe> make(const Problem& problem) {
+  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<PositionLanes<double>>(problem);
+  return std::make_unique<PositionLanes<float>>(problem);
+}
+
+std::optional<std::string> refusal(const Problem& problem) {
+  if (problem.pass == Pass::weight_gradient) return "the pass is the weight gradient";
+  const Geometry& g = problem.geometry;
+  const bool forward = problem.pass == Pass::forward;
+  int64_t rows = (forward ? g.filters : g.channels) / g.groups;
+  for (const Axis& axis : g.axes) {
+    if (axis.stride > kMostRows) return "stride above " + std::to_string(kMostRows);
+    if (forward) rows *= axis.stride;
+    if (rows > kMostRows) return "more than " + std::to_string(kMostRows) + " output maps and phases";
+  }
+  if (g.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
+  for (const Axis& axis : g.axes) {
+    const LaneAxis lane = lane_axis(axis, problem.pass);
+    if (lane.classes.size() > kMostClasses) return "stride and dilation make too many kinds of phases";
+    if (lane.halo > 4 * lane.positions + 256) return "kernel far longer than the image";
+  }
+  const size_t least = compute_dtype(problem.dtype) == DType::f64 ? PositionLanes<double>(problem).least()
+                                                                  : PositionLanes<float>(problem).least();
+  if (least > problem.workspace) {
+    return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
+           std::to_string(least);
+  }
+  return std::nullopt;
+}
+
+double cost(const Problem& problem) {
+  const Layout layout(problem);
+  const Kernel& gemm = *layout.gemm;
+  const double width = machine::lanes(gemm.dtype, gemm.isa);
+  const double units = static_cast<double>(problem.geometry.batch * layout.groups);
+  int64_t whole[kAxes];
+  double positions = 1;
+  for (int a = 0; a < kAxes; ++a) {
+    whole[a] = layout.axes[a].positions;
+    positions *= static_cast<double>(whole[a]);
+  }
+  // Blocks add their halos; that is left out.
+  const Blocks blocks(layout, whole);
+  const double tiles = static_cast<double>(blocks.length) / gemm.lanes;
+  const double calls = tiles * static_cast<double>(layout.tiles.size());
+  const double loaded = static_cast<double>(layout.depth_maps * blocks.plane) / width;
+  // Where maps are innermost and a group has few, every element is stored alone.
+  const double alone = problem.geometry.channels_last && layout.groups > 1 ? width / 2 : 1;
+  const double stored = positions * static_cast<double>(layout.streams) / width * alone;
+  return units * (tiles * static_cast<double>(layout.depth_maps) * layout.step_seconds(gemm) +
+                  calls * machine::kCallSeconds + loaded * machine::kGatherSeconds +
+                  stored * machine::kScatterSeconds) +
+         machine::traffic_seconds(problem);
+}
+
+}  // namespace
+
+extern const Algorithm position_lanes;
+const Algorithm position_lanes{"position_lanes", refusal, cost, make};
+
+}  // namespace tconv
