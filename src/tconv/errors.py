@@ -19,6 +19,10 @@ class ShapeError(MXNetError, ValueError):
     """A shape, rank or size that does not fit."""
 
 
+class ArrayIndexError(MXNetError, IndexError):
+    """An index outside of its array, or more indices than the array has axes."""
+
+
 class DTypeError(MXNetError, TypeError):
     """A data type that does not fit, or a Python object of the wrong kind."""
 
