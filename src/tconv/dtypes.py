@@ -50,6 +50,7 @@ def as_dtype(value: Any, where: str = "dtype") -> DType:
     return native
 
 
+@cache
 def is_computable(dtype: DType) -> bool:
     """Tell whether convolutions compute in `dtype`: float16, float32, float64 or bfloat16."""
     return dtype.name in COMPUTABLE
