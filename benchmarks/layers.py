@@ -84,8 +84,7 @@ def tconv_runs(
         return {"plain": plain}
     source = small if pass_ == "forward" else large
     compute = getattr(native, pass_)
-    number = native.FORWARD if pass_ == "forward" else native.DATA_GRADIENT
-    packed = native.prepare(geometry, number, weight, **options)
+    packed = native.KeptWeights(weight)
 
     def run(weights: Any) -> np.ndarray:
         out = np.empty(shape, np.float32)

@@ -235,7 +235,6 @@ NB_MODULE(_core, m) {
 
   nb::class_<PackedWeights>(m, "PackedWeights", "Weights in the order of a plan.")
       .def_prop_ro("nbytes", &PackedWeights::bytes)
-      .def_prop_ro("algorithm", &PackedWeights::algorithm)
       .def_prop_ro("finite", [](const PackedWeights& weights) { return weights.packed() != nullptr; });
 
   nb::class_<Plan>(m, "Plan", "A problem and the way it will be solved.")
@@ -247,6 +246,7 @@ NB_MODULE(_core, m) {
       .def_prop_ro("isa", [](const Plan& plan) { return name_of(plan.problem().isa); })
       .def_prop_ro("threads", [](const Plan& plan) { return plan.problem().threads; })
       .def_prop_ro("workspace_bytes", [](const Plan& plan) { return plan.recipe().workspace_bytes(); })
+      .def_prop_ro("packing_key", &Plan::packing_key)
       .def_prop_ro("packed_bytes", [](const Plan& plan) { return plan.recipe().packed_bytes(); })
       .def_prop_ro("seconds", &Plan::seconds)
       .def_prop_ro("flops", [](const Plan& plan) { return 2 * plan.problem().geometry.multiply_adds(); })

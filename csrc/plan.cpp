@@ -79,7 +79,7 @@ PackedWeights Plan::pack(const void* weight, Crew& crew) const {
     plain = Buffer(static_cast<size_t>(problem_.geometry.weight_elements()) * storage_bytes(problem_.dtype));
     std::memcpy(plain.data(), weight, plain.bytes());
   }
-  return {algorithm_->name, packing_key_, std::move(packed), std::move(plain)};
+  return {packing_key_, std::move(packed), std::move(plain)};
 }
 
 void Plan::run(const void* source, const void* weight, const void* bias, void* out, Crew& crew) const {

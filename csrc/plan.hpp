@@ -15,10 +15,9 @@ namespace tconv {
 // Weights in the order a recipe wants; they outlive the array they came from.
 class PackedWeights {
  public:
-  PackedWeights(const char* algorithm, std::string key, Buffer packed, Buffer plain) noexcept
-      : algorithm_(algorithm), key_(std::move(key)), packed_(std::move(packed)), plain_(std::move(plain)) {}
+  PackedWeights(std::string key, Buffer packed, Buffer plain) noexcept
+      : key_(std::move(key)), packed_(std::move(packed)), plain_(std::move(plain)) {}
 
-  const char* algorithm() const noexcept { return algorithm_; }
   const std::string& key() const noexcept { return key_; }
   size_t bytes() const noexcept { return packed_.bytes() + plain_.bytes(); }
   // Null where the weights hold an infinity or NaN, which padding must not meet.
@@ -27,7 +26,6 @@ class PackedWeights {
   const char* plain() const noexcept { return plain_.data(); }
 
  private:
-  const char* algorithm_;
   std::string key_;
   Buffer packed_;
   Buffer plain_;
@@ -42,6 +40,8 @@ class Plan {
   const char* algorithm() const noexcept { return algorithm_->name; }
   const Recipe& recipe() const noexcept { return *recipe_; }
   double seconds() const noexcept { return seconds_; }
+  // Plans of equal keys read each other's packed weights; empty where a plan reads plain ones.
+  const std::string& packing_key() const noexcept { return packing_key_; }
   // Every algorithm that refuses, and why.
   std::vector<std::pair<std::string, std::string>> refusals() const;
 

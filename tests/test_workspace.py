@@ -165,17 +165,21 @@ def test_any_failing_allocation_changes_nothing(problem: Problem, threads: int) 
         assert getattr(case, side).tobytes() == getattr(inputs, side).tobytes()
 
 
+def packing_plan(case: Case, number: int) -> native._core.Plan:
+    return native.plan_for(case.geometry, number, case.weight.dtype, workspace=MEGABYTE, packed=True)
+
+
 def test_failing_allocation_of_packed_weights() -> None:
     case = example(LAYERS[0].shrunk(300_000), "float32")
     native._core.fail_allocation(0)
     with pytest.raises(OutOfMemoryError):
-        native.prepare(case.geometry, native.FORWARD, case.weight, workspace=MEGABYTE)
+        packing_plan(case, native.FORWARD).pack(case.weight)
 
 
 def test_packed_weights_serve_instead_of_the_weight() -> None:
     case = example(replace(LAYERS[0].shrunk(300_000), batch=3), "float32")
     for number, name in ((native.FORWARD, "forward"), (native.DATA_GRADIENT, "data_gradient")):
-        packed = native.prepare(case.geometry, number, case.weight, workspace=MEGABYTE)
+        packed = native.KeptWeights(case.weight)
         source, weight, bias = case.inputs(name)
         outs = [np.empty(case.shape(name), np.float32) for _ in range(2)]
         for given, out in zip((weight, packed), outs):

@@ -7,17 +7,30 @@ imported when they are first used.
 from importlib import import_module
 from typing import Any
 
-from tconv.api import Gradients, convolution, deconvolution, deconvolution_gradients
+from tconv.api import (
+    Explanation,
+    Gradients,
+    Prepared,
+    convolution,
+    deconvolution,
+    deconvolution_gradients,
+    explain,
+    prepare,
+)
 from tconv.errors import MXNetError
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Explanation",
     "Gradients",
     "MXNetError",
+    "Prepared",
     "convolution",
     "deconvolution",
     "deconvolution_gradients",
+    "explain",
+    "prepare",
 ]
 
 _ON_DEMAND = {

@@ -1,8 +1,9 @@
-"""The operator as functions on any array: `deconvolution`, its gradients, `convolution`, and `prepare`."""
+"""The operator on any array: `deconvolution`, its gradients, `convolution`, `prepare` and `explain`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ Array = np.ndarray[Any, Any]
 PerAxis = int | Iterable[int]
 
 _WORKSPACE = 512
+_SHAPES_KEPT = 64
 
 
 class Gradients(NamedTuple):
@@ -30,7 +32,7 @@ class Gradients(NamedTuple):
 
 def _window(
     operator: str,
-    data: Array,
+    data: Array | None,
     weight: Array,
     stride: PerAxis,
     pad: PerAxis,
@@ -45,7 +47,7 @@ def _window(
         raise ShapeError(f"{operator}: w: got shape {weight.shape}; need 3, 4 or 5 dimensions")
     if weight.size == 0:
         raise ShapeError(f"{operator}: w: got shape {weight.shape}; need a size of at least 1 everywhere")
-    if data.ndim != weight.ndim:
+    if data is not None and data.ndim != weight.ndim:
         raise ShapeError(f"{operator}: x: got shape {data.shape}; need {weight.ndim} dimensions, as w has")
     (groups,) = per_axis(operator, "num_group", num_group, 1)
     if groups < 1:
@@ -147,8 +149,8 @@ def deconvolution(
         NCW, NCHW, NCDHW (the default by rank), or NWC, NHWC, NDHWC: then x is (N, spatial..., C), w is
         (C, kernel..., F / num_group) and the output (N, spatial..., F).
     workspace : int
-        Ceiling in MB of temporary memory: packed weights, panels, partial sums; not inputs, output and the copies of
-        arrays that are strided, misaligned or of another byte order. Negative means no ceiling.
+        Ceiling in MB of temporary memory: packed weights, panels, partial sums; not inputs, output and the copies
+        of arrays that are strided, misaligned or of another byte order. Negative means no ceiling.
     threads : int, optional
         Threads to use; by default all cores the process may use.
     out : array, optional
@@ -338,3 +340,225 @@ def convolution(
         threads=_threads(operator, threads),
     )
     return from_numpy(y, x) if out is None else out
+
+
+class Prepared:
+    """A deconvolution whose weights are packed once; made by `prepare`.
+
+    Calling it with data computes; see `prepare`. It may be called from many threads at a time.
+
+    Attributes
+    ----------
+    nbytes : int
+        Bytes held: the weights, plain and in every order that calls have asked for.
+    """
+
+    def __init__(
+        self, window: Window, weight: Array, bias: Array | None, workspace: int, threads: int | None
+    ) -> None:
+        self._window = window
+        self._weights = engine.Weights(weight)
+        self._bias = None if bias is None else np.array(bias, weight.dtype.newbyteorder("="))
+        self._limits: dict[str, Any] = {"workspace": workspace, "threads": threads}
+        self._shapes: dict[Shape, tuple[Geometry, dict[str, Shape]]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the weights in all their orders."""
+        return self._weights.nbytes
+
+    def _solved(self, shape: Shape) -> tuple[Geometry, dict[str, Shape]]:
+        found = self._shapes.get(shape)
+        if found is None:
+            geometry = solve_deconvolution("prepared deconvolution", self._window, shape)
+            if len(self._shapes) >= _SHAPES_KEPT:
+                self._shapes.clear()
+            found = self._shapes[shape] = geometry, _forward_shapes(geometry)
+        return found
+
+    def __call__(self, x: Any, *, out: Any = None) -> Any:
+        """Compute the deconvolution of `x`.
+
+        Parameters
+        ----------
+        x : array, shape (N, C, spatial...)
+            Data of the type of the weights; any batch and spatial size.
+        out : array, optional
+            Array to write to.
+
+        Returns
+        -------
+        array
+            `out` if given, else a new array of the kind of `x`.
+
+        Raises
+        ------
+        ShapeError, DTypeError, ParameterError, FrameworkError, OutOfMemoryError
+            All of them `MXNetError`; no array is changed.
+        """
+        operator = "prepared deconvolution"
+        data = to_numpy(f"{operator}: x", x)
+        result = None if out is None else to_numpy(f"{operator}: out", out)
+        geometry, shapes = self._solved(data.shape)
+        _check(operator, {"w": self._weights.plain, "x": data, "out": result}, shapes)
+        y = engine.forward(geometry, data, self._weights, self._bias, result, **self._limits)
+        return from_numpy(y, x) if out is None else out
+
+    def explain(self, shape: Iterable[int]) -> Explanation:
+        """Tell what a call with data of that shape runs, and what else was considered.
+
+        Parameters
+        ----------
+        shape : iterable of int
+            Shape of the data.
+        """
+        geometry, _ = self._solved(tuple(shape))
+        return _explanation(geometry, self._weights.plain.dtype, self._limits, packed=True)
+
+
+def prepare(
+    w: Any,
+    bias: Any = None,
+    *,
+    stride: PerAxis = 1,
+    pad: PerAxis = 0,
+    dilate: PerAxis = 1,
+    adj: PerAxis = 0,
+    target_shape: PerAxis | None = None,
+    num_group: int = 1,
+    layout: str | None = None,
+    workspace: int = _WORKSPACE,
+    threads: int | None = None,
+) -> Prepared:
+    """Return `deconvolution` with these weights as a callable that packs them once.
+
+    Parameters
+    ----------
+    w, bias, stride, pad, dilate, adj, target_shape, num_group, layout, workspace, threads
+        As for `deconvolution`. The weights are copied: changing `w` later changes nothing.
+
+    Returns
+    -------
+    Prepared
+        `up(x)` and `up(x, out=buffer)` compute; `up.explain(x.shape)` tells how.
+
+    Raises
+    ------
+    ShapeError, DTypeError, ParameterError, FrameworkError
+        All of them `MXNetError`.
+
+    Examples
+    --------
+    >>> import numpy as np, tconv
+    >>> up = tconv.prepare(np.ones((1, 1, 2, 2), "float32"), stride=2)
+    >>> up(np.array([[[[1.0, 2.0]]]], "float32"))
+    array([[[[1., 1., 2., 2.],
+             [1., 1., 2., 2.]]]], dtype=float32)
+    """
+    operator = "prepare"
+    weight, offset = to_numpy(f"{operator}: w", w), _optional(f"{operator}: bias", bias)
+    window = _window(operator, None, weight, stride, pad, dilate, adj, target_shape, num_group, layout)
+    window.check(operator)
+    _check(operator, {"w": weight, "bias": offset}, {"w": weight.shape, "bias": (window.filters,)})
+    return Prepared(window, weight, offset, _workspace(operator, workspace), _threads(operator, threads))
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What runs for a problem and why; `print` it to read it.
+
+    Attributes
+    ----------
+    backend, algorithm, kernel : str
+        Who computes, by which algorithm, in which inner loop.
+    geometry : Geometry
+        The problem, solved.
+    dtype : dtype
+        Type of the arrays.
+    flops : int
+        Operations of the direct method, two for each multiply-add.
+    details : dict
+        What else the backend tells: threads, expected seconds, bytes of arrays, workspace and packed weights.
+    refusals : dict of str to str
+        Algorithms that cannot solve the problem, and why.
+    """
+
+    backend: str
+    algorithm: str
+    kernel: str
+    geometry: Geometry
+    dtype: DType
+    flops: int
+    details: dict[str, Any]
+    refusals: dict[str, str]
+
+    def __str__(self) -> str:
+        g = self.geometry
+        lines = [
+            f"{g.small_shape} -> {g.large_shape}, weight {g.weight_shape}, {self.dtype}",
+            f"{self.algorithm} by {self.backend}, kernel {self.kernel}",
+            f"flops {self.flops:,}",
+            *(f"{name.replace('_', ' ')} {value:,}" for name, value in self.details.items()),
+            *(f"not {name}: {reason}" for name, reason in self.refusals.items()),
+        ]
+        return "\n".join(lines)
+
+
+def _explanation(geometry: Geometry, dtype: DType, limits: dict[str, Any], *, packed: bool) -> Explanation:
+    found = engine.explain(geometry, "forward", dtype.newbyteorder("="), packed=packed, **limits)
+    named = {key: found.pop(key) for key in ("backend", "algorithm", "kernel", "refusals")}
+    found.pop("isa", None)
+    return Explanation(
+        geometry=geometry,
+        dtype=dtype,
+        flops=int(found.pop("flops")),
+        details=found,
+        **named,
+    )
+
+
+def explain(
+    x: Any,
+    w: Any,
+    *,
+    stride: PerAxis = 1,
+    pad: PerAxis = 0,
+    dilate: PerAxis = 1,
+    adj: PerAxis = 0,
+    target_shape: PerAxis | None = None,
+    num_group: int = 1,
+    layout: str | None = None,
+    workspace: int = _WORKSPACE,
+    threads: int | None = None,
+) -> Explanation:
+    """Tell what `deconvolution` runs for these arguments, without computing.
+
+    Parameters
+    ----------
+    x, w, stride, pad, dilate, adj, target_shape, num_group, layout, workspace, threads
+        As for `deconvolution`.
+
+    Returns
+    -------
+    Explanation
+        Algorithm, kernel, costs, and every refusal with its reason.
+
+    Raises
+    ------
+    ShapeError, DTypeError, ParameterError, FrameworkError, OutOfMemoryError
+        All of them `MXNetError`.
+
+    Examples
+    --------
+    >>> import numpy as np, tconv
+    >>> x, w = np.ones((1, 8, 8, 8), "float32"), np.ones((8, 8, 4, 4), "float32")
+    >>> tconv.explain(x, w, stride=2, pad=1).flops
+    131072
+    """
+    operator = "explain"
+    data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
+    window = _window(operator, data, weight, stride, pad, dilate, adj, target_shape, num_group, layout)
+    geometry = solve_deconvolution(operator, window, data.shape)
+    _check(operator, {"x": data, "w": weight}, _forward_shapes(geometry))
+    limits = {"workspace": _workspace(operator, workspace), "threads": _threads(operator, threads)}
+    return _explanation(geometry, data.dtype, limits, packed=False)

@@ -46,6 +46,17 @@ def backend_for(geometry: Geometry, dtype: DType) -> ModuleType:
     raise DTypeError(f"no backend computes {geometry} in {dtype}: {'; '.join(reasons)}")
 
 
+def explain(
+    geometry: Geometry, pass_name: str, dtype: DType, *, workspace: int, threads: int | None, packed: bool
+) -> dict[str, Any]:
+    """Return what would run for the pass `forward`, `data_gradient` or `weight_gradient`, as its backend tells."""
+    backend = backend_for(geometry, dtype)
+    found: dict[str, Any] = backend.explain(
+        geometry, pass_name, dtype, workspace=workspace, threads=threads, packed=packed
+    )
+    return {"backend": backend.name, **found}
+
+
 def allocate(shape: Shape, dtype: DType) -> Array:
     """Return an array of undefined content.
 
@@ -65,6 +76,34 @@ def _ready(array: Array, dtype: DType) -> Array:
     if array.dtype == dtype and flags.c_contiguous and flags.aligned:
         return array
     return np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED"))
+
+
+class Weights:
+    """Weights that do not change, kept by their owner in the order each backend wants.
+
+    Parameters
+    ----------
+    weight : ndarray
+        Is copied.
+    """
+
+    def __init__(self, weight: Array) -> None:
+        self.plain = np.array(weight, weight.dtype.newbyteorder("="), order="C")
+        self.plain.flags.writeable = False
+        self._kept: dict[str, Any] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, all orders together."""
+        orders: int = sum(kept.nbytes for kept in self._kept.values() if kept is not self.plain)
+        return self.plain.nbytes + orders
+
+    def kept_by(self, backend: ModuleType) -> Any:
+        """Return what `backend` takes in place of the plain weights."""
+        kept = self._kept.get(backend.name)
+        if kept is None:
+            kept = self._kept[backend.name] = backend.KeptWeights(self.plain)
+        return kept
 
 
 class _Room:
@@ -91,7 +130,7 @@ class _Room:
 def forward(
     geometry: Geometry,
     data: Array,
-    weight: Array,
+    weight: Array | Weights,
     bias: Array | None = None,
     out: Array | None = None,
     *,
@@ -105,27 +144,29 @@ def forward(
     geometry : Geometry
         The problem; arrays have its shapes, which the caller has checked.
     data, weight, bias, out : ndarray
-        Of one floating type; any strides, alignment and byte order. `out` may overlap the others.
+        Of one floating type; any strides, alignment and byte order. `out` may overlap the others. The weight may be
+        a `Weights`.
     workspace : int
         Ceiling of temporary memory in bytes.
     threads : int, optional
         Threads to use; the knob's by default.
     """
     dtype = data.dtype.newbyteorder("=")
-    data, weight = _ready(data, dtype), _ready(weight, dtype)
+    backend = backend_for(geometry, dtype)
+    data = _ready(data, dtype)
+    plain = weight.plain if isinstance(weight, Weights) else _ready(weight, dtype)
     bias = None if bias is None else _ready(bias, dtype)
-    room = _Room(out, geometry.large_shape, dtype, (data, weight, bias))
+    room = _Room(out, geometry.large_shape, dtype, (data, plain, bias))
     if room.buffer.size:
-        backend_for(geometry, dtype).forward(
-            geometry, data, weight, bias, room.buffer, workspace=workspace, threads=threads
-        )
+        operand = weight.kept_by(backend) if isinstance(weight, Weights) else plain
+        backend.forward(geometry, data, operand, bias, room.buffer, workspace=workspace, threads=threads)
     return room.finish()
 
 
 def data_gradient(
     geometry: Geometry,
     out_grad: Array,
-    weight: Array,
+    weight: Array | Weights,
     bias: Array | None = None,
     out: Array | None = None,
     *,
@@ -134,13 +175,14 @@ def data_gradient(
 ) -> Array:
     """Compute the small side from the large one: convolution, or the data gradient of `forward`."""
     dtype = out_grad.dtype.newbyteorder("=")
-    out_grad, weight = _ready(out_grad, dtype), _ready(weight, dtype)
+    backend = backend_for(geometry, dtype)
+    out_grad = _ready(out_grad, dtype)
+    plain = weight.plain if isinstance(weight, Weights) else _ready(weight, dtype)
     bias = None if bias is None else _ready(bias, dtype)
-    room = _Room(out, geometry.small_shape, dtype, (out_grad, weight, bias))
+    room = _Room(out, geometry.small_shape, dtype, (out_grad, plain, bias))
     if room.buffer.size and out_grad.size:
-        backend_for(geometry, dtype).data_gradient(
-            geometry, out_grad, weight, bias, room.buffer, workspace=workspace, threads=threads
-        )
+        operand = weight.kept_by(backend) if isinstance(weight, Weights) else plain
+        backend.data_gradient(geometry, out_grad, operand, bias, room.buffer, workspace=workspace, threads=threads)
     elif bias is None or geometry.channels_last:
         room.buffer[...] = 0 if bias is None else bias
     else:

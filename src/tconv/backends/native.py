@@ -1,7 +1,7 @@
 """The compiled engine: hands solved geometries and plain arrays to `tconv._core`.
 
 Arrays are what `tconv.engine` makes of a caller's: NumPy, C-contiguous, aligned, native, of the geometry's shapes
-and one dtype, not empty, `out` apart from the inputs. A weight may also be what `prepare` returned.
+and one dtype, not empty, `out` apart from the inputs. A weight may also be a `KeptWeights`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,47 @@ from tconv.dtypes import COMPUTABLE, DType, to_code
 from tconv.geometry import Geometry
 
 Array = np.ndarray[Any, Any]
-Weight = Array | _core.PackedWeights
 
 name = "native"
 
-FORWARD, DATA_GRADIENT, WEIGHT_GRADIENT = 0, 1, 2
-"""The passes, as `_core` numbers them."""
+PASSES = ("forward", "data_gradient", "weight_gradient")
+"""The passes, in the order `_core` numbers them."""
+FORWARD, DATA_GRADIENT, WEIGHT_GRADIENT = range(len(PASSES))
 
 _PLANS_KEPT_BY_A_GEOMETRY = 16
+_ORDERS_KEPT_BY_WEIGHTS = 4
 
 _isa: str = knobs.read("isa")
 _threads: int = knobs.read("threads")
 _core.limit_cache(knobs.read("plans"))
+
+
+class KeptWeights:
+    """Weights that do not change, packed in every order that a plan has asked for.
+
+    An algorithm's order depends on kernel, stride and groups, seldom on sizes, so there is mostly one.
+    """
+
+    def __init__(self, plain: Array) -> None:
+        self._plain = plain
+        self._packed: dict[str, _core.PackedWeights] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all orders together, the plain one not counted."""
+        return sum(packed.nbytes for packed in self._packed.values())
+
+    def packed_for(self, plan: _core.Plan) -> _core.PackedWeights:
+        """Return the weights in the order `plan` wants."""
+        packed = self._packed.get(plan.packing_key)
+        if packed is None:
+            if len(self._packed) >= _ORDERS_KEPT_BY_WEIGHTS:
+                self._packed.clear()
+            packed = self._packed[plan.packing_key] = plan.pack(self._plain)
+        return packed
+
+
+Weight = Array | KeptWeights
 
 
 def refusal(geometry: Geometry, dtype: DType) -> str | None:
@@ -114,19 +143,12 @@ def _weighted(
     workspace: int,
     threads: int | None,
 ) -> None:
-    if isinstance(weight, _core.PackedWeights):
-        plan = plan_for(
-            geometry,
-            pass_,
-            source.dtype,
-            workspace=workspace,
-            threads=threads,
-            algorithm=weight.algorithm,
-            packed=True,
-        )
+    if isinstance(weight, KeptWeights):
+        plan = plan_for(geometry, pass_, source.dtype, workspace=workspace, threads=threads, packed=True)
+        plan.run(source, weight.packed_for(plan), bias, out)
     else:
         plan = plan_for(geometry, pass_, source.dtype, workspace=workspace, threads=threads)
-    plan.run(source, weight, bias, out)
+        plan.run(source, weight, bias, out)
 
 
 def forward(
@@ -178,20 +200,9 @@ def bias_gradient(grad: Array, channel_axis: int, out: Array, *, threads: int | 
     )
 
 
-def prepare(
-    geometry: Geometry, pass_: int, weight: Array, *, workspace: int, threads: int | None = None
-) -> _core.PackedWeights:
-    """Return `weight` in the order its plan wants, to be given to `forward` or `data_gradient` in its place.
-
-    The packed weights serve any batch and any spatial size; kernel, stride, dilation, groups and layout stay.
-    """
-    plan = plan_for(geometry, pass_, weight.dtype, workspace=workspace, threads=threads, packed=True)
-    return plan.pack(weight)
-
-
 def explain(
     geometry: Geometry,
-    pass_: int,
+    pass_name: str,
     dtype: DType,
     *,
     workspace: int,
@@ -199,7 +210,7 @@ def explain(
     packed: bool = False,
 ) -> dict[str, Any]:
     """Return what would run and what it would cost, under the names of `_core.Plan`'s properties."""
-    plan = plan_for(geometry, pass_, dtype, workspace=workspace, threads=threads, packed=packed)
+    plan = plan_for(geometry, PASSES.index(pass_name), dtype, workspace=workspace, threads=threads, packed=packed)
     return {
         "algorithm": plan.algorithm,
         "kernel": plan.kernel,

@@ -28,6 +28,11 @@ def refusal(geometry: Geometry, dtype: DType) -> str | None:
 Index = tuple[Any, ...]
 
 
+def KeptWeights(plain: Array) -> Array:  # noqa: N802 - a class in backends that pack
+    """Return the weights as they are."""
+    return plain
+
+
 def _pairs(geometry: Geometry) -> Iterator[tuple[Index, Index, Index]]:
     """Yield the index of small position, large position and tap for all that the kernel joins."""
     axes = geometry.axes
@@ -130,3 +135,16 @@ def bias_gradient(grad: Array, channel_axis: int, out: Array, *, threads: int | 
     axes = tuple(axis for axis in range(grad.ndim) if axis != channel_axis)
     with np.errstate(invalid="ignore", over="ignore"):
         out[...] = grad.astype(np.float64).sum(axis=axes).astype(out.dtype)
+
+
+def explain(
+    geometry: Geometry,
+    pass_name: str,
+    dtype: DType,
+    *,
+    workspace: int,
+    threads: int | None = None,
+    packed: bool = False,
+) -> dict[str, Any]:
+    """Return the little there is to tell."""
+    return {"algorithm": "loops", "kernel": "NumPy in float64", "flops": geometry.flops, "refusals": {}}
