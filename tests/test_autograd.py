@@ -424,6 +424,13 @@ class TestInPlace:
         assert z.asnumpy().reshape(-1)[:3].tolist() == [2, 4, 6]
         assert x.grad.asnumpy().tolist() == [3 + 2 * len(np.zeros(shape).reshape(-1, 3))] * 3
 
+    def test_assigning_drops_axes_in_front(self, x):
+        z = nd.zeros((3,))
+        with ag.record():
+            z[:] = x.reshape((1, 1, 3)) * 2
+        z.backward()
+        assert x.grad.asnumpy().tolist() == [2, 2, 2]
+
     def test_assigning_to_a_part_is_refused(self, x):
         z = nd.zeros((2, 3))
         with ag.record():

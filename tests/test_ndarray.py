@@ -474,6 +474,8 @@ class TestReshape:
         assert nd.ones((1, 1)).squeeze().shape == nd.ones((1, 1)).squeeze(inplace=True).shape == (1,)
         assert x.expand_dims(-1).shape == x.expand_dims(-1, inplace=True).shape == (3, 1, 4, 1)
         for inplace in (False, True):
+            assert nd.zeros((2, 0)).expand_dims(0, inplace=inplace).shape == (1, 2, 0)
+            assert nd.zeros((1, 0)).squeeze(0, inplace=inplace).shape == (0,)
             with pytest.raises(mx.MXNetError):
                 x.squeeze(0, inplace=inplace)
             with pytest.raises(mx.MXNetError):

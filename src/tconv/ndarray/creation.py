@@ -13,7 +13,7 @@ import numpy as np
 from tconv.context import Context, usable
 from tconv.dtypes import DType
 from tconv.engine import allocate
-from tconv.errors import DTypeError, MXNetError, OutOfMemoryError, ParameterError, ShapeError
+from tconv.errors import DTypeError, FrameworkError, MXNetError, OutOfMemoryError, ParameterError, ShapeError
 from tconv.frameworks import to_numpy
 from tconv.geometry import Shape
 from tconv.ndarray.ndarray import NDArray, call, check_dense, supported, whole_sizes, wrap
@@ -353,7 +353,10 @@ def from_dlpack(dlpack: Any) -> NDArray:
     """
     if type(dlpack).__name__ != "PyCapsule":
         return NDArray(to_numpy("from_dlpack: dlpack", dlpack))
-    return NDArray(_writable(to_numpy("from_dlpack: dlpack", _Capsule(dlpack))))
+    try:
+        return NDArray(_writable(np.from_dlpack(_Capsule(dlpack))))
+    except (BufferError, RuntimeError, ValueError) as error:
+        raise FrameworkError(f"from_dlpack: dlpack: got a capsule that NumPy cannot read: {error}") from error
 
 
 def _writable(array: Array) -> Array:

@@ -375,10 +375,14 @@ class NDArray:
     def _reshaped(self, codes: Shape, reverse: bool = False) -> NDArray:
         sizes = reshaped("reshape", self.shape, codes, reverse)
         assert sizes is not None
-        view = wrap(self._data.reshape([size or 0 for size in sizes]), self._ctx)
-        if tape.state.recording and tape.source(self) is not None:
+        return self._viewed(tuple([size or 0 for size in sizes]), shape=codes, reverse=reverse)
+
+    def _viewed(self, sizes: Shape, **recorded: Any) -> NDArray:
+        """Return the memory in a shape that fits; on the tape it is a `Reshape` with the parameters `recorded`."""
+        view = wrap(self._data.reshape(sizes), self._ctx)
+        if tape.will_record([self]):
             operator = find("Reshape")
-            tape.record_operator(operator, parameters(operator, shape=codes, reverse=reverse), [self], [view])
+            tape.record_operator(operator, parameters(operator, **(recorded or {"shape": sizes})), [self], [view])
         return view
 
     def flatten(self, inplace: bool = False) -> NDArray:
@@ -394,7 +398,7 @@ class NDArray:
             expanded: NDArray = invoke(operator, params, [self])
             return expanded
         ((shape, _),) = solve(operator, params, (self.shape,), (self._data.dtype,))
-        return self._reshaped(shape)
+        return self._viewed(shape)
 
     def squeeze(self, axis: int | tuple[int, ...] | None = None, inplace: bool = False) -> NDArray:
         """Return the array without axes of size 1; `inplace` shares the memory."""
@@ -404,14 +408,14 @@ class NDArray:
             squeezed: NDArray = invoke(operator, params, [self])
             return squeezed
         ((shape, _),) = solve(operator, params, (self.shape,), (self._data.dtype,))
-        return self._reshaped(shape)
+        return self._viewed(shape)
 
     def broadcast_to(self, shape: int | tuple[int, ...]) -> NDArray:
         """Return the array repeated along axes of size 1, and along new ones in front, to `shape`."""
         sizes = whole_sizes("broadcast_to", shape if isinstance(shape, (tuple, list)) else (shape,))
         missing = len(sizes) - self.ndim
         # The operator keeps a size where 0 is asked for, so it takes what cannot be broadcast for itself.
-        array = self._reshaped((1,) * missing + self.shape) if missing > 0 else self
+        array = self._viewed((1,) * missing + self.shape) if missing > 0 else self
         repeated: NDArray = call("broadcast_to", array, shape=sizes)
         return repeated
 
@@ -442,7 +446,7 @@ class NDArray:
         if not view.shape:
             view = view.reshape(1)
         taken = wrap(view, self._ctx)
-        if tape.state.recording and tape.source(self) is not None:
+        if tape.will_record([self]):
             self._record_part(places, taken)
         return taken
 
@@ -501,6 +505,8 @@ class NDArray:
             raise MXNetError(
                 "NDArray: got an assignment of a recorded array to a part of another; record whole arrays only"
             )
+        if value.ndim > self.ndim and value.size == self.size:
+            value = value._viewed(self.shape)
         if value.shape != self.shape:
             value = value.broadcast_to(self.shape)
         invoke(find("Cast"), find("Cast").params.parse({"dtype": self._data.dtype.name}), [value], out=self)
