@@ -51,6 +51,9 @@ def explain(
 ) -> dict[str, Any]:
     """Return what would run for the pass `forward`, `data_gradient` or `weight_gradient`, as its backend tells."""
     backend = backend_for(geometry, dtype)
+    if 0 in geometry.small_shape or 0 in geometry.large_shape:
+        # Never handed to a backend.
+        return {"backend": backend.name, "algorithm": "none", "kernel": "none", "flops": 0, "refusals": {}}
     found: dict[str, Any] = backend.explain(
         geometry, pass_name, dtype, workspace=workspace, threads=threads, packed=packed
     )
