@@ -165,27 +165,42 @@ def test_any_failing_allocation_changes_nothing(problem: Problem, threads: int) 
         assert getattr(case, side).tobytes() == getattr(inputs, side).tobytes()
 
 
-def packing_plan(case: Case, number: int) -> native._core.Plan:
+def packing_plan(case: Example, number: int) -> native._core.Plan:
     return native.plan_for(case.geometry, number, case.weight.dtype, workspace=MEGABYTE, packed=True)
 
 
 def test_failing_allocation_of_packed_weights() -> None:
     case = example(LAYERS[0].shrunk(300_000), "float32")
+    weights = engine.Weights(case.weight)
+    out = np.full(case.geometry.large_shape, -77.0, np.float32)
     native._core.fail_allocation(0)
     with pytest.raises(OutOfMemoryError):
-        packing_plan(case, native.FORWARD).pack(case.weight)
+        engine.forward(case.geometry, case.small, weights, out=out, workspace=MEGABYTE)
+    assert (out == -77).all()
+    native._core.fail_allocation(-1)
+    case = replace(case, large_bias=None)
+    got = engine.forward(case.geometry, case.small, weights, workspace=MEGABYTE)
+    assert_close("forward", got, case, by_taps("forward", case))
+    del weights
 
 
-def test_packed_weights_serve_instead_of_the_weight() -> None:
-    case = example(replace(LAYERS[0].shrunk(300_000), batch=3), "float32")
-    for number, name in ((native.FORWARD, "forward"), (native.DATA_GRADIENT, "data_gradient")):
-        packed = native.KeptWeights(case.weight)
+@pytest.mark.parametrize("problem", [*CORNERS[2:9], *LAYERS[::3]], ids=str)
+def test_kept_weights_serve_instead_of_the_weight(problem: Problem) -> None:
+    case = example(problem.shrunk(300_000), "float32")
+    for name in ("forward", "data_gradient"):
         source, weight, bias = case.inputs(name)
-        outs = [np.empty(case.shape(name), np.float32) for _ in range(2)]
-        for given, out in zip((weight, packed), outs):
-            getattr(native, name)(case.geometry, source, given, bias, out, workspace=MEGABYTE)
-        assert_close(name, outs[1], case, by_taps(name, case))
-        assert outs[0].tobytes() == outs[1].tobytes()
+        weights = engine.Weights(weight)
+        for workspace in (0, 10_000, MEGABYTE):
+            for threads in (1, 7):
+                native._core.reset_memory_peak()
+                held = native._core.memory_current()
+                got = getattr(engine, name)(
+                    case.geometry, source, weights, bias, workspace=workspace, threads=threads
+                )
+                kept = native._core.memory_current() - held
+                assert native._core.memory_peak() - held <= workspace + kept
+                assert_close(name, got, case, by_taps(name, case))
+        del weights
 
 
 STARVED = """
