@@ -171,6 +171,109 @@ def test_gradients_are_numeric_gradients() -> None:
             assert getattr(gradients, name)[index] == pytest.approx(slope, rel=1e-9, abs=1e-9), (name, index)
 
 
+# Weights packed once, and what would run.
+
+
+@settings(max_examples=60)
+@given(calls())
+def test_prepared_agrees_with_the_reference(case: Example) -> None:
+    geometry = case.geometry
+    up = tconv.prepare(case.weight, case.large_bias, adj=adjs(geometry), **words(geometry))
+    expected = by_backend(reference, "forward", case.map(lambda array: array.astype(np.float64)))
+    for _ in range(2):
+        assert_close("forward", up(case.small), case, expected)
+
+
+def test_prepared_serves_any_batch_and_size() -> None:
+    generator = np.random.default_rng(7)
+    w, bias = (generator.standard_normal(shape).astype(np.float32) for shape in ((5, 4, 4, 4), (8,)))
+    weights = w.copy()
+    up = tconv.prepare(weights[:4], bias, stride=2, pad=1, num_group=2)
+    weights[...] = 0
+    for shape in ((1, 4, 3, 3), (7, 4, 1, 1), (2, 4, 40, 3), (0, 4, 5, 5), (1, 4, 3, 3)):
+        x = generator.standard_normal(shape).astype(np.float32)
+        expected = deconvolution(x, w[:4], bias, stride=2, pad=1, num_group=2)
+        got = up(x)
+        assert got.shape == expected.shape
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+        out = np.empty_like(got)
+        assert up(x, out=out) is out
+        assert out.tobytes() == got.tobytes()
+    assert up.nbytes >= w[:4].nbytes
+
+
+def test_prepared_changes_no_bit_between_threads_and_parts() -> None:
+    generator = np.random.default_rng(8)
+    x = generator.standard_normal((6, 32, 12, 12)).astype(np.float32)
+    w = generator.standard_normal((32, 32, 4, 4)).astype(np.float32)
+    for workspace in (0, 1, 512):
+        ups = [tconv.prepare(w, stride=2, pad=1, threads=n, workspace=workspace) for n in (1, 2, 7)]
+        whole = ups[0](x)
+        for up in ups[1:]:
+            assert up(x).tobytes() == whole.tobytes()
+            assert up(x[2:5]).tobytes() == whole[2:5].tobytes()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_prepared_weights_that_are_not_finite(value: float) -> None:
+    w = np.zeros((16, 16, 4, 4), np.float32)
+    w[0, 0, 0, 0] = value
+    x = np.ones((1, 16, 6, 6), np.float32)
+    got = tconv.prepare(w, stride=2, pad=1)(x)
+    np.testing.assert_array_equal(got, deconvolution(x, w, stride=2, pad=1))
+    # Padding meets no weight: only what the tap reaches is touched, one filter at every other position.
+    assert not np.isfinite(got[0, 0, 1:10:2, 1:10:2]).any()
+    assert np.isfinite(got[0, 0, 11, 11])
+    assert np.isfinite(got[0, 1:]).all()
+    assert np.isfinite(got[0, 0, ::2]).all()
+
+
+def test_prepared_refuses() -> None:
+    for kind, sentence, ask in (
+        (FrameworkError, "prepare: w: got list; need", lambda: tconv.prepare([1.0])),
+        (DTypeError, "prepare: w: got int64; need a floating", lambda: tconv.prepare(W.astype(int))),
+        (DTypeError, "prepare: bias: got float64; need float32", lambda: tconv.prepare(W, B.astype(float))),
+        (ShapeError, "prepare: bias: got shape (3,); need (4,)", lambda: tconv.prepare(W, B[:3])),
+        (ShapeError, "prepare: stride: got (0,); each", lambda: tconv.prepare(W, stride=0)),
+        (ShapeError, "prepare: adj: got (2,) with stride (2,)", lambda: tconv.prepare(W, stride=2, adj=2)),
+        (ParameterError, "prepare: threads: got 0; need", lambda: tconv.prepare(W, threads=0)),
+        (ShapeError, "prepared deconvolution: data: got", lambda: tconv.prepare(W)(X[0])),
+        (
+            ShapeError,
+            "prepared deconvolution: w: got shape (3, 4, 3); need (2,",
+            lambda: tconv.prepare(W)(X[:, :2]),
+        ),
+        (DTypeError, "prepared deconvolution: x: got float64", lambda: tconv.prepare(W)(X.astype(float))),
+        (ShapeError, "prepared deconvolution: out: got shape", lambda: tconv.prepare(W)(X, out=Y)),
+        (FrameworkError, "prepared deconvolution: x: got NoneType", lambda: tconv.prepare(W)(None)),
+    ):
+        with pytest.raises(kind, match=rf"^{re.escape(sentence)}"):
+            ask()
+
+
+def test_explanation_tells_what_runs() -> None:
+    x, w = np.ones((1, 8, 8, 8), np.float32), np.ones((8, 8, 4, 4), np.float32)
+    for told in (tconv.explain(x, w, stride=2, pad=1), tconv.prepare(w, stride=2, pad=1).explain(x.shape)):
+        assert (told.backend, told.flops) == ("native", 2 * x.size * 8 * 16)
+        assert told.geometry.large_shape == (1, 8, 16, 16)
+        assert told.algorithm not in told.refusals
+        assert told.algorithm in str(told)
+        assert all(name in str(told) and reason in str(told) for name, reason in told.refusals.items())
+        assert 0 <= told.details["workspace_bytes"] <= 512 * 2**20
+    tight = tconv.explain(x, w, stride=2, pad=1, workspace=0)
+    assert tight.algorithm == "direct"
+    assert all("workspace" in reason for reason in tight.refusals.values())
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 5), (1, 3, 1)])
+def test_explanation_of_what_is_empty(shape: tuple[int, ...]) -> None:
+    pad = 1 if shape[0] == 0 else 2
+    told = tconv.explain(np.empty(shape, np.float32), np.ones((3, 4, 4), np.float32), pad=pad)
+    assert 0 in told.geometry.large_shape
+    assert (told.algorithm, told.flops) == ("none", 0)
+    assert "none by native" in str(told)
+
+
 # Arrays of other makes.
 
 
