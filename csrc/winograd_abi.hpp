@@ -230,7 +230,13 @@ template <class E>
       dst += lanes;
     }
   } else if (args.maps == lanes && args.position_stride == 1) {
-    for (; count >= lanes; count -= lanes) {
+    // The last vectors start early rather than be cut short.
+    for (const int64_t all = count; count > 0 && all >= lanes; count -= lanes) {
+      if (count < lanes) {
+        src -= lanes - count;
+        dst -= (lanes - count) * lanes;
+        count = lanes;
+      }
       Type rows[lanes];
 #pragma GCC unroll 16
       for (int m = 0; m < lanes; ++m) {
@@ -275,7 +281,13 @@ template <class E>
       dst += args.position_stride;
     }
   } else if (args.maps == lanes && args.position_stride == 1) {
-    for (; count >= lanes; count -= lanes) {
+    // The last vectors start early rather than be cut short.
+    for (const int64_t all = count; count > 0 && all >= lanes; count -= lanes) {
+      if (count < lanes) {
+        src -= (lanes - count) * lanes;
+        dst -= lanes - count;
+        count = lanes;
+      }
       Type rows[lanes];
 #pragma GCC unroll 16
       for (int m = 0; m < lanes; ++m) rows[m] = *reinterpret_cast<const Loose*>(src + m * lanes);

@@ -17,7 +17,10 @@ namespace tconv {
 namespace {
 
 constexpr int64_t kMostStride = 64;
-constexpr int64_t kMostKernel = 256;
+constexpr int64_t kMostTaps = 1024;
+constexpr int kMostLanes = 16;
+// Read maps that one thread packs at a time.
+constexpr int64_t kPackedMaps = 64;
 constexpr int64_t kTransformedBytes = 704 << 10;
 constexpr int64_t kProductBytes = 320 << 10;
 constexpr int64_t kMostBlockTiles = 120;
@@ -642,21 +645,26 @@ class Winograd final : public Recipe {
   bool pack_units(const void* weight, char* packed, int64_t first, int64_t last, Crew& crew) const {
     std::atomic<bool> finite{true};
     const double seconds = static_cast<double>(unit_bytes()) * static_cast<double>(last - first) / 4e9;
-    crew.share((last - first) * unit_chunks_, seconds, [&](int64_t index, int) noexcept {
-      const int64_t unit = first + index / unit_chunks_;
-      T* to = reinterpret_cast<T*>(packed) + index * points_ * depth_ * chunk_lanes_;
-      with_dtype(problem_.dtype, [&](auto e) {
-        if (!pack_chunk(e, weight, to, unit / units_, unit % units_, index % unit_chunks_))
-          finite.store(false);
-      });
+    const int64_t slices = ceil_div(maps_.depth, kPackedMaps);
+    T* const units = reinterpret_cast<T*>(packed);
+    if (maps_.padded_depth() > maps_.depth) {
+      std::memset(packed, 0, unit_bytes() * static_cast<size_t>(last - first));
+    }
+    crew.share((last - first) * unit_blocks_ * slices, seconds, [&](int64_t index, int) noexcept {
+      const int64_t unit = index / slices / unit_blocks_;
+      const int64_t block = index / slices % unit_blocks_;
+      const int64_t begin = index % slices * kPackedMaps;
+      T* to = units + unit * unit_chunks_ * points_ * depth_ * chunk_lanes_;
+      if (!pack_block(weight, to, first + unit, block, begin, std::min(begin + kPackedMaps, maps_.depth))) {
+        finite.store(false, std::memory_order_relaxed);
+      }
     });
     return finite;
   }
 
-  template <class E>
-  bool pack_chunk(E, const void* weight, T* packed, int64_t group, int64_t unit,
-                  int64_t chunk) const noexcept {
-    const auto* from = static_cast<const typename E::storage*>(weight);
+  // Packs one vector of columns of a unit for the read maps from `begin` to before `end`.
+  bool pack_block(const void* weight, T* packed, int64_t unit, int64_t block, int64_t begin,
+                  int64_t end) const noexcept {
     const Geometry& g = problem_.geometry;
     const int64_t taps = g.taps();
     const int64_t filters = g.filters / g.groups;
@@ -666,67 +674,85 @@ class Winograd final : public Recipe {
     const bool forward = problem_.pass == Pass::forward;
     const int64_t column_stride = forward ? filter_stride : channel_stride;
     const int64_t depth_stride = forward ? channel_stride : filter_stride;
-    from += group * (g.channels / g.groups) * channel_stride;
-    if (maps_.padded_depth() > maps_.depth) std::fill_n(packed, points_ * depth_ * chunk_lanes_, T{0});
+    const int64_t column = (unit % units_ * unit_blocks_ + block) * maps_.lanes;
+    const int64_t group_start = unit / units_ * (g.channels / g.groups) * channel_stride;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     const TiledAxis& z = tiling_.axes[0];
-    const int lz = z.tile_taps();
-    const int ly = y().tile_taps();
-    const int lx = x().tile_taps();
-    constexpr int kMostLanes = 16;
-    T check{0};
-    for (int64_t v = 0; v < maps_.vectors; ++v) {
-      const int64_t block = chunk * maps_.vectors + v;
-      const int64_t column = (unit * unit_blocks_ + block / phases_) * maps_.lanes;
-      const int64_t columns = std::clamp<int64_t>(maps_.columns - column, 0, maps_.lanes);
-      const int64_t phase = block % phases_;
-      int64_t view = 0;
-      for (int64_t vz = 0; vz < z.views(); ++vz) {
-        for (int64_t vy = 0; vy < y().views(); ++vy) {
-          for (int64_t vx = 0; vx < x().views(); ++vx, ++view) {
-            const int64_t* kz = z.taps_of(phase / x().phases / y().phases, vz);
+    bool finite = true;
+    alignas(kAlignment) T plain[kMostTaps * kMostLanes];
+    StripArgs strip{};
+    strip.dst = plain;
+    strip.finite = &finite;
+    strip.map_stride = column_stride;
+    strip.position_stride = tap_stride;
+    strip.maps = std::clamp<int64_t>(maps_.columns - column, 0, maps_.lanes);
+    strip.count = taps;
+    strip.size = taps;
+    for (int64_t d = begin; d < end; ++d) {
+      const int64_t offset =
+          group_start + std::min(column, maps_.columns - 1) * column_stride + d * depth_stride;
+      strip.src = static_cast<const char*>(weight) + offset * element;
+      strip_(strip);
+      for (int64_t phase = 0; phase < phases_; ++phase) {
+        const int64_t place = block * phases_ + phase;
+        T* to = packed + place / maps_.vectors * points_ * depth_ * chunk_lanes_ + d * chunk_lanes_ +
+                place % maps_.vectors * maps_.lanes;
+        for (int64_t vz = 0; vz < z.views(); ++vz) {
+          const int64_t* kz = z.taps_of(phase / x().phases / y().phases, vz);
+          for (int64_t vy = 0; vy < y().views(); ++vy) {
             const int64_t* ky = y().taps_of(phase / x().phases % y().phases, vy);
-            const int64_t* kx = x().taps_of(phase % x().phases, vx);
-            for (int64_t d = 0; d < maps_.depth; ++d) {
-              T grid[64][kMostLanes];
-              for (int i = 0; i < lz * ly * lx; ++i) {
-                const int64_t at[] = {kz[i / lx / ly], ky[i / lx % ly], kx[i % lx]};
-                T* to = grid[(i / lx / ly * 4 + i / lx % ly) * 4 + i % lx];
-                std::fill_n(to, kMostLanes, T{0});
-                if (at[0] < 0 || at[1] < 0 || at[2] < 0) continue;
-                const int64_t tap = (at[0] * g.axes[1].kernel + at[1]) * g.axes[2].kernel + at[2];
-                const auto* source = from + column * column_stride + d * depth_stride + tap * tap_stride;
-                for (int64_t lane = 0; lane < columns; ++lane) {
-                  to[lane] = static_cast<T>(E::load(source[lane * column_stride]));
-                  check += to[lane] * T{0};
-                }
-              }
-              for (int i = 0; i < lz * ly; ++i) taps_to_points<1>(x().tile, grid[(i / ly * 4 + i % ly) * 4]);
-              for (int i = 0; i < lz * x().points(); ++i) {
-                taps_to_points<4>(y().tile, grid[i / x().points() * 16 + i % x().points()]);
-              }
-              for (int i = 0; i < y().points() * x().points(); ++i) {
-                taps_to_points<16>(z.tile, grid[i / x().points() * 4 + i % x().points()]);
-              }
-              T* to = packed + (view * maps_.padded_depth() + d) * chunk_lanes_ + v * maps_.lanes;
-              for (int p = 0; p < points_; ++p) {
-                const int at_x = p % x().points();
-                const int at_y = p / x().points() % y().points();
-                const int at_z = p / x().points() / y().points();
-                std::copy_n(grid[(at_z * 4 + at_y) * 4 + at_x], maps_.lanes, to + p * depth_ * chunk_lanes_);
-              }
+            for (int64_t vx = 0; vx < x().views(); ++vx) {
+              pack_view(plain, kz, ky, x().taps_of(phase % x().phases, vx), to);
+              to += maps_.padded_depth() * chunk_lanes_;
             }
           }
         }
       }
     }
-    return check == T{0};
+    return finite;
+  }
+
+  // Transforms the taps of one view, rows of lanes in `plain`, to points that lie depth_ * chunk_lanes_ apart
+  // in `to`.
+  void pack_view(const T* plain, const int64_t* kz, const int64_t* ky, const int64_t* kx,
+                 T* to) const noexcept {
+    const TiledAxis& z = tiling_.axes[0];
+    const auto& axes = problem_.geometry.axes;
+    alignas(kAlignment) T grid[64 * kMostLanes];
+    for (int iz = 0; iz < z.tile_taps(); ++iz) {
+      for (int iy = 0; iy < y().tile_taps(); ++iy) {
+        for (int ix = 0; ix < x().tile_taps(); ++ix) {
+          T* row = grid + ((iz * 4 + iy) * 4 + ix) * kMostLanes;
+          if (kz[iz] < 0 || ky[iy] < 0 || kx[ix] < 0) {
+            std::fill_n(row, kMostLanes, T{0});
+          } else {
+            const int64_t tap = (kz[iz] * axes[1].kernel + ky[iy]) * axes[2].kernel + kx[ix];
+            std::copy_n(plain + tap * maps_.lanes, maps_.lanes, row);
+          }
+        }
+        taps_to_points<1>(x().tile, grid + (iz * 4 + iy) * 4 * kMostLanes);
+      }
+      for (int px = 0; px < x().points(); ++px)
+        taps_to_points<4>(y().tile, grid + (iz * 16 + px) * kMostLanes);
+    }
+    for (int py = 0; py < y().points(); ++py) {
+      for (int px = 0; px < x().points(); ++px) taps_to_points<16>(z.tile, grid + (py * 4 + px) * kMostLanes);
+    }
+    for (int pz = 0; pz < z.points(); ++pz) {
+      for (int py = 0; py < y().points(); ++py) {
+        for (int px = 0; px < x().points(); ++px) {
+          std::copy_n(grid + ((pz * 4 + py) * 4 + px) * kMostLanes, maps_.lanes, to);
+          to += depth_ * chunk_lanes_;
+        }
+      }
+    }
   }
 
   // One axis of the weight transform, in place on rows of lanes that lie `Step` rows apart.
   template <int Step>
   static void taps_to_points(WinogradTile tile, T* g) noexcept {
     if (tile == kPlain) return;
-    constexpr int row = 16;
+    constexpr int row = kMostLanes;
     for (int lane = 0; lane < row; ++lane) {
       T* at = g + lane;
       const T g0 = at[0];
@@ -785,9 +811,9 @@ std::optional<std::string> refusal(const Problem& problem) {
   bool saves = false;
   for (const Axis& axis : problem.geometry.axes) {
     if (axis.stride > kMostStride) return "stride above " + std::to_string(kMostStride);
-    if (axis.kernel > kMostKernel) return "kernel above " + std::to_string(kMostKernel);
     saves |= axis.dilation == 1 && axis.kernel > axis.stride;
   }
+  if (problem.geometry.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   if (!saves) return "no axis has two neighbouring taps in a phase";
   const Maps maps(problem, product_kernel(problem));
   if (maps.columns * 2 < maps.lanes) return "fewer output maps of a group than half a vector";
