@@ -68,7 +68,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_argument_is_in_the_reference() -> None:
-    text = (ROOT / "docs" / "deconvolution.md").read_text(encoding="utf-8").partition("## Arguments")[2].partition("\n## ")[0]
+    text = (
+        (ROOT / "docs" / "deconvolution.md")
+        .read_text(encoding="utf-8")
+        .partition("## Arguments")[2]
+        .partition("\n## ")[0]
+    )
     table = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", text, re.M))
     rows = DeconvolutionParams.rows()
     assert [*table][3:] == [row.name for row in rows]

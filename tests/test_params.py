@@ -218,7 +218,7 @@ WRONG_CHOICES = ["nchw", " NCHW", "NCHW ", "XYZ", "none", "", "NCHW,", "'NCHW'"]
 
 @pytest.mark.parametrize("layout", LAYOUTS_2D)
 def test_layout(layout: str) -> None:
-    window = deconvolution(layout=layout).window()
+    window = deconvolution(layout=layout).window
     assert window.channels_last == (layout == "NHWC")
 
 
@@ -397,7 +397,7 @@ def test_defaults() -> None:
     assert (params.stride, params.dilate, params.pad, params.adj, params.target_shape) == ((), (), (), (), None)
     assert (params.num_group, params.workspace, params.no_bias) == (1, 512, True)
     assert (params.cudnn_tune, params.cudnn_off, params.layout) == (None, False, None)
-    assert params.window() == Window((3, 3), (1, 1), (1, 1), ((0, 0), (0, 0)), (0, 0), filters=2)
+    assert params.window == Window((3, 3), (1, 1), (1, 1), ((0, 0), (0, 0)), (0, 0), filters=2)
 
 
 def test_defaults_of_convolution() -> None:
@@ -426,28 +426,28 @@ def test_what_only_inference_refuses() -> None:
     ):
         params = deconvolution(**late)
         with pytest.raises(ShapeError, match=r"^Deconvolution: "):
-            infer_deconvolution("Deconvolution", params.window(), data)
+            infer_deconvolution("Deconvolution", params.window, data)
     for late in ({"pad": (-1, 0)}, {"layout": "NCDHW"}, {"layout": "NCW"}, {"layout": "NDHWC"}):
         params = deconvolution(**late)
         with pytest.raises(ParameterError, match=r"^Deconvolution: "):
-            params.window()
+            assert params.window
 
 
 def test_target_of_zeros_is_not_set() -> None:
     for unset in (None, (), (0, 0), 0, (0, 0, 0)):
-        assert deconvolution(target_shape=unset).window().target is None
+        assert deconvolution(target_shape=unset).window.target is None
 
 
 def test_surplus_entries_of_target_only_set_it() -> None:
-    assert deconvolution(target_shape=(7, 8, 9)).window().target == (7, 8)
-    assert deconvolution(target_shape=(0, 0, 9)).window().target == (0, 0)
-    assert deconvolution(target_shape=(7, 0)).window().target == (7, 0)
-    assert deconvolution(target_shape=7).window().target == (7,)
+    assert deconvolution(target_shape=(7, 8, 9)).window.target == (7, 8)
+    assert deconvolution(target_shape=(0, 0, 9)).window.target == (0, 0)
+    assert deconvolution(target_shape=(7, 0)).window.target == (7, 0)
+    assert deconvolution(target_shape=7).window.target == (7,)
 
 
 def test_one_number_is_one_axis() -> None:
-    assert deconvolution(kernel=3).window().rank == 1
-    assert deconvolution(kernel=(3, 3, 3)).window().rank == 3
+    assert deconvolution(kernel=3).window.rank == 1
+    assert deconvolution(kernel=(3, 3, 3)).window.rank == 3
 
 
 def test_rank_of_a_parameter_names_the_kernel() -> None:

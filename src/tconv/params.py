@@ -11,7 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -474,8 +474,9 @@ class DeconvolutionParams(WindowParams):
         self._check_rank(stride=self.stride, dilate=self.dilate, pad=self.pad, adj=self.adj)
         self._check_layout(self.layout)
 
+    @cached_property
     def window(self) -> Window:
-        """Return the window these parameters describe.
+        """The window these parameters describe.
 
         Raises
         ------
@@ -506,8 +507,9 @@ class ConvolutionParams(WindowParams):
         self._check_rank(stride=self.stride, dilate=self.dilate, pad=self.pad)
         self._check_layout(self.layout)
 
+    @cached_property
     def window(self) -> Window:
-        """Return the window these parameters describe; raises as `DeconvolutionParams.window`."""
+        """The window these parameters describe; raises as `DeconvolutionParams.window`."""
         return self._window(self.num_filter, self.num_group, self.layout)
 
 

@@ -14,7 +14,7 @@ from tconv.params import ConvolutionParams, workspace_bytes
 def _shape(
     params: ConvolutionParams, inputs: PartialShapes, outputs: PartialShapes
 ) -> tuple[PartialShapes, PartialShapes]:
-    weight, out = infer_convolution(params.operator, params.window(), inputs[0])
+    weight, out = infer_convolution(params.operator, params.window, inputs[0])
     # As in MXNet, nothing is told before the rank of the data is known.
     bias = None if inputs[0] is None else (params.num_filter,)
     return [inputs[0], weight, bias][: len(inputs)], [out]
@@ -24,7 +24,7 @@ def _forward(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
     params: ConvolutionParams = call.params
     data, weight, *bias = inputs
     check_computable(params.operator, data)
-    geometry = solve_convolution(params.operator, params.window(), data.shape)
+    geometry = solve_convolution(params.operator, params.window, data.shape)
     workspace = workspace_bytes(params.workspace)
     return [engine.data_gradient(geometry, data, weight, bias[0] if bias else None, call.out, workspace=workspace)]
 
@@ -35,7 +35,7 @@ def _backward(
     params: ConvolutionParams = call.params
     data, weight = inputs[:2]
     (grad,) = out_grads
-    geometry = solve_convolution(params.operator, params.window(), data.shape)
+    geometry = solve_convolution(params.operator, params.window, data.shape)
     workspace = workspace_bytes(params.workspace)
     wanted = (*call.wanted, False)
     return [

@@ -32,7 +32,7 @@ def check_computable(operator: str, data: Array) -> None:
 def _shape(
     params: DeconvolutionParams, inputs: PartialShapes, outputs: PartialShapes
 ) -> tuple[PartialShapes, PartialShapes]:
-    weight, out = infer_deconvolution(params.operator, params.window(), inputs[0])
+    weight, out = infer_deconvolution(params.operator, params.window, inputs[0])
     # As in MXNet, nothing is told before the rank of the data is known.
     bias = None if inputs[0] is None else (params.num_filter,)
     return [inputs[0], weight, bias][: len(inputs)], [out]
@@ -42,7 +42,7 @@ def _forward(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
     params: DeconvolutionParams = call.params
     data, weight, *bias = inputs
     check_computable(params.operator, data)
-    geometry = solve_deconvolution(params.operator, params.window(), data.shape)
+    geometry = solve_deconvolution(params.operator, params.window, data.shape)
     workspace = workspace_bytes(params.workspace)
     return [engine.forward(geometry, data, weight, bias[0] if bias else None, call.out, workspace=workspace)]
 
@@ -53,7 +53,7 @@ def _backward(
     params: DeconvolutionParams = call.params
     data, weight = inputs[:2]
     (grad,) = out_grads
-    geometry = solve_deconvolution(params.operator, params.window(), data.shape)
+    geometry = solve_deconvolution(params.operator, params.window, data.shape)
     workspace = workspace_bytes(params.workspace)
     wanted = (*call.wanted, False)
     return [
