@@ -280,9 +280,6 @@ class Bound:
     rest: dict[str, Any]
 
 
-_CALL_KEYWORDS = ("name", "attr", "out", "ctx")
-
-
 def bind(
     operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], is_input: Callable[[Any], bool]
 ) -> Bound:
