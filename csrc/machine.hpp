@@ -10,6 +10,8 @@ namespace tconv::machine {
 
 inline constexpr double kHertz = 3.5e9;
 inline constexpr double kStoreBytesPerSecond = 10e9;
+inline constexpr double kReadBytesPerSecond = 15e9;
+inline constexpr double kPackBytesPerSecond = 3e9;
 
 // Lanes that one multiply-add instruction works on.
 inline double lanes(DType compute, Isa isa) noexcept {
@@ -39,11 +41,16 @@ inline double rows_step_seconds(const Kernel& gemm, int64_t rows) noexcept {
   return static_cast<double>(tiles) * tile_step_seconds(gemm, (rows + tiles - 1) / tiles);
 }
 
-// The arrays once through memory.
-inline double traffic_seconds(const Problem& problem) noexcept {
+// The arrays once through memory. Weights are `growth` times as many once packed, and cost packing where they
+// come plain.
+inline double traffic_seconds(const Problem& problem, double growth = 1) noexcept {
   const Geometry& g = problem.geometry;
-  return static_cast<double>(g.small_elements() + g.large_elements() + g.weight_elements()) *
-         static_cast<double>(storage_bytes(problem.dtype)) / kStoreBytesPerSecond;
+  const double maps = static_cast<double>(g.small_elements() + g.large_elements()) *
+                      static_cast<double>(storage_bytes(problem.dtype));
+  const double weights =
+      static_cast<double>(g.weight_elements()) * growth * static_cast<double>(compute_bytes(problem.dtype));
+  return maps / kStoreBytesPerSecond + weights / kReadBytesPerSecond +
+         (problem.packed ? 0 : weights / kPackBytesPerSecond);
 }
 
 // A first guess for any algorithm: arithmetic at full speed, and the arrays once through memory.

@@ -819,7 +819,9 @@ std::optional<std::string> refusal(const Problem& problem) {
   if (maps.columns * 2 < maps.lanes) return "fewer output maps of a group than half a vector";
   if (maps.depth * 2 < maps.lanes) return "fewer input maps of a group than half a vector";
   const Tiling tiling = best_tiling(problem, maps);
-  if (tiling.points() == 1) return "products saved are fewer than transforms cost";
+  const int64_t products = tiling.tiles() * tiling.points() * tiling.views() * tiling.phases();
+  const int64_t plain = problem.geometry.small_positions() * problem.geometry.taps();
+  if (tiling.points() == 1 || products * 10 > plain * 9) return "products saved are fewer than transforms cost";
   const size_t least =
       with_compute(problem.dtype, [&](auto t) { return Winograd<decltype(t)>(problem).least(); });
   if (least > problem.workspace) {
@@ -831,7 +833,12 @@ std::optional<std::string> refusal(const Problem& problem) {
 
 double cost(const Problem& problem) {
   const Maps maps(problem, product_kernel(problem));
-  return sample_seconds(best_tiling(problem, maps), maps) * static_cast<double>(problem.geometry.batch);
+  const Tiling tiling = best_tiling(problem, maps);
+  const int64_t packed = maps.groups * tiling.points() * tiling.views() * maps.padded_depth() *
+                         tiling.phases() * maps.column_blocks() * maps.lanes;
+  const double growth = static_cast<double>(packed) / static_cast<double>(problem.geometry.weight_elements());
+  return sample_seconds(tiling, maps) * static_cast<double>(problem.geometry.batch) +
+         machine::traffic_seconds(problem, growth);
 }
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
