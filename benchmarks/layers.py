@@ -21,12 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from problem_list import Problem, load
-
 from tconv.backends import native
 from tconv.geometry import Geometry
 

@@ -48,6 +48,24 @@ struct GatherArgs {
   void* dst;
 };
 
+// Family `panel`: storage type to compute type, for map m, run r and i below its length
+//   dst[m * width + r.dst + i] = r.src < 0 ? 0 : src[r.src + i * src_step + m * map_stride]
+struct PanelRun {
+  int64_t src;
+  int32_t dst;
+  int32_t length;
+};
+struct PanelArgs {
+  const void* src;
+  int64_t map_stride;
+  int64_t src_step;
+  void* dst;
+  int64_t width;
+  int64_t maps;
+  const PanelRun* run;
+  int64_t runs;
+};
+
 // Families `load` (storage type to compute type) and `store` (compute type to storage type):
 //   dst[i * dst_row + j * dst_column] = src[i * src_row + j * src_column]
 struct MoveArgs {
@@ -365,6 +383,18 @@ template <class T, int L, int step, int... I>
   if constexpr (2 * step < L) mirror_step<T, L, 2 * step>(row, lanes);
 }
 
+// Lanes of a and b in turn.
+template <class T, int L, int... I>
+[[gnu::always_inline]] inline void zip(typename Vector<T>::type a, typename Vector<T>::type b,
+                                       typename Vector<T>::type (&pair)[2], Sequence<I...>) noexcept {
+  using Type = typename Vector<T>::type;
+  typedef decltype(Type{} == Type{}) Index;
+  constexpr Index low = {((I & 1) ? L + I / 2 : I / 2)...};
+  constexpr Index high = {((I & 1) ? L + L / 2 + I / 2 : L / 2 + I / 2)...};
+  pair[0] = __builtin_shuffle(a, b, low);
+  pair[1] = __builtin_shuffle(a, b, high);
+}
+
 // The square of vectors, mirrored: lane j of row i and lane i of row j change places.
 template <class T, int L>
 [[gnu::always_inline]] inline void mirror(typename Vector<T>::type (&row)[L]) noexcept {
@@ -405,6 +435,25 @@ template <class A, class B>
   }
 }
 
+// dst[2 * j + i] = src[i * src_row + j] for i < 2.
+template <class A, class B>
+[[gnu::always_inline]] inline void interleave(const typename A::storage* src, int64_t src_row,
+                                              typename B::storage* dst, int64_t columns) noexcept {
+  using From = Lanes<A>;
+  using To = Lanes<B>;
+  constexpr int L = From::count;
+  for (int64_t j = 0; j < columns; j += L) {
+    const int width = columns - j < L ? (int)(columns - j) : L;
+    const uint32_t mask = From::first(width);
+    const auto a = width == L ? From::load(src + j) : From::load(src + j, mask);
+    const auto b = width == L ? From::load(src + src_row + j) : From::load(src + src_row + j, mask);
+    typename From::type pair[2];
+    zip<typename A::compute, L>(a, b, pair, UpTo<L>{});
+    To::store(dst + 2 * j, pair[0], 2 * width);
+    if (2 * width > L) To::store(dst + 2 * j + L, pair[1], 2 * width - L);
+  }
+}
+
 // dst[i * dst_row + j] = src[i * src_row + j].
 template <class A, class B>
 [[gnu::always_inline]] inline void copy(const typename A::storage* src, int64_t src_row,
@@ -421,12 +470,38 @@ template <class A, class B>
   }
 }
 
+// `n` elements, `step` apart in the source.
+template <class E>
+[[gnu::always_inline]] inline void copy_apart(const typename E::storage* from, int64_t step,
+                                              typename E::compute* to, int n) noexcept {
+  int i = 0;
+#if defined(__AVX512F__)
+  if constexpr (same<E, f32>) {
+    using L = Lanes<E>;
+    if (step == 2) {
+      const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+      for (; i < n; i += 16) {
+        const int rest = 2 * (n - i) - 1;
+        const __m512 low = _mm512_maskz_loadu_ps((__mmask16)L::first(rest), from + 2 * i);
+        const __m512 high = rest > 16
+                                ? _mm512_maskz_loadu_ps((__mmask16)L::first(rest - 16), from + 2 * i + 16)
+                                : _mm512_setzero_ps();
+        L::store(to + i, (typename L::type)_mm512_permutex2var_ps(low, even, high), n - i);
+      }
+    }
+  }
+#endif
+  for (; i < n; ++i) to[i] = E::load(from[i * step]);
+}
+
 template <class A, class B>
 [[gnu::always_inline]] inline void move(const MoveArgs& args) noexcept {
   const auto* src = static_cast<const typename A::storage*>(args.src);
   auto* dst = static_cast<typename B::storage*>(args.dst);
   if (args.src_column == 1 && args.dst_column == 1) {
     copy<A, B>(src, args.src_row, dst, args.dst_row, args.rows, args.columns);
+  } else if (args.src_column == 1 && args.dst_row == 1 && args.rows == 2 && args.dst_column == 2) {
+    interleave<A, B>(src, args.src_row, dst, args.columns);
   } else if (args.src_column == 1 && args.dst_row == 1) {
     transpose<A, B>(src, args.src_row, dst, args.dst_column, args.rows, args.columns);
   } else if (args.src_row == 1 && args.dst_column == 1) {
@@ -443,6 +518,13 @@ template <class A, class B>
 
 template <class E>
 [[gnu::always_inline]] inline void load(const MoveArgs& args) noexcept {
+  if (args.dst_column == 1 && args.src_column > 1) {
+    for (int64_t i = 0; i < args.rows; ++i) {
+      copy_apart<E>(static_cast<const typename E::storage*>(args.src) + i * args.src_row, args.src_column,
+                    static_cast<typename E::compute*>(args.dst) + i * args.dst_row, (int)args.columns);
+    }
+    return;
+  }
   move<E, plain<E>>(args);
 }
 
@@ -559,6 +641,35 @@ template <class E>
     } else {
       gather_apart<E>(args, first, count);
     }
+  }
+}
+
+template <class E>
+[[gnu::always_inline]] inline void panel(const PanelArgs& args) noexcept {
+  using L = Lanes<E>;
+  using T = typename E::compute;
+  const auto* src = static_cast<const typename E::storage*>(args.src);
+  T* dst = static_cast<T*>(args.dst);
+  for (int64_t m = 0; m < args.maps; ++m) {
+    for (int64_t r = 0; r < args.runs; ++r) {
+      const PanelRun run = args.run[r];
+      T* to = dst + run.dst;
+      const auto* from = src + run.src;
+      int i = 0;
+      if (run.src < 0) {
+        for (; i + L::count <= run.length; i += L::count)
+          plain_store<E>(to + i, typename L::type{}, L::count);
+        if (i < run.length) plain_store<E>(to + i, typename L::type{}, run.length - i);
+      } else if (args.src_step == 1) {
+        for (; i + L::count <= run.length; i += L::count) plain_store<E>(to + i, L::load(from + i), L::count);
+        if (i < run.length)
+          plain_store<E>(to + i, L::load(from + i, L::first(run.length - i)), run.length - i);
+      } else {
+        copy_apart<E>(from, args.src_step, to, run.length);
+      }
+    }
+    src += args.map_stride;
+    dst += args.width;
   }
 }
 

@@ -101,4 +101,15 @@ PhaseAxis phase_axis(const Axis& axis, Pass pass) {
   return made;
 }
 
+int64_t chunk_maps(const Geometry& geometry, Pass pass, int64_t depth_maps) {
+  // Steps of depth in one sum, at most about; bounds what has to be near the core at a time.
+  constexpr int64_t most = 4096;
+  int64_t taps = 1;
+  for (const Axis& axis : geometry.axes) {
+    taps *= pass == Pass::forward ? (axis.kernel + axis.stride - 1) / axis.stride : axis.kernel;
+  }
+  const int64_t chunks = (depth_maps * taps + most - 1) / most;
+  return std::max<int64_t>(1, (depth_maps + chunks - 1) / chunks);
+}
+
 }  // namespace tconv

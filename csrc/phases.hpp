@@ -45,4 +45,8 @@ PhaseAxis phase_axis(const Axis& axis, Pass pass);
 // part. Entry k is the position of tap k.
 std::vector<int64_t> packed_order(const Axis& axis, Pass pass);
 
+// Source maps summed at a time, `depth_maps` being those of a group. Decided by the weights alone, because it
+// decides the order of sums, which neither batch nor sizes nor threads may change.
+int64_t chunk_maps(const Geometry& geometry, Pass pass, int64_t depth_maps);
+
 }  // namespace tconv

@@ -17,7 +17,18 @@ enum class Isa : uint8_t {
 #undef TCONV_ISA
 };
 
-enum class Family : uint8_t { gemm, gather, load, store, rowgemm, strip, unstrip, winogradin, winogradout };
+enum class Family : uint8_t {
+  gemm,
+  gather,
+  panel,
+  load,
+  store,
+  rowgemm,
+  strip,
+  unstrip,
+  winogradin,
+  winogradout
+};
 
 struct Kernel {
   const char* name;

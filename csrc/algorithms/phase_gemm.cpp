@@ -16,11 +16,12 @@ namespace {
 
 constexpr int64_t kMostStride = 1 << 16;
 constexpr int64_t kMostTaps = 1 << 20;
-// Steps of depth that one sum runs before it is added to the output; also bounds the panels.
-constexpr int64_t kDepth = 4096;
 constexpr int64_t kPanelBytes = 384 << 10;
 constexpr int64_t kStripBytes = 256 << 10;
 constexpr int64_t kMostBlockPositions = 512;
+constexpr int64_t kRuns = 1024;
+// Maps up to this size are worth turning inside out, so that tiles hold one place of many samples.
+constexpr int64_t kSmallMap = 64;
 
 int64_t ceil_div(int64_t a, int64_t b) noexcept { return (a + b - 1) / b; }
 
@@ -40,12 +41,6 @@ struct Sides {
                     problem.geometry.groups),
         batch(problem.geometry.batch),
         taps(problem.geometry.taps()) {}
-
-  // Gathered maps handled at a time. Decided by the weights alone, because it decides the order of sums.
-  int64_t chunk_maps() const noexcept {
-    const int64_t chunks = ceil_div(depth_maps * taps, kDepth);
-    return std::max<int64_t>(1, ceil_div(depth_maps, chunks));
-  }
 };
 
 const Kernel& choose_tile(const Problem& problem) {
@@ -75,8 +70,10 @@ class PhaseGemm final : public Recipe {
               phase_axis(problem.geometry.axes[2], problem.pass)},
         gemm_(choose_tile(problem)),
         gather_(tconv::kernel(Family::gather, problem.dtype, problem.isa)),
+        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
-        packing_(problem, gemm_.lanes, sides_.chunk_maps()) {
+        chunk_(chunk_maps(problem.geometry, problem.pass, sides_.depth_maps)),
+        packing_(problem, gemm_.lanes, chunk_) {
     const bool last = problem.geometry.channels_last;
     src_maps_ = sides_.groups * sides_.depth_maps;
     dst_maps_ = sides_.groups * sides_.column_maps;
@@ -106,9 +103,23 @@ class PhaseGemm final : public Recipe {
     // whole.
     samples_inside_ = sides_.batch >= 4 && grid_ <= 256 && offsets_ > 1;
     panels_ = ceil_div(sides_.column_maps, gemm_.lanes);
-    chunk_ = sides_.chunk_maps();
     jobs_ = panels_ * axes_[0].phases() * axes_[1].phases();
+    staged_ = src_;
     cut();
+    if (samples_inside_ && workspace_ > problem.workspace) {
+      samples_inside_ = false;
+      cut();
+    }
+    const int64_t inner = samples_inside_ ? sides_.batch : 1;
+    row_ = axes_[2].positions * inner;
+    if (samples_inside_) {
+      const int64_t places = axes_[0].src_size * axes_[1].src_size * axes_[2].src_size;
+      staged_ = {places * inner,
+                 1,
+                 {axes_[1].src_size * axes_[2].src_size * inner, axes_[2].src_size * inner, inner}};
+    }
+    panel_kernel_ = &tconv::kernel(
+        Family::panel, samples_inside_ ? compute_dtype(problem.dtype) : problem.dtype, problem.isa);
   }
 
   std::string kernel() const override { return gemm_.name; }
@@ -136,6 +147,12 @@ class PhaseGemm final : public Recipe {
     }
     char* packed =
         call.packed == nullptr ? claim(packing_.panel_bytes() * static_cast<size_t>(pack_panels_)) : nullptr;
+    const void* source = call.source;
+    if (samples_inside_) {
+      T* stage = reinterpret_cast<T*>(claim(stage_bytes()));
+      turn_inside_out(call.source, stage, call.crew);
+      source = stage;
+    }
     // A small workspace has room for fewer workers than there are threads.
     call.crew.limit(threads_);
     std::vector<Worker> workers;
@@ -151,7 +168,7 @@ class PhaseGemm final : public Recipe {
         if (!packing_.pack(call.weight, packed, first, last, call.crew)) return false;
         weights = packed - static_cast<size_t>(first) * packing_.panel_bytes();
       }
-      run_panels(call, reinterpret_cast<const T*>(weights), bias, first, last, workers);
+      run_panels(call, source, reinterpret_cast<const T*>(weights), bias, first, last, workers);
     }
     return true;
   }
@@ -163,10 +180,20 @@ class PhaseGemm final : public Recipe {
     int64_t axis[3];
   };
 
+  // Where a position's outputs start: those of the first phase.
   struct Place {
+    int64_t base;
+    int64_t t[kAxes];
+  };
+
+  // Positions [begin, end) of a block that lie in one row of the grid, the first at coordinate `at`.
+  struct Segment {
+    int64_t begin;
+    int64_t end;
+    int64_t at;
     int64_t sample;
-    int64_t t[3];
-    int64_t base;  // element of src at t * src_step
+    int64_t z;
+    int64_t y;
   };
 
   // What one thread works in.
@@ -175,11 +202,15 @@ class PhaseGemm final : public Recipe {
     T* strip;
     T* spare;  // a row nobody reads
     Place* places;
+    Segment* segments;
+    PanelRun* runs;
     int64_t* offset;
+    uint16_t* tile_of;
     int64_t* a_offset;
     int64_t* b_offset;
     uint8_t* reached;  // of tile and tap offset: some position is inside the image
     void** rows;
+    int64_t segment_count = 0;
     int64_t block = -1;
     int64_t group = -1;
     int64_t chunk = -1;
@@ -187,6 +218,7 @@ class PhaseGemm final : public Recipe {
 
   struct Run {
     const Call& call;
+    const void* source;
     const T* weights;
     const T* bias;
     int64_t first_panel;
@@ -199,34 +231,44 @@ class PhaseGemm final : public Recipe {
     return static_cast<size_t>(sides_.groups * panels_ * gemm_.lanes) * sizeof(T);
   }
 
+  // Positions of a row of the panel: not a power of two, or the rows of a tile meet in one set of the cache.
+  int64_t width() const noexcept { return ((block_ + 15) / 16 | 1) * 16; }
+  size_t stage_bytes() const noexcept {
+    if (!samples_inside_) return 0;
+    return static_cast<size_t>(sides_.batch * src_maps_ * axes_[0].src_size * axes_[1].src_size *
+                               axes_[2].src_size) *
+           sizeof(T);
+  }
+
+  // Hands out what a worker needs, from `memory` on; returns the end.
+  char* lay_out(char* memory, Worker* made) const noexcept {
+    const auto claim = [&memory](auto** part, int64_t count) {
+      *part = reinterpret_cast<std::remove_reference_t<decltype(*part)>>(memory);
+      memory += aligned(static_cast<size_t>(count) * sizeof(**part));
+    };
+    claim(&made->panel, offsets_ * std::min(chunk_, sides_.depth_maps) * width());
+    claim(&made->strip, direct_store_ ? 0 : job_run_ * strip_rows() * gemm_.lanes);
+    claim(&made->spare, gemm_.lanes);
+    claim(&made->places, block_);
+    claim(&made->segments, block_);
+    claim(&made->runs, kRuns);
+    claim(&made->offset, block_);
+    claim(&made->tile_of, block_);
+    claim(&made->rows, gemm_.rows);
+    claim(&made->a_offset, phase_taps_);
+    claim(&made->b_offset, phase_taps_);
+    claim(&made->reached, block_tiles() * offsets_);
+    return memory;
+  }
+
   size_t worker_size() const noexcept {
-    return aligned(static_cast<size_t>(offsets_ * chunk_ * block_ + 64) * sizeof(T)) +
-           aligned(static_cast<size_t>(job_run_ * strip_rows() * gemm_.lanes) * sizeof(T)) +
-           aligned(static_cast<size_t>(gemm_.lanes) * sizeof(T)) +
-           aligned(static_cast<size_t>(block_) * sizeof(Place)) +
-           aligned(static_cast<size_t>(gemm_.rows) * 8) * 2 +
-           aligned(static_cast<size_t>(phase_taps_) * 8) * 2 +
-           aligned(static_cast<size_t>(block_tiles() * offsets_));
+    Worker made{};
+    return static_cast<size_t>(lay_out(nullptr, &made) - static_cast<char*>(nullptr));
   }
 
   Worker worker(char* memory) const noexcept {
-    const auto claim = [&memory](size_t bytes) {
-      char* claimed = memory;
-      memory += aligned(bytes);
-      return claimed;
-    };
     Worker made{};
-    made.panel =
-        reinterpret_cast<T*>(claim(static_cast<size_t>(offsets_ * chunk_ * block_ + 64) * sizeof(T)));
-    made.strip =
-        reinterpret_cast<T*>(claim(static_cast<size_t>(job_run_ * strip_rows() * gemm_.lanes) * sizeof(T)));
-    made.spare = reinterpret_cast<T*>(claim(static_cast<size_t>(gemm_.lanes) * sizeof(T)));
-    made.places = reinterpret_cast<Place*>(claim(static_cast<size_t>(block_) * sizeof(Place)));
-    made.offset = reinterpret_cast<int64_t*>(claim(static_cast<size_t>(gemm_.rows) * 8));
-    made.rows = reinterpret_cast<void**>(claim(static_cast<size_t>(gemm_.rows) * 8));
-    made.a_offset = reinterpret_cast<int64_t*>(claim(static_cast<size_t>(phase_taps_) * 8));
-    made.b_offset = reinterpret_cast<int64_t*>(claim(static_cast<size_t>(phase_taps_) * 8));
-    made.reached = reinterpret_cast<uint8_t*>(claim(static_cast<size_t>(block_tiles() * offsets_)));
+    lay_out(memory, &made);
     return made;
   }
 
@@ -239,7 +281,7 @@ class PhaseGemm final : public Recipe {
     pack_panels_ = packs ? 1 : sides_.groups * panels_;
     const auto total = [&] {
       worker_bytes_ = worker_size();
-      return aligned(bias_bytes()) +
+      return aligned(bias_bytes()) + aligned(stage_bytes()) +
              (packs ? aligned(packing_.panel_bytes() * static_cast<size_t>(pack_panels_)) : 0) +
              worker_bytes_ * static_cast<size_t>(threads_);
     };
@@ -296,27 +338,62 @@ class PhaseGemm final : public Recipe {
     });
   }
 
-  Place place(int64_t index) const noexcept {
-    Place p{};
-    int64_t rest = index;
-    if (samples_inside_) {
-      p.sample = rest % sides_.batch;
-      rest /= sides_.batch;
-    }
-    p.t[2] = rest % axes_[2].positions;
-    rest /= axes_[2].positions;
-    p.t[1] = rest % axes_[1].positions;
-    rest /= axes_[1].positions;
-    p.t[0] = rest % axes_[0].positions;
-    if (!samples_inside_) p.sample = rest / axes_[0].positions;
-    p.base = p.sample * src_.sample;
-    for (int a = 0; a < kAxes; ++a) p.base += p.t[a] * axes_[a].src_step * src_.axis[a];
-    return p;
+  // Reorders the source to [map][place][sample], in the compute type.
+  void turn_inside_out(const void* source, T* stage, Crew& crew) const {
+    const int64_t places = axes_[0].src_size * axes_[1].src_size * axes_[2].src_size;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const bool apart = src_.map != 1;
+    const double seconds = static_cast<double>(stage_bytes()) / machine::kStoreBytesPerSecond;
+    crew.share(apart ? src_maps_ : places, seconds, [&](int64_t unit, int) noexcept {
+      MoveArgs args{};
+      args.src = static_cast<const char*>(source) + unit * (apart ? src_.map : src_.axis[2]) * element;
+      args.dst = stage + unit * sides_.batch * (apart ? places : 1);
+      args.rows = sides_.batch;
+      args.columns = apart ? places : src_maps_;
+      args.src_row = src_.sample;
+      args.src_column = 1;
+      args.dst_row = 1;
+      args.dst_column = sides_.batch * (apart ? 1 : places);
+      load_(args);
+    });
   }
 
-  void run_panels(const Call& call, const T* weights, const T* bias, int64_t first, int64_t last,
-                  std::vector<Worker>& workers) const {
-    const Run run{call, weights, bias, first, last};
+  // Finds the rows of the grid that a block holds, and where its positions go.
+  void locate(Worker& w, int64_t first, int64_t count, int64_t tiles) const noexcept {
+    const int64_t inner = samples_inside_ ? sides_.batch : 1;
+    w.segment_count = 0;
+    int64_t row = first / row_;
+    int64_t at = first % row_;
+    for (int64_t begin = 0; begin < count; ++row, at = 0) {
+      Segment& s = w.segments[w.segment_count++];
+      s.begin = begin;
+      s.at = at;
+      s.end = begin = std::min(count, begin + row_ - at);
+      s.y = row % axes_[1].positions;
+      s.z = row / axes_[1].positions % axes_[0].positions;
+      s.sample = row / axes_[1].positions / axes_[0].positions;
+      int64_t x = at / inner;
+      int64_t sample = s.sample + at % inner;
+      for (int64_t i = s.begin; i < s.end; ++i) {
+        w.places[i] = {sample * dst_.sample + s.z * axes_[0].dst_step * dst_.axis[0] +
+                           s.y * axes_[1].dst_step * dst_.axis[1] + x * axes_[2].dst_step * dst_.axis[2],
+                       {s.z, s.y, x}};
+        if (!samples_inside_ || ++sample == sides_.batch) {
+          ++x;
+          sample = s.sample;
+        }
+      }
+    }
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      for (int64_t i = tile_begin(tile, tiles, count); i < tile_begin(tile + 1, tiles, count); ++i) {
+        w.tile_of[i] = static_cast<uint16_t>(tile);
+      }
+    }
+  }
+
+  void run_panels(const Call& call, const void* source, const T* weights, const T* bias, int64_t first,
+                  int64_t last, std::vector<Worker>& workers) const {
+    const Run run{call, source, weights, bias, first, last};
     const int64_t blocks = ceil_div(positions_, block_);
     const int64_t phases = axes_[0].phases() * axes_[1].phases();
     // Threads share blocks of positions; where those are few, also the jobs of a block.
@@ -345,20 +422,20 @@ class PhaseGemm final : public Recipe {
                  int64_t job_end) const noexcept {
     const int64_t first = block * block_;
     const int64_t count = std::min(block_, positions_ - first);
+    const int64_t tiles = ceil_div(count, gemm_.rows);
     if (w.block != block || w.group != group) {
-      for (int64_t i = 0; i < count; ++i) w.places[i] = place(first + i);
+      if (w.block != block) locate(w, first, count, tiles);
       w.block = block;
       w.group = group;
       w.chunk = -1;
     }
-    const int64_t tiles = ceil_div(count, gemm_.rows);
     const int64_t chunks = ceil_div(sides_.depth_maps, chunk_);
     for (int64_t job = job_begin; job < job_end; job += job_run_) {
       const int64_t stop = std::min(job + job_run_, job_end);
       for (int64_t chunk = 0; chunk < chunks; ++chunk) {
         const int64_t maps = std::min(chunk_, sides_.depth_maps - chunk * chunk_);
         if (w.chunk != chunk) {
-          fill_panel(run.call.source, w, group, chunk, maps, count, tiles);
+          fill_panel(run.source, w, group, chunk, maps, count, tiles);
           w.chunk = chunk;
         }
         for (int64_t j = job; j < stop; ++j) multiply(run, w, group, j, j - job, chunk, maps, count, tiles);
@@ -373,50 +450,103 @@ class PhaseGemm final : public Recipe {
     return count * tile / tiles;
   }
 
-  void fill_panel(const void* source, Worker& w, int64_t group, int64_t chunk, int64_t maps, int64_t count,
-                  int64_t tiles) const noexcept {
-    const int64_t map0 = (group * sides_.depth_maps + chunk * chunk_) * src_.map;
-    GatherArgs args{};
-    args.src = source;
-    args.map_stride = src_.map;
-    args.offset = w.offset;
-    args.maps = maps;
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      const int64_t begin = tile_begin(tile, tiles, count);
-      const int64_t rows = tile_begin(tile + 1, tiles, count) - begin;
-      const Place* places = w.places + begin;
-      T* panel = w.panel + begin * offsets_ * maps;
-      uint8_t* reached = w.reached + tile * offsets_;
-      args.count = rows;
-      args.width = rows;
-      int64_t u = 0;
-      for (const int64_t oz : axes_[0].offsets) {
-        for (const int64_t oy : axes_[1].offsets) {
-          for (const int64_t ox : axes_[2].offsets) {
-            const int64_t shift = oz * src_.axis[0] + oy * src_.axis[1] + ox * src_.axis[2] + map0;
-            bool any = false;
-            for (int64_t m = 0; m < rows; ++m) {
-              const Place& p = places[m];
-              const bool inside =
-                  inside_axis(0, p.t[0], oz) & inside_axis(1, p.t[1], oy) & inside_axis(2, p.t[2], ox);
-              w.offset[m] = inside ? p.base + shift : -1;
-              any |= inside;
-            }
-            reached[u] = any;
-            if (any) {
-              args.dst = panel + u * maps * rows;
-              gather_(args);
-            }
-            ++u;
-          }
-        }
-      }
-    }
+  // Positions of a row of the grid, by coordinate, that tap offset `offset` leads into the image.
+  std::pair<int64_t, int64_t> reach_x(int64_t offset) const noexcept {
+    const PhaseAxis& x = axes_[2];
+    const int64_t inner = samples_inside_ ? sides_.batch : 1;
+    const int64_t begin = offset >= 0 ? 0 : (-offset + x.src_step - 1) / x.src_step;
+    const int64_t end = x.src_size - 1 - offset < 0 ? 0 : (x.src_size - 1 - offset) / x.src_step + 1;
+    return {begin * inner, end * inner};
   }
 
   bool inside_axis(int axis, int64_t t, int64_t offset) const noexcept {
     return static_cast<uint64_t>(t * axes_[axis].src_step + offset) <
            static_cast<uint64_t>(axes_[axis].src_size);
+  }
+
+  // Fills the panel, [tap offset][map][position], zeros where an offset leads outside the image.
+  void fill_panel(const void* source, Worker& w, int64_t group, int64_t chunk, int64_t maps, int64_t count,
+                  int64_t tiles) const noexcept {
+    const Strides& src = staged_;
+    const bool neighbours = src.map == 1 && maps > 1;
+    const int64_t map0 = (group * sides_.depth_maps + chunk * chunk_) * src.map;
+    const int64_t step = axes_[2].src_step;
+    PanelArgs panel{};
+    panel.src = source;
+    panel.map_stride = src.map;
+    panel.src_step = samples_inside_ ? 1 : step * src.axis[2];
+    panel.dst = w.panel;
+    panel.width = width();
+    panel.maps = maps;
+    panel.run = w.runs;
+    GatherArgs gather{};
+    gather.src = source;
+    gather.map_stride = src.map;
+    gather.offset = w.offset;
+    gather.count = count;
+    gather.width = width();
+    gather.maps = maps;
+    const auto add = [&](int64_t from, int64_t to, int64_t length) {
+      w.runs[panel.runs++] = {from, static_cast<int32_t>(to), static_cast<int32_t>(length)};
+      if (panel.runs == kRuns) {
+        (*panel_kernel_)(panel);
+        panel.runs = 0;
+      }
+    };
+    std::fill(w.reached, w.reached + tiles * offsets_, uint8_t{0});
+    int64_t u = 0;
+    for (const int64_t oz : axes_[0].offsets) {
+      for (const int64_t oy : axes_[1].offsets) {
+        for (const int64_t ox : axes_[2].offsets) {
+          const auto [reach_begin, reach_end] = reach_x(ox);
+          const int64_t at = u * maps * width();
+          int64_t done = 0;  // positions below are filled, or are zeros that wait to be
+          if (neighbours) std::fill(w.offset, w.offset + count, int64_t{-1});
+          for (int64_t i = 0; i < w.segment_count; ++i) {
+            const Segment& s = w.segments[i];
+            if (!inside_axis(0, s.z, oz) || !inside_axis(1, s.y, oy)) continue;
+            const int64_t begin = std::max(s.begin, s.begin + reach_begin - s.at);
+            const int64_t end = std::min(s.end, s.begin + reach_end - s.at);
+            if (begin >= end) continue;
+            for (int64_t tile = w.tile_of[begin]; tile <= w.tile_of[end - 1]; ++tile) {
+              w.reached[tile * offsets_ + u] = 1;
+            }
+            const int64_t row = map0 + (samples_inside_ ? 0 : s.sample * src.sample) +
+                                (s.z * axes_[0].src_step + oz) * src.axis[0] +
+                                (s.y * axes_[1].src_step + oy) * src.axis[1] + ox * src.axis[2];
+            const int64_t first = s.at + begin - s.begin;  // coordinate
+            if (neighbours) {
+              for (int64_t p = begin; p < end; ++p)
+                w.offset[p] = row + (first + p - begin) * step * src.axis[2];
+              continue;
+            }
+            if (begin > done) add(-1, at + done, begin - done);
+            done = end;
+            if (!samples_inside_) {
+              add(row + first * step * src.axis[2], at + begin, end - begin);
+            } else if (step == 1) {
+              add(row + first, at + begin, end - begin);
+            } else {
+              for (int64_t p = begin; p < end;) {
+                const int64_t x = (first + p - begin) / sides_.batch;
+                const int64_t sample = (first + p - begin) % sides_.batch;
+                const int64_t length = std::min(end - p, sides_.batch - sample);
+                add(row + x * step * sides_.batch + sample, at + p, length);
+                p += length;
+              }
+            }
+          }
+          if (neighbours) {
+            gather.dst = w.panel + at;
+            gather_(gather);
+          } else if (done < count) {
+            add(-1, at + done, count - done);
+          }
+          ++u;
+        }
+      }
+    }
+    if (panel.runs > 0) (*panel_kernel_)(panel);
   }
 
   struct Job {
@@ -444,6 +574,7 @@ class PhaseGemm final : public Recipe {
     args.a_offset = w.a_offset;
     args.b_offset = w.b_offset;
     args.depth = maps;
+    args.a_step = width();
     args.b_step = gemm_.lanes;
     args.c = w.rows;
     args.lanes = static_cast<int32_t>(direct_store_ ? lanes : gemm_.lanes);
@@ -461,7 +592,6 @@ class PhaseGemm final : public Recipe {
         const int64_t begin = tile_begin(tile, tiles, count);
         const int64_t rows = tile_begin(tile + 1, tiles, count) - begin;
         const uint8_t* reached = w.reached + tile * offsets_;
-        const int64_t a_base = begin * offsets_ * maps;
         int64_t segments = 0;
         int64_t tap = first_tap;
         for (int64_t tz = 0; tz < taps_z; ++tz) {
@@ -471,7 +601,7 @@ class PhaseGemm final : public Recipe {
                 (slot_z + y.taps_of(j.phase_y)[ty].slot) * static_cast<int64_t>(x.offsets.size());
             for (int64_t tx = 0; tx < taps_x; ++tx, ++tap) {
               const int64_t u = slot_y + x.taps_of(phase_x)[tx].slot;
-              w.a_offset[segments] = a_base + u * maps * rows;
+              w.a_offset[segments] = begin + u * maps * width();
               w.b_offset[segments] = tap * maps * gemm_.lanes;
               segments += reached[u];
             }
@@ -482,7 +612,6 @@ class PhaseGemm final : public Recipe {
                                     : strip + ((begin + m) * x.phases() + phase_x) * gemm_.lanes;
         }
         args.rows = static_cast<int32_t>(rows);
-        args.a_step = rows;
         args.segments = segments;
         gemm_(args);
       }
@@ -496,8 +625,8 @@ class PhaseGemm final : public Recipe {
     const int64_t at_y = p.t[1] * axes_[1].dst_step + j.phase_y;
     const int64_t at_x = p.t[2] * axes_[2].dst_step + phase_x;
     if (at_z >= axes_[0].dst_size || at_y >= axes_[1].dst_size || at_x >= axes_[2].dst_size) return w.spare;
-    return static_cast<T*>(out) + p.sample * dst_.sample + at_z * dst_.axis[0] + at_y * dst_.axis[1] +
-           at_x * dst_.axis[2] + group * sides_.column_maps + j.panel * gemm_.lanes;
+    return static_cast<T*>(out) + p.base + j.phase_z * dst_.axis[0] + j.phase_y * dst_.axis[1] +
+           phase_x * dst_.axis[2] + group * sides_.column_maps + j.panel * gemm_.lanes;
   }
 
   // Moves the strip of one job to the output, a run along x at a time.
@@ -514,13 +643,10 @@ class PhaseGemm final : public Recipe {
       const Place& p = w.places[begin];
       end = begin + 1;
       if (!samples_inside_) end = std::min(count, begin + axes_[2].positions - p.t[2]);
-      const int64_t at_z = p.t[0] * axes_[0].dst_step + j.phase_z;
-      const int64_t at_y = p.t[1] * axes_[1].dst_step + j.phase_y;
-      const int64_t at_x = p.t[2] * step;
-      if (at_z >= axes_[0].dst_size || at_y >= axes_[1].dst_size) continue;
-      const int64_t width = std::min((end - begin) * step, axes_[2].dst_size - at_x);
-      const int64_t at = p.sample * dst_.sample + at_z * dst_.axis[0] + at_y * dst_.axis[1] +
-                         at_x * dst_.axis[2] +
+      if (p.t[0] * axes_[0].dst_step + j.phase_z >= axes_[0].dst_size) continue;
+      if (p.t[1] * axes_[1].dst_step + j.phase_y >= axes_[1].dst_size) continue;
+      const int64_t width = std::min((end - begin) * step, axes_[2].dst_size - p.t[2] * step);
+      const int64_t at = p.base + j.phase_z * dst_.axis[0] + j.phase_y * dst_.axis[1] +
                          (group * sides_.column_maps + j.panel * gemm_.lanes) * dst_.map;
       args.src = strip + begin * step * gemm_.lanes;
       args.dst = static_cast<char*>(out) + at * element;
@@ -548,21 +674,25 @@ class PhaseGemm final : public Recipe {
   std::array<PhaseAxis, kAxes> axes_;
   const Kernel& gemm_;
   const Kernel& gather_;
+  const Kernel& load_;
   const Kernel& store_;
+  const Kernel* panel_kernel_ = nullptr;
+  int64_t chunk_;
   ColumnPacking packing_;
   Strides src_{};
   Strides dst_{};
+  Strides staged_{};  // of what panels are filled from
   int64_t src_maps_ = 0;
   int64_t dst_maps_ = 0;
   int64_t offsets_ = 0;     // tap offsets that some phase uses, all axes
   int64_t phase_taps_ = 1;  // most taps of a phase
   int64_t grid_ = 0;        // positions of the longest phase, one sample
   int64_t positions_ = 0;   // of all samples
+  int64_t row_ = 0;         // positions of a row of the grid, with samples where they are innermost
   int64_t panels_ = 0;      // of a group
   int64_t jobs_ = 0;        // of a group: panel and phase on the two outer axes
-  int64_t chunk_ = 0;
-  int64_t block_ = 0;    // positions
-  int64_t job_run_ = 0;  // jobs whose strips are kept at a time
+  int64_t block_ = 0;       // positions
+  int64_t job_run_ = 0;     // jobs whose strips are kept at a time
   int64_t pack_panels_ = 0;
   int threads_ = 1;
   bool direct_store_ = false;

@@ -10,6 +10,7 @@
 #include "machine.hpp"
 #include "memory.hpp"
 #include "packing.hpp"
+#include "phases.hpp"
 
 namespace tconv {
 namespace {
@@ -17,7 +18,6 @@ namespace {
 constexpr int64_t kMostRows = 4096;
 constexpr int64_t kMostTaps = 1 << 16;
 constexpr size_t kMostClasses = 64;
-constexpr int64_t kDepth = 4096;
 constexpr int64_t kStripBytes = 512 << 10;
 constexpr int64_t kResultBytes = 384 << 10;
 
@@ -132,8 +132,7 @@ struct Layout {
     column_maps = (forward ? g.filters : g.channels) / groups;
     residues = axes[0].dst_step * axes[1].dst_step * axes[2].dst_step;
     streams = column_maps * residues;
-    // As in phase_gemm, so that both sum in one order.
-    chunk = std::max<int64_t>(1, ceil_div(depth_maps, ceil_div(depth_maps * g.taps(), kDepth)));
+    chunk = chunk_maps(g, problem.pass, depth_maps);
     gemm = &choose_tile(problem);
     rows.reserve(static_cast<size_t>(streams));
     taps = 0;
