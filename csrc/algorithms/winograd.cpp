@@ -821,7 +821,8 @@ std::optional<std::string> refusal(const Problem& problem) {
   const Tiling tiling = best_tiling(problem, maps);
   const int64_t products = tiling.tiles() * tiling.points() * tiling.views() * tiling.phases();
   const int64_t plain = problem.geometry.small_positions() * problem.geometry.taps();
-  if (tiling.points() == 1 || products * 10 > plain * 9) return "products saved are fewer than transforms cost";
+  if (tiling.points() == 1 || products * 10 > plain * 9)
+    return "products saved are fewer than transforms cost";
   const size_t least =
       with_compute(problem.dtype, [&](auto t) { return Winograd<decltype(t)>(problem).least(); });
   if (least > problem.workspace) {
