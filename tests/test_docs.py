@@ -51,12 +51,12 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     text = page.read_text(encoding="utf-8")
     names: dict[str, object] = {}
     parser = doctest.DocTestParser()
-    for block in re.finditer(r"^```python\n(.*?)^```", text, re.M | re.S):
-        line = text.count("\n", 0, block.start(1))
-        if ">>> " in block[1]:
-            names = run(parser.get_doctest(block[1], names, page.name, str(page), line))
+    for block in re.finditer(r"^```(python|pycon)\n(.*?)^```", text, re.M | re.S):
+        line = text.count("\n", 0, block.start(2))
+        if block[1] == "pycon":
+            names = run(parser.get_doctest(block[2], names, page.name, str(page), line))
         else:
-            exec(compile("\n" * line + block[1], str(page), "exec"), names)
+            exec(compile("\n" * line + block[2], str(page), "exec"), names)
 
 
 @pytest.mark.parametrize(
