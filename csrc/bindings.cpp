@@ -1,5 +1,6 @@
 // The face towards Python. Arrays arrive through the buffer protocol, checked only for their number of bytes.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -169,6 +170,19 @@ void run_plan(const Plan& plan, nb::handle source, nb::handle weight, nb::handle
                [&](Crew& crew) { plan.run(from.data(), second.data(), shift_data, to.data(), crew); });
 }
 
+using Bytes = nb::ndarray<nb::numpy, uint8_t>;
+
+Bytes new_output(size_t bytes) {
+  auto output = std::make_unique<Output>(obtain_output(bytes));
+  if (output->data == nullptr) throw std::bad_alloc();
+  char* data = output->data;
+  const nb::capsule owner(output.release(), [](void* held) noexcept {
+    const std::unique_ptr<Output> freed(static_cast<Output*>(held));
+    give_output(*freed);
+  });
+  return Bytes(data, {bytes}, owner);
+}
+
 std::shared_ptr<PackedWeights> pack_plan(const Plan& plan, nb::handle weight) {
   const Problem& p = plan.problem();
   if (p.pass == Pass::weight_gradient) throw ParameterError("pack: the weight gradient has no weights");
@@ -307,6 +321,9 @@ NB_MODULE(_core, m) {
   m.def(
       "memory_kept", [] { return memory_counters().kept; }, "Bytes of freed buffers kept for the next call.");
   m.def("reset_memory_peak", &reset_memory_peak, "Start the peak anew.");
+  m.def("output", &new_output, "size"_a,
+        "Return so many bytes of undefined content whose memory is kept when they are freed.");
+  m.def("limit_kept_outputs", &limit_kept_outputs, "limit"_a, "Keep at most so many bytes of freed outputs.");
   m.def("trim_memory", &trim_memory, "Return kept buffers to the system.");
   m.def("fail_allocation", &fail_allocation, "after"_a,
         "Make the allocation after the next `after` fail, once; negative for never.");

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdlib>
@@ -16,51 +17,112 @@ namespace tconv {
 namespace {
 
 constexpr size_t kHugePage = size_t{1} << 21;
-// Fresh pages cost more than most calls compute, so freed buffers are kept up to this many bytes.
-constexpr size_t kKeptBytes = size_t{1} << 26;
+// Fresh pages cost more than most calls compute, so freed blocks are kept, up to so many bytes.
+constexpr size_t kKeptWorkspace = size_t{1} << 26;
+constexpr size_t kKeptOutputs = size_t{1} << 28;
 
 struct Block {
   char* data = nullptr;
   size_t capacity = 0;
 };
 
+// Freed blocks, for the next that ask.
+class Kept {
+ public:
+  // Of a kept block, up to `spare` percent of what is asked for may lie idle.
+  Kept(size_t limit, size_t spare) : limit_(limit), spare_(spare) {}
+
+  Block take(size_t bytes) noexcept {
+    const std::lock_guard lock(mutex);
+    Block* best = nullptr;
+    for (Block& block : blocks_) {
+      if (block.data != nullptr && block.capacity >= bytes &&
+          block.capacity - bytes <= bytes / 100 * spare_ &&
+          (best == nullptr || block.capacity < best->capacity)) {
+        best = &block;
+      }
+    }
+    if (best == nullptr) return {};
+    bytes_ -= best->capacity;
+    return std::exchange(*best, {});
+  }
+
+  void give(Block block) noexcept {
+    {
+      const std::lock_guard lock(mutex);
+      for (Block& slot : blocks_) {
+        if (slot.data == nullptr && block.capacity <= limit_ - std::min(limit_, bytes_)) {
+          bytes_ += block.capacity;
+          slot = block;
+          return;
+        }
+      }
+    }
+    std::free(block.data);
+  }
+
+  void trim(size_t limit) noexcept {
+    std::array<Block, 8> freed;
+    {
+      const std::lock_guard lock(mutex);
+      freed = std::exchange(blocks_, {});
+      bytes_ = 0;
+      limit_ = limit;
+    }
+    for (const Block& block : freed) std::free(block.data);
+  }
+  void trim() noexcept { trim(limit_); }
+
+  size_t bytes() noexcept {
+    const std::lock_guard lock(mutex);
+    return bytes_;
+  }
+
+  std::mutex mutex;
+
+ private:
+  std::array<Block, 8> blocks_;
+  size_t bytes_ = 0;
+  size_t limit_;
+  size_t spare_;
+};
+
+Kept kept_workspace(kKeptWorkspace, 300);
+Kept kept_outputs(kKeptOutputs, 25);
+
+const int fork_handlers = pthread_atfork(
+    [] {
+      kept_workspace.mutex.lock();
+      kept_outputs.mutex.lock();
+    },
+    [] {
+      kept_outputs.mutex.unlock();
+      kept_workspace.mutex.unlock();
+    },
+    [] {
+      kept_outputs.mutex.unlock();
+      kept_workspace.mutex.unlock();
+    });
+
 std::atomic<uint64_t> current_bytes{0};
 std::atomic<uint64_t> peak_bytes{0};
 std::atomic<int64_t> allocations_until_failure{-1};
 
-std::mutex kept_mutex;
-std::array<Block, 8> kept;
-size_t kept_bytes = 0;
-
-const int fork_handlers =
-    pthread_atfork([] { kept_mutex.lock(); }, [] { kept_mutex.unlock(); }, [] { kept_mutex.unlock(); });
-
-Block take(size_t bytes) noexcept {
-  const std::lock_guard lock(kept_mutex);
-  Block* best = nullptr;
-  for (Block& block : kept) {
-    if (block.data != nullptr && block.capacity >= bytes && block.capacity / 4 <= bytes &&
-        (best == nullptr || block.capacity < best->capacity)) {
-      best = &block;
-    }
+// A kept block or a fresh one; none where memory cannot be had.
+Block obtain(Kept& kept, size_t bytes) noexcept {
+  if (bytes > SIZE_MAX / 2) return {};
+  Block block = kept.take(bytes);
+  if (block.data != nullptr) return block;
+  const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : kAlignment;
+  const size_t capacity = (bytes + alignment - 1) / alignment * alignment;
+  block.data = static_cast<char*>(std::aligned_alloc(alignment, capacity));
+  if (block.data == nullptr) {
+    trim_memory();
+    return {};
   }
-  if (best == nullptr) return {};
-  kept_bytes -= best->capacity;
-  return std::exchange(*best, {});
-}
-
-bool keep(Block block) noexcept {
-  if (block.capacity > kKeptBytes) return false;
-  const std::lock_guard lock(kept_mutex);
-  for (Block& slot : kept) {
-    if (slot.data == nullptr) {
-      if (kept_bytes + block.capacity > kKeptBytes) return false;
-      slot = block;
-      kept_bytes += block.capacity;
-      return true;
-    }
-  }
-  return false;
+  block.capacity = capacity;
+  if (alignment == kHugePage) madvise(block.data, capacity, MADV_HUGEPAGE);
+  return block;
 }
 
 }  // namespace
@@ -74,18 +136,8 @@ Buffer::Buffer(size_t bytes) : bytes_(bytes) {
       allocations_until_failure.fetch_sub(1, std::memory_order_relaxed) == 0) {
     fail();
   }
-  if (bytes > SIZE_MAX / 2) fail();
-  Block block = take(bytes);
-  if (block.data == nullptr) {
-    const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : kAlignment;
-    const size_t capacity = (bytes + alignment - 1) / alignment * alignment;
-    block = {static_cast<char*>(std::aligned_alloc(alignment, capacity)), capacity};
-    if (block.data == nullptr) {
-      trim_memory();
-      fail();
-    }
-    if (alignment == kHugePage) madvise(block.data, capacity, MADV_HUGEPAGE);
-  }
+  const Block block = obtain(kept_workspace, bytes);
+  if (block.data == nullptr) fail();
   data_ = block.data;
   capacity_ = block.capacity;
   const uint64_t now = current_bytes.fetch_add(bytes_, std::memory_order_relaxed) + bytes_;
@@ -97,7 +149,7 @@ Buffer::Buffer(size_t bytes) : bytes_(bytes) {
 Buffer::~Buffer() {
   if (data_ == nullptr) return;
   current_bytes.fetch_sub(bytes_, std::memory_order_relaxed);
-  if (!keep({data_, capacity_})) std::free(data_);
+  kept_workspace.give({data_, capacity_});
 }
 
 Buffer::Buffer(Buffer&& other) noexcept
@@ -113,8 +165,7 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 }
 
 MemoryCounters memory_counters() noexcept {
-  const std::lock_guard lock(kept_mutex);
-  return {current_bytes.load(), peak_bytes.load(), kept_bytes};
+  return {current_bytes.load(), peak_bytes.load(), kept_workspace.bytes() + kept_outputs.bytes()};
 }
 
 void reset_memory_peak() noexcept { peak_bytes.store(current_bytes.load()); }
@@ -122,13 +173,17 @@ void reset_memory_peak() noexcept { peak_bytes.store(current_bytes.load()); }
 void fail_allocation(int64_t after) noexcept { allocations_until_failure.store(after); }
 
 void trim_memory() noexcept {
-  std::array<Block, 8> blocks;
-  {
-    const std::lock_guard lock(kept_mutex);
-    blocks = std::exchange(kept, {});
-    kept_bytes = 0;
-  }
-  for (const Block& block : blocks) std::free(block.data);
+  kept_workspace.trim();
+  kept_outputs.trim();
 }
+
+void limit_kept_outputs(size_t bytes) noexcept { kept_outputs.trim(bytes); }
+
+Output obtain_output(size_t bytes) noexcept {
+  const Block block = obtain(kept_outputs, bytes);
+  return {block.data, block.capacity};
+}
+
+void give_output(Output output) noexcept { kept_outputs.give({output.data, output.capacity}); }
 
 }  // namespace tconv

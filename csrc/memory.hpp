@@ -39,6 +39,17 @@ void fail_allocation(int64_t after) noexcept;
 // Returns what is kept of freed buffers to the system.
 void trim_memory() noexcept;
 
+// The memory of a large output array, which a caller holds as long as it likes. Null where there is none.
+struct Output {
+  char* data;
+  size_t capacity;
+};
+
+Output obtain_output(size_t bytes) noexcept;
+void give_output(Output output) noexcept;
+// Frees what is kept of outputs, and keeps at most so many bytes from now on.
+void limit_kept_outputs(size_t bytes) noexcept;
+
 inline constexpr size_t kAlignment = 64;
 inline constexpr size_t aligned(size_t bytes) noexcept {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;

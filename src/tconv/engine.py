@@ -69,9 +69,10 @@ def allocate(shape: Shape, dtype: DType) -> Array:
         If the memory cannot be had.
     """
     try:
-        return np.empty(shape, dtype)
+        allocated: Array = _candidates()[0].allocate(shape, dtype)
     except (MemoryError, ValueError):
         raise OutOfMemoryError(f"output: shape {shape} of {dtype} does not fit in memory") from None
+    return allocated
 
 
 def _ready(array: Array, dtype: DType) -> Array:

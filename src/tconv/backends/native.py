@@ -6,13 +6,14 @@ and one dtype, not empty, `out` apart from the inputs. A weight may also be a `K
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from tconv import _core, knobs
 from tconv.dtypes import COMPUTABLE, DType, to_code
-from tconv.geometry import Geometry
+from tconv.geometry import Geometry, Shape
 
 Array = np.ndarray[Any, Any]
 
@@ -24,10 +25,29 @@ FORWARD, DATA_GRADIENT, WEIGHT_GRADIENT = range(len(PASSES))
 
 _PLANS_KEPT_BY_A_GEOMETRY = 16
 _ORDERS_KEPT_BY_WEIGHTS = 4
+_LEAST_LARGE_OUTPUT = 1 << 20
 
 _isa: str = knobs.read("isa")
 _threads: int = knobs.read("threads")
 _core.limit_cache(knobs.read("plans"))
+_core.limit_kept_outputs(knobs.read("kept_outputs") << 20)
+
+
+def allocate(shape: Shape, dtype: DType) -> Array:
+    """Return an array of undefined content.
+
+    Fresh pages of memory cost more than most calls compute, so large arrays lie in huge pages, and memory of those that
+    were freed is kept for the next, up to the knob `kept_outputs`.
+
+    Raises
+    ------
+    MemoryError
+        If the memory cannot be had.
+    """
+    nbytes = prod(shape) * dtype.itemsize
+    if nbytes < _LEAST_LARGE_OUTPUT:
+        return np.empty(shape, dtype)
+    return _core.output(nbytes).view(dtype).reshape(shape)
 
 
 class KeptWeights:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tconv.dtypes import DType
-from tconv.geometry import Geometry
+from tconv.geometry import Geometry, Shape
 
 Array = np.ndarray[Any, Any]
 
@@ -26,6 +26,11 @@ def refusal(geometry: Geometry, dtype: DType) -> str | None:
 
 
 Index = tuple[Any, ...]
+
+
+def allocate(shape: Shape, dtype: DType) -> Array:
+    """Return an array of undefined content."""
+    return np.empty(shape, dtype)
 
 
 def KeptWeights(plain: Array) -> Array:  # noqa: N802 - a class in backends that pack
