@@ -36,8 +36,8 @@ _core.limit_kept_outputs(knobs.read("kept_outputs") << 20)
 def allocate(shape: Shape, dtype: DType) -> Array:
     """Return an array of undefined content.
 
-    Fresh pages of memory cost more than most calls compute, so large arrays lie in huge pages, and memory of those that
-    were freed is kept for the next, up to the knob `kept_outputs`.
+    Fresh pages of memory cost more than most calls compute, so large arrays lie in huge pages, and memory of those
+    that were freed is kept for the next, up to the knob `kept_outputs`.
 
     Raises
     ------
