@@ -401,35 +401,69 @@ template <class T, int L>
   mirror_step<T, L, 1>(row, UpTo<L>{});
 }
 
+// dst[j * dst_row + i] = src[i * src_row + j] for i, j below a vector's lanes. Not inline, or the compiler
+// keeps an address for each row and runs out of registers.
+template <class A, class B>
+[[gnu::noinline]] void transpose_square(const typename A::storage* src, int64_t src_row,
+                                        typename B::storage* dst, int64_t dst_row) noexcept {
+  constexpr int L = Lanes<A>::count;
+  typename Lanes<A>::type square[L];
+#pragma GCC unroll 16
+  for (int r = 0; r < L; ++r) {
+    square[r] = Lanes<A>::load(src);
+    src += src_row;
+  }
+  mirror<typename A::compute, L>(square);
+#pragma GCC unroll 16
+  for (int r = 0; r < L; ++r) {
+    Lanes<B>::store(dst, square[r]);
+    __builtin_prefetch(dst + 2 * L, 1);
+    dst += dst_row;
+  }
+}
+
+// The same for i < height, j < width.
+template <class A, class B>
+[[gnu::noinline]] void transpose_part(const typename A::storage* src, int64_t src_row,
+                                      typename B::storage* dst, int64_t dst_row, int height,
+                                      int width) noexcept {
+  constexpr int L = Lanes<A>::count;
+  const uint32_t mask = Lanes<A>::first(width);
+  typename Lanes<A>::type square[L];
+#pragma GCC unroll 16
+  for (int r = 0; r < L; ++r) {
+    square[r] = Lanes<A>::load(src, mask);
+    // Rows beyond the last repeat it; their lanes are not stored.
+    src += r + 1 < height ? src_row : 0;
+  }
+  mirror<typename A::compute, L>(square);
+#pragma GCC unroll 16
+  for (int r = 0; r < L; ++r) {
+    if (r == width) return;
+    Lanes<B>::store(dst, square[r], height);
+    dst += dst_row;
+  }
+}
+
 // dst[j * dst_row + i] = src[i * src_row + j] for i < rows, j < columns, from element type A to B of one
-// compute type.
+// compute type. Where it can, stores whole aligned vectors: rows of dst often lie a power of two apart, and
+// then a line that is not written at once is lost from the cache before its other part comes.
 template <class A, class B>
 [[gnu::always_inline]] inline void transpose(const typename A::storage* src, int64_t src_row,
                                              typename B::storage* dst, int64_t dst_row, int64_t rows,
                                              int64_t columns) noexcept {
-  using From = Lanes<A>;
-  using To = Lanes<B>;
-  constexpr int L = From::count;
-  for (int64_t i = 0; i < rows; i += L) {
-    const int height = rows - i < L ? (int)(rows - i) : L;
+  constexpr int L = Lanes<A>::count;
+  const int past = (int)(reinterpret_cast<uintptr_t>(dst) / sizeof(typename B::storage) % L);
+  int height = 0;
+  for (int64_t i = 0; i < rows; i += height) {
+    height = i == 0 ? L - past : L;
+    if (rows - i < height) height = (int)(rows - i);
     for (int64_t j = 0; j < columns; j += L) {
       const int width = columns - j < L ? (int)(columns - j) : L;
-      typename From::type square[L];
-      const auto* from = src + i * src_row + j;
-      auto* to = dst + j * dst_row + i;
       if (height == L && width == L) {
-#pragma GCC unroll 16
-        for (int r = 0; r < L; ++r) square[r] = From::load(from + r * src_row);
-        mirror<typename A::compute, L>(square);
-#pragma GCC unroll 16
-        for (int r = 0; r < L; ++r) To::store(to + r * dst_row, square[r]);
+        transpose_square<A, B>(src + i * src_row + j, src_row, dst + j * dst_row + i, dst_row);
       } else {
-        const uint32_t mask = From::first(width);
-        for (int r = 0; r < L; ++r) {
-          square[r] = r < height ? From::load(from + r * src_row, mask) : typename From::type{};
-        }
-        mirror<typename A::compute, L>(square);
-        for (int r = 0; r < width; ++r) To::store(to + r * dst_row, square[r], height);
+        transpose_part<A, B>(src + i * src_row + j, src_row, dst + j * dst_row + i, dst_row, height, width);
       }
     }
   }
@@ -498,7 +532,14 @@ template <class A, class B>
 [[gnu::always_inline]] inline void move(const MoveArgs& args) noexcept {
   const auto* src = static_cast<const typename A::storage*>(args.src);
   auto* dst = static_cast<typename B::storage*>(args.dst);
-  if (args.src_column == 1 && args.dst_column == 1) {
+  if (args.rows * args.columns <= 8) {
+    for (int64_t i = 0; i < args.rows; ++i) {
+      for (int64_t j = 0; j < args.columns; ++j) {
+        dst[i * args.dst_row + j * args.dst_column] =
+            B::store(A::load(src[i * args.src_row + j * args.src_column]));
+      }
+    }
+  } else if (args.src_column == 1 && args.dst_column == 1) {
     copy<A, B>(src, args.src_row, dst, args.dst_row, args.rows, args.columns);
   } else if (args.src_column == 1 && args.dst_row == 1 && args.rows == 2 && args.dst_column == 2) {
     interleave<A, B>(src, args.src_row, dst, args.columns);
