@@ -26,6 +26,7 @@ FORWARD, DATA_GRADIENT, WEIGHT_GRADIENT = range(len(PASSES))
 _PLANS_KEPT_BY_A_GEOMETRY = 16
 _ORDERS_KEPT_BY_WEIGHTS = 4
 _LEAST_LARGE_OUTPUT = 1 << 20
+_MOST_BYTES = 1 << 63
 
 _isa: str = knobs.read("isa")
 _threads: int = knobs.read("threads")
@@ -45,7 +46,7 @@ def allocate(shape: Shape, dtype: DType) -> Array:
         If the memory cannot be had.
     """
     nbytes = prod(shape) * dtype.itemsize
-    if nbytes < _LEAST_LARGE_OUTPUT:
+    if not _LEAST_LARGE_OUTPUT <= nbytes < _MOST_BYTES:
         return np.empty(shape, dtype)
     return _core.output(nbytes).view(dtype).reshape(shape)
 
