@@ -402,7 +402,7 @@ class Winograd final : public Recipe {
                                              12, kMostBlockTiles);
     threads_ = 1;
     together_ = false;
-    pack_units_ = 1;
+    pack_units_ = packs ? 1 : all_units;
     set_block(1);
     least_ = workspace_ = total();
     if (least_ > problem_.workspace) return;
