@@ -262,7 +262,7 @@ def test_explanation_tells_what_runs() -> None:
         assert 0 <= told.details["workspace_bytes"] <= 512 * 2**20
     tight = tconv.explain(x, w, stride=2, pad=1, workspace=0)
     assert tight.algorithm == "direct"
-    assert all("workspace" in reason for reason in tight.refusals.values())
+    assert "workspace" in tight.refusals[told.algorithm]
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 5), (1, 3, 1)])
