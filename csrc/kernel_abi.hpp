@@ -174,12 +174,26 @@ struct Vector {
   static constexpr int lanes = static_cast<int>(TCONV_VECTOR_BYTES / sizeof(T));
 };
 
-template <class T, int R, int V>
-[[gnu::always_inline]] inline void gemm_rows(const GemmArgs& args) noexcept {
+template <int... I>
+struct Sequence {};
+#if defined(__clang__)
+template <class T, T... I>
+using SequenceOf = Sequence<I...>;
+template <int N>
+using UpTo = __make_integer_seq<SequenceOf, int, N>;
+#else
+template <int N>
+using UpTo = Sequence<__integer_pack(N)...>;
+#endif
+
+// Indices are constants from the start, not after unrolling: only then do all compilers keep every sum in a
+// register.
+template <class T, int R, int V, int... I>
+[[gnu::always_inline]] inline void gemm_rows(const GemmArgs& args, Sequence<I...>) noexcept {
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
   constexpr int lanes = Vector<T>::lanes;
-  Type sum[R][V] = {};
+  Type sum[R * V] = {};
   for (int64_t s = 0; s < args.segments; ++s) {
     const T* a = static_cast<const T*>(args.a) + args.a_offset[s];
     const T* b = static_cast<const T*>(args.b) + args.b_offset[s];
@@ -188,50 +202,32 @@ template <class T, int R, int V>
       Type right[V];
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
-#pragma GCC unroll 32
-      for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 16
-        for (int v = 0; v < V; ++v) sum[r][v] += right[v] * a[r];
-      }
+      ((sum[I] += right[I % V] * a[I / V]), ...);
       a += args.a_step;
       b += args.b_step;
     }
   }
   if (args.bias_lanes != nullptr) {
     const T* bias = static_cast<const T*>(args.bias_lanes);
-#pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) {
-      const Type shift = *reinterpret_cast<const Loose*>(bias + v * lanes);
-#pragma GCC unroll 32
-      for (int r = 0; r < R; ++r) sum[r][v] += shift;
-    }
+    ((sum[I] += *reinterpret_cast<const Loose*>(bias + I % V * lanes)), ...);
   }
   if (args.bias_rows != nullptr) {
     const T* bias = static_cast<const T*>(args.bias_rows);
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) sum[r][v] += bias[r];
-    }
+    ((sum[I] += bias[I / V]), ...);
   }
+  const auto to = [&args](int i) {
+    return reinterpret_cast<Loose*>(static_cast<T*>(args.c[i / V]) + i % V * lanes);
+  };
   if (args.lanes == V * lanes) {
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r) {
-      T* c = static_cast<T*>(args.c[r]);
-#pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) {
-        Loose* to = reinterpret_cast<Loose*>(c + v * lanes);
-        *to = args.accumulate ? *to + sum[r][v] : sum[r][v];
-      }
-    }
+    if (args.accumulate) ((sum[I] += *to(I)), ...);
+    ((*to(I) = sum[I]), ...);
     return;
   }
-#pragma GCC unroll 32
+  T rest[R * V * lanes];
+  ((*reinterpret_cast<Loose*>(rest + I * lanes) = sum[I]), ...);
   for (int r = 0; r < R; ++r) {
-    T row[V * lanes];
-#pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) *reinterpret_cast<Loose*>(row + v * lanes) = sum[r][v];
     T* c = static_cast<T*>(args.c[r]);
+    const T* row = rest + r * V * lanes;
     for (int l = 0; l < args.lanes; ++l) c[l] = args.accumulate ? c[l] + row[l] : row[l];
   }
 }
@@ -240,7 +236,7 @@ template <class T, int R, int V>
 template <class T, int R, int V>
 [[gnu::always_inline]] inline void gemm(const GemmArgs& args) noexcept {
   if (args.rows == R) {
-    gemm_rows<T, R, V>(args);
+    gemm_rows<T, R, V>(args, UpTo<R * V>{});
   } else if constexpr (R > 1) {
     gemm<T, R - 1, V>(args);
   }
@@ -351,18 +347,6 @@ struct Lanes {
     return n >= count ? (uint32_t)((1ull << count) - 1) : (1u << n) - 1u;
   }
 };
-
-template <int... I>
-struct Sequence {};
-#if defined(__clang__)
-template <class T, T... I>
-using SequenceOf = Sequence<I...>;
-template <int N>
-using UpTo = __make_integer_seq<SequenceOf, int, N>;
-#else
-template <int N>
-using UpTo = Sequence<__integer_pack(N)...>;
-#endif
 
 // Exchanges blocks of `step` lanes with rows `step` further on.
 template <class T, int L, int step, int... I>

@@ -31,8 +31,10 @@ inline double tile_step_seconds(const Kernel& gemm, int64_t rows) noexcept {
   // A 64-byte vector takes a whole cycle of the multiplier and of the load port, a narrower one half.
   const double cycle = vector_floats(gemm.isa) >= 16 ? 1.0 : 0.5;
   const double arithmetic = static_cast<double>(rows) * vectors * cycle;
-  const double loads = vectors * cycle + static_cast<double>(rows) * 0.5;
-  return std::max({arithmetic, loads, 4.0}) / kHertz;
+  const double loads = (vectors + static_cast<double>(rows)) * cycle;
+  // Lanes come from the second cache, at about 27 bytes a cycle.
+  const double lanes_bytes = gemm.lanes * (gemm.dtype == DType::f64 ? 8.0 : 4.0);
+  return std::max({arithmetic, loads, lanes_bytes / 27, 4.0}) / kHertz;
 }
 
 // The same for `rows` split evenly into tiles.
