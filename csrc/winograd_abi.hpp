@@ -13,10 +13,10 @@
 // Outputs and taps of a tile along one axis; `plain` is one of each.
 enum WinogradTile { kPlain, kF22, kF32, kF23 };
 
-inline constexpr int kWinogradPoints[] = {1, 3, 4, 4};
-inline constexpr int kWinogradOutputs[] = {1, 2, 3, 2};
-inline constexpr int kWinogradTaps[] = {1, 2, 2, 3};
-inline constexpr int kWinogradMostPoints = 4;
+constexpr int kWinogradPoints[] = {1, 3, 4, 4};
+constexpr int kWinogradOutputs[] = {1, 2, 3, 2};
+constexpr int kWinogradTaps[] = {1, 2, 2, 3};
+constexpr int kWinogradMostPoints = 4;
 
 // Family `rowgemm`, in the compute type: c[r * c_row + l] = sum over k of a[r * a_row + k] * b[k * lanes + l]
 // for any number of rows. Fetches `next_bytes` from `next` into the cache on the way.

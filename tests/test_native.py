@@ -1,0 +1,199 @@
+"""The compiled engine by itself: its objects, plans and their cache, packed weights, interruption."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from oracles import AMPLE, PASSES, Example, assert_close, by_taps, example
+from problem_list import Problem, load
+from tconv import _core
+from tconv.backends import native
+from tconv.errors import ParameterError, ShapeError
+from tconv.geometry import Axis, Geometry
+
+ROOT = Path(__file__).parent.parent
+LAYERS = load("layers")
+WEIGHTED = PASSES[:2]
+
+
+def plan(geometry: Geometry, name: str = "forward", dtype: Any = np.float32, **rest: Any) -> _core.Plan:
+    options = {"workspace": AMPLE, "threads": 1, **rest}
+    return native.plan_for(geometry, PASSES.index(name), np.dtype(dtype), **options)
+
+
+def run(made: _core.Plan, case: Example, name: str, weight: Any = None) -> np.ndarray:
+    source, second, *bias = case.inputs(name)
+    out = np.full(case.shape(name), np.nan, case.small.dtype)
+    made.run(source, second if weight is None else weight, bias[0] if bias else None, out)
+    return out
+
+
+def kernel_objects() -> list[Path]:
+    return sorted(ROOT.glob("build/*/CMakeFiles/*.dir/csrc/kernels/*.o"))
+
+
+@pytest.mark.skipif(
+    not kernel_objects() or not shutil.which("nm"), reason="needs the build folder of this checkout, and nm"
+)
+def test_a_kernel_lends_no_code() -> None:
+    for path in kernel_objects():
+        printed = subprocess.run(["nm", "--extern-only", "--defined-only", path], capture_output=True, check=True)
+        symbols = [line.split()[-2:] for line in printed.stdout.decode().splitlines()]
+        assert [kind for kind, _ in symbols] == ["T"], f"{path.name} exports {symbols}"
+
+
+def test_every_instruction_set_has_product_kernels_for_both_types() -> None:
+    for isa in _core.isas():
+        for dtype in ("f32", "f64"):
+            assert any(name.startswith(f"{dtype}_gemm_") and name.endswith(f"__{isa}") for name in _core.kernels())
+
+
+@pytest.mark.parametrize("problem", LAYERS, ids=str)
+@pytest.mark.parametrize("name", PASSES)
+def test_no_layer_is_left_to_the_loops(problem: Problem, name: str) -> None:
+    made = plan(problem.geometry, name)
+    per_group = (problem.geometry.channels // problem.geometry.groups, name)
+    assert made.algorithm != "direct" or per_group == (1, "weight_gradient")
+    assert made.workspace_bytes <= AMPLE
+    assert made.seconds > 0
+
+
+def test_plans_are_remembered_and_bounded() -> None:
+    limit = _core.cache_counters()[3]
+    axis = Axis(5, 10, 4, 2, 1, 1, 1, 0)
+    try:
+        _core.clear_cache()
+        first = plan(Geometry(1, 3, 4, 1, (axis,)))
+        hits, misses, size, _ = _core.cache_counters()
+        assert (hits, misses, size) == (0, 1, 1)
+        # Another geometry object of the same numbers has no plan with it, but the cache does.
+        again = plan(Geometry(1, 3, 4, 1, (axis,)))
+        assert _core.cache_counters()[0] == 1
+        assert again.kernel == first.kernel
+        _core.limit_cache(4)
+        for channels in range(1, 20):
+            plan(Geometry(1, channels, 4, 1, (axis,)))
+        assert _core.cache_counters()[2] == 4
+    finally:
+        _core.limit_cache(limit)
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+@pytest.mark.parametrize("algorithm", ["phase_gemm", "position_lanes"])
+def test_packed_weights_serve_other_batches_sizes_and_pads(algorithm: str, name: str) -> None:
+    def sized(batch: int, size: int, pad: int) -> Geometry:
+        axis = Axis(size, (size - 1) * 2 + 4 - 2 * pad, 4, 2, 1, pad, pad, 0)
+        return Geometry(batch, 24, 17, 1, (axis, axis))
+
+    first = sized(1, 6, 1)
+    packed = plan(first, name, algorithm=algorithm, packed=True).pack(example(first, "float32").weight)
+    assert packed.nbytes > 0
+    for other in (first, sized(3, 6, 1), sized(1, 11, 1), sized(2, 7, 0)):
+        case = replace(example(other, "float32", seed=1), weight=example(first, "float32").weight)
+        out = run(plan(other, name, algorithm=algorithm, packed=True), case, name, packed)
+        np.testing.assert_array_equal(out, run(plan(other, name, algorithm=algorithm), case, name))
+        assert_close(name, out, case, by_taps(name, case))
+
+
+def test_packed_weights_of_another_problem_are_refused() -> None:
+    axis = Axis(6, 12, 4, 2, 1, 1, 1, 0)
+    packed = plan(Geometry(1, 8, 32, 1, (axis,)), packed=True, algorithm="phase_gemm").pack(
+        np.zeros((8, 32, 4), np.float32)
+    )
+    other = Geometry(1, 8, 40, 1, (axis,))
+    case = example(other, "float32")
+    with pytest.raises(ParameterError, match="packed for another plan"):
+        run(plan(other, packed=True, algorithm="phase_gemm"), case, "forward", packed)
+
+
+def test_packed_weights_may_hold_infinities() -> None:
+    axis = Axis(6, 12, 4, 2, 1, 1, 1, 0)
+    geometry = Geometry(1, 3, 4, 1, (axis, axis))
+    case = example(geometry, "float32")
+    case.weight[1, 2, 0, 0] = np.inf
+    made = plan(geometry, packed=True)
+    packed = made.pack(case.weight)
+    assert not packed.finite
+    with np.errstate(invalid="ignore"):
+        expected = by_taps("forward", case)
+    np.testing.assert_array_equal(np.isfinite(run(made, case, "forward", packed)), np.isfinite(expected))
+
+
+def test_buffers_of_a_wrong_size_are_refused() -> None:
+    axis = Axis(6, 12, 4, 2, 1, 1, 1, 0)
+    geometry = Geometry(1, 3, 4, 1, (axis,))
+    made = plan(geometry)
+    case = example(geometry, "float32")
+    out = np.empty(geometry.large_shape, np.float32)
+    with pytest.raises(ShapeError, match="source: got 68 bytes; need 72"):
+        made.run(case.small.ravel()[1:], case.weight, None, out)
+    with pytest.raises(ShapeError, match="out: got 384 bytes; need 192"):
+        made.run(case.small, case.weight, None, np.empty(geometry.large_shape, np.float64))
+    out.flags.writeable = False
+    with pytest.raises((ValueError, BufferError)):
+        made.run(case.small, case.weight, None, out)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (0, 1, 1, 1, False, [[1] * 5 + [0, 0, 0]]),
+        (1, 3, 4, 2, False, [[1] * 5 + [0, 0, 0]]),
+        (1, 1, 1, 1, False, [[2, 2, 1, 2, 1, 0, 0, 0]]),
+        (1, 1, 1, 1, False, [[1] * 7]),
+        (1, 1, 1, 1, False, []),
+        (1, 1, 1, 1, False, [[1] * 5 + [0, 0, 0]] * 4),
+        (2**40, 2**40, 1, 1, False, [[1] * 5 + [0, 0, 0]]),
+    ],
+)
+def test_numbers_that_are_no_geometry_are_refused(numbers: Any) -> None:
+    with pytest.raises(RuntimeError, match="geometry: "):
+        _core.Geometry(*numbers)
+
+
+def test_unknown_choices_are_refused() -> None:
+    geometry = LAYERS[0].geometry
+    with pytest.raises(ParameterError, match=r"isa: got .mmx.; this processor has .*portable"):
+        plan(geometry, isa="mmx")
+    with pytest.raises(ParameterError, match="algorithm: got 'guess'"):
+        plan(geometry, algorithm="guess")
+    with pytest.raises(ParameterError, match="weight_gemm: refuses: the pass is not the weight gradient"):
+        plan(geometry, algorithm="weight_gemm")
+    with pytest.raises(ParameterError, match="threads: got -1"):
+        plan(geometry, threads=-1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_interrupt_stops_a_long_call(threads: int) -> None:
+    axis = Axis(512, 512, 3, 1, 1, 1, 1, 0)
+    geometry = Geometry(1, 512, 512, 1, (axis, axis))
+    made = plan(geometry, algorithm="direct", threads=threads)
+    source, weight = np.zeros(geometry.small_shape, np.float32), np.zeros(geometry.weight_shape, np.float32)
+    out = np.full(geometry.large_shape, np.nan, np.float32)
+
+    def interrupt() -> None:
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    sender = threading.Thread(target=interrupt)
+    sender.start()
+    with pytest.raises(KeyboardInterrupt):
+        made.run(source, weight, None, out)
+    sender.join()
+    assert np.isnan(out).any()
+    # The pool has survived.
+    case = example(LAYERS[0].shrunk(1_000_000), "float32")
+    assert_close(
+        "forward", run(plan(case.geometry, threads=threads), case, "forward"), case, by_taps("forward", case)
+    )
