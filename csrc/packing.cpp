@@ -17,7 +17,8 @@ constexpr int64_t kMostLanes = 64;
 
 ColumnPacking::ColumnPacking(const Problem& problem, int lanes, int64_t chunk_maps)
     : dtype_(problem.dtype),
-      isa_(problem.isa),
+      pass_(problem.pass),
+      axes_(problem.geometry.axes),
       lanes_(lanes),
       groups_(problem.geometry.groups),
       chunk_maps_(chunk_maps),
@@ -35,10 +36,19 @@ ColumnPacking::ColumnPacking(const Problem& problem, int lanes, int64_t chunk_ma
   depth_stride_ = forward ? filters * taps_ : filter_stride;
   column_stride_ = forward ? filter_stride : filters * taps_;
   panels_ = (column_maps_ + lanes_ - 1) / lanes_;
-  const auto z = packed_order(g.axes[0], problem.pass);
-  const auto y = packed_order(g.axes[1], problem.pass);
-  const auto x = packed_order(g.axes[2], problem.pass);
-  // A residue's taps are contiguous: those of z first, then those of y within them, then those of x.
+  for (const Axis& axis : g.axes) {
+    order_key_ += std::to_string(axis.kernel) + "s" + std::to_string(forward ? axis.stride : 1) + "d" +
+                  std::to_string(forward ? axis.dilation : 1) + "x";
+  }
+}
+
+// The place of each tap: a residue's taps are neighbours, on all axes.
+std::vector<int64_t> ColumnPacking::order() const {
+  const bool forward = pass_ == Pass::forward;
+  std::vector<int64_t> order;
+  const auto z = packed_order(axes_[0], pass_);
+  const auto y = packed_order(axes_[1], pass_);
+  const auto x = packed_order(axes_[2], pass_);
   const auto residues = [&](const Axis& axis) {
     std::vector<int64_t> residue;
     for (int64_t k = 0; k < axis.kernel; ++k) {
@@ -51,8 +61,8 @@ ColumnPacking::ColumnPacking(const Problem& problem, int lanes, int64_t chunk_ma
   std::array<std::vector<int64_t>, 3> count;   // taps of the residue
   const std::array<const std::vector<int64_t>*, 3> place{&z, &y, &x};
   for (size_t a = 0; a < 3; ++a) {
-    residue[a] = residues(g.axes[a]);
-    const auto size = static_cast<size_t>(forward ? g.axes[a].stride : 1);
+    residue[a] = residues(axes_[a]);
+    const auto size = static_cast<size_t>(forward ? axes_[a].stride : 1);
     std::vector<int64_t> firsts(size, INT64_MAX);
     std::vector<int64_t> counts(size, 0);
     for (size_t k = 0; k < residue[a].size(); ++k) {
@@ -65,24 +75,21 @@ ColumnPacking::ColumnPacking(const Problem& problem, int lanes, int64_t chunk_ma
       count[a].push_back(counts[static_cast<size_t>(r)]);
     }
   }
-  order_.reserve(static_cast<size_t>(taps_));
-  const int64_t all_y = g.axes[1].kernel;
-  const int64_t all_x = g.axes[2].kernel;
+  order.reserve(static_cast<size_t>(taps_));
+  const int64_t all_y = axes_[1].kernel;
+  const int64_t all_x = axes_[2].kernel;
   for (size_t kz = 0; kz < z.size(); ++kz) {
     for (size_t ky = 0; ky < y.size(); ++ky) {
       for (size_t kx = 0; kx < x.size(); ++kx) {
         const int64_t start = before[0][kz] * all_y * all_x +
                               count[0][kz] * (before[1][ky] * all_x + count[1][ky] * before[2][kx]);
-        order_.push_back(start +
-                         ((z[kz] - before[0][kz]) * count[1][ky] + y[ky] - before[1][ky]) * count[2][kx] +
-                         x[kx] - before[2][kx]);
+        order.push_back(start +
+                        ((z[kz] - before[0][kz]) * count[1][ky] + y[ky] - before[1][ky]) * count[2][kx] +
+                        x[kx] - before[2][kx]);
       }
     }
   }
-  for (const Axis& axis : g.axes) {
-    order_key_ += std::to_string(axis.kernel) + "s" + std::to_string(forward ? axis.stride : 1) + "d" +
-                  std::to_string(forward ? axis.dilation : 1) + "x";
-  }
+  return order;
 }
 
 std::string ColumnPacking::key() const {
@@ -99,7 +106,8 @@ size_t ColumnPacking::panel_bytes() const noexcept {
 }
 
 template <class T>
-bool ColumnPacking::pack_panel(const void* weight, T* packed, int64_t panel) const noexcept {
+bool ColumnPacking::pack_panel(const void* weight, T* packed, int64_t panel,
+                               const std::vector<int64_t>& order) const noexcept {
   alignas(64) T run[kRun * kMostLanes];
   const int64_t group = panel / panels_;
   const int64_t column0 = panel % panels_ * lanes_;
@@ -136,7 +144,7 @@ bool ColumnPacking::pack_panel(const void* weight, T* packed, int64_t panel) con
       load_(args);
       finite &= all_finite(run, taps * lanes_);
       for (int64_t tap = 0; tap < taps; ++tap) {
-        std::memcpy(to + order_[static_cast<size_t>(first + tap)] * maps * lanes_, run + tap * lanes_,
+        std::memcpy(to + order[static_cast<size_t>(first + tap)] * maps * lanes_, run + tap * lanes_,
                     static_cast<size_t>(lanes_) * sizeof(T));
       }
     }
@@ -145,14 +153,15 @@ bool ColumnPacking::pack_panel(const void* weight, T* packed, int64_t panel) con
 }
 
 bool ColumnPacking::pack(const void* weight, char* packed, int64_t first, int64_t last, Crew& crew) const {
+  const std::vector<int64_t> order = this->order();
   std::atomic<bool> finite{true};
   const double seconds =
       static_cast<double>(last - first) * static_cast<double>(panel_bytes()) / machine::kStoreBytesPerSecond;
   crew.share(last - first, seconds, [&](int64_t unit, int) noexcept {
     char* to = packed + static_cast<size_t>(unit) * panel_bytes();
     const bool good = compute_dtype(dtype_) == DType::f64
-                          ? pack_panel(weight, reinterpret_cast<double*>(to), first + unit)
-                          : pack_panel(weight, reinterpret_cast<float*>(to), first + unit);
+                          ? pack_panel(weight, reinterpret_cast<double*>(to), first + unit, order)
+                          : pack_panel(weight, reinterpret_cast<float*>(to), first + unit, order);
     if (!good) finite.store(false, std::memory_order_relaxed);
   });
   return finite.load();

@@ -44,10 +44,13 @@ class ColumnPacking {
 
  private:
   template <class T>
-  bool pack_panel(const void* weight, T* packed, int64_t panel) const noexcept;
+  bool pack_panel(const void* weight, T* packed, int64_t panel,
+                  const std::vector<int64_t>& order) const noexcept;
+  std::vector<int64_t> order() const;
 
   DType dtype_;
-  Isa isa_;
+  Pass pass_;
+  std::array<Axis, kAxes> axes_;
   int64_t lanes_;
   int64_t groups_;
   int64_t depth_maps_;   // of a group
@@ -60,7 +63,6 @@ class ColumnPacking {
   int64_t column_stride_;
   int64_t depth_stride_;
   int64_t tap_stride_;
-  std::vector<int64_t> order_;  // place of each tap
   const Kernel& load_;
   std::string order_key_;
 };

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
@@ -43,6 +44,7 @@ struct LaneAxis {
   int64_t positions;  // number of q
   int64_t low;        // lowest shift
   int64_t halo;       // highest shift less lowest
+  bool irregular;     // more classes than are worth keeping apart; the rest is not there
   std::vector<int64_t> splits;
   std::vector<Class> classes;
 };
@@ -57,38 +59,59 @@ LaneAxis lane_axis(const Axis& axis, Pass pass) {
   made.pad = forward ? axis.pad_lo : 0;
   made.first = floor_div(made.pad, made.dst_step);
   made.positions = floor_div(made.pad + made.dst_size - 1, made.dst_step) - made.first + 1;
-  std::vector<std::vector<int64_t>> of_residue(static_cast<size_t>(made.dst_step));
-  for (int64_t k = 0; k < axis.kernel; ++k) {
-    of_residue[static_cast<size_t>(forward ? k * axis.dilation % axis.stride : 0)].push_back(k);
+  // Without dilation residues with as many taps are alike, and there are two such numbers at most.
+  const bool regular = forward && axis.dilation == 1;
+  // Taps of a residue are every `period`-th, from the first that has this residue.
+  const int64_t period = forward ? axis.stride / std::gcd(axis.stride, axis.dilation) : 1;
+  std::vector<int64_t> first_tap(static_cast<size_t>(made.dst_step), axis.kernel);
+  for (int64_t k = std::min(period, axis.kernel); k-- > 0;) {
+    first_tap[static_cast<size_t>(forward ? k * (axis.dilation % axis.stride) % axis.stride : 0)] = k;
   }
+  std::vector<int64_t> plane_of(static_cast<size_t>(made.src_step), -1);
   int64_t high = INT64_MIN;
   made.low = INT64_MAX;
   std::vector<int64_t> shifts;
   std::vector<int64_t> planes;
   for (int64_t residue = 0; residue < made.dst_step; ++residue) {
-    const auto& taps = of_residue[static_cast<size_t>(residue)];
-    shifts.clear();
-    planes.clear();
-    for (const int64_t k : taps) {
-      const int64_t offset =
-          forward ? -((k * axis.dilation - residue) / axis.stride) : k * axis.dilation - axis.pad_lo;
-      const int64_t shift = floor_div(offset, made.src_step);
-      const int64_t split = offset - shift * made.src_step;
-      auto found = std::find(made.splits.begin(), made.splits.end(), split);
-      if (found == made.splits.end()) found = made.splits.insert(found, split);
-      shifts.push_back(shift);
-      planes.push_back(found - made.splits.begin());
-      made.low = std::min(made.low, shift);
-      high = std::max(high, shift);
+    const int64_t first = first_tap[static_cast<size_t>(residue)];
+    const auto count = static_cast<size_t>((axis.kernel - first + period - 1) / period);
+    Class* same = nullptr;
+    if (regular) {
+      for (Class& c : made.classes) {
+        if (c.shifts.size() == count) same = &c;
+      }
     }
-    auto same = std::find_if(made.classes.begin(), made.classes.end(),
-                             [&](const Class& c) { return c.shifts == shifts && c.planes == planes; });
-    if (same == made.classes.end()) {
+    if (same == nullptr) {
+      shifts.clear();
+      planes.clear();
+      for (int64_t k = first; k < axis.kernel; k += period) {
+        const int64_t offset =
+            forward ? -((k * axis.dilation - residue) / axis.stride) : k * axis.dilation - axis.pad_lo;
+        const int64_t shift = floor_div(offset, made.src_step);
+        int64_t& plane = plane_of[static_cast<size_t>(offset - shift * made.src_step)];
+        if (plane < 0) {
+          plane = static_cast<int64_t>(made.splits.size());
+          made.splits.push_back(offset - shift * made.src_step);
+        }
+        shifts.push_back(shift);
+        planes.push_back(plane);
+        made.low = std::min(made.low, shift);
+        high = std::max(high, shift);
+      }
+      for (Class& c : made.classes) {
+        if (c.shifts == shifts && c.planes == planes) same = &c;
+      }
+    }
+    if (same == nullptr) {
+      if (made.classes.size() == kMostClasses) {
+        made.irregular = true;
+        break;
+      }
       made.classes.push_back({shifts, planes, {}, {}});
-      same = made.classes.end() - 1;
+      same = &made.classes.back();
     }
     same->residues.push_back(residue);
-    same->taps.insert(same->taps.end(), taps.begin(), taps.end());
+    for (int64_t k = first; k < axis.kernel; k += period) same->taps.push_back(k);
   }
   made.halo = high - made.low;
   return made;
@@ -121,7 +144,8 @@ struct Layout {
   std::vector<Tile> tiles;
   const Kernel* gemm;
 
-  explicit Layout(const Problem& problem)
+  // Rows are what only running and packing need.
+  explicit Layout(const Problem& problem, bool with_rows)
       : axes{lane_axis(problem.geometry.axes[0], problem.pass),
              lane_axis(problem.geometry.axes[1], problem.pass),
              lane_axis(problem.geometry.axes[2], problem.pass)},
@@ -134,12 +158,13 @@ struct Layout {
     streams = column_maps * residues;
     chunk = chunk_maps(g, problem.pass, depth_maps);
     gemm = &choose_tile(problem);
-    rows.reserve(static_cast<size_t>(streams));
+    if (with_rows) rows.reserve(static_cast<size_t>(streams));
     taps = 0;
+    int64_t first = 0;
     for_classes([&](const Class& z, const Class& y, const Class& x) {
-      const auto first = static_cast<int64_t>(rows.size());
-      add_rows(z, y, x, g.channels_last);
-      const int64_t count = static_cast<int64_t>(rows.size()) - first;
+      if (with_rows) add_rows(z, y, x, g.channels_last);
+      const int64_t count =
+          column_maps * static_cast<int64_t>(z.residues.size() * y.residues.size() * x.residues.size());
       const auto class_taps = static_cast<int64_t>(z.shifts.size() * y.shifts.size() * x.shifts.size());
       const int64_t pieces = ceil_div(count, gemm->rows);
       for (int64_t i = 0; i < pieces; ++i) {
@@ -148,6 +173,7 @@ struct Layout {
         tiles.push_back({{&z, &y, &x}, class_taps, begin, end - begin, taps});
         taps += class_taps;
       }
+      first += count;
     });
   }
 
@@ -247,9 +273,9 @@ struct Blocks {
 template <class T>
 class PositionLanes final : public Recipe {
  public:
-  explicit PositionLanes(const Problem& problem)
+  explicit PositionLanes(const Problem& problem, bool with_rows = true)
       : problem_(problem),
-        layout_(problem),
+        layout_(problem, with_rows),
         gemm_(*layout_.gemm),
         gather_(tconv::kernel(Family::gather, problem.dtype, problem.isa)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
@@ -794,11 +820,12 @@ std::optional<std::string> refusal(const Problem& problem) {
   if (g.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   for (const Axis& axis : g.axes) {
     const LaneAxis lane = lane_axis(axis, problem.pass);
-    if (lane.classes.size() > kMostClasses) return "stride and dilation make too many kinds of phases";
+    if (lane.irregular) return "stride and dilation make too many kinds of phases";
     if (lane.halo > 4 * lane.positions + 256) return "kernel far longer than the image";
   }
-  const size_t least = compute_dtype(problem.dtype) == DType::f64 ? PositionLanes<double>(problem).least()
-                                                                  : PositionLanes<float>(problem).least();
+  const size_t least = compute_dtype(problem.dtype) == DType::f64
+                           ? PositionLanes<double>(problem, false).least()
+                           : PositionLanes<float>(problem, false).least();
   if (least > problem.workspace) {
     return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
            std::to_string(least);
@@ -807,7 +834,7 @@ std::optional<std::string> refusal(const Problem& problem) {
 }
 
 double cost(const Problem& problem) {
-  const Layout layout(problem);
+  const Layout layout(problem, false);
   const Kernel& gemm = *layout.gemm;
   const double width = machine::lanes(gemm.dtype, gemm.isa);
   const double units = static_cast<double>(problem.geometry.batch * layout.groups);
