@@ -126,7 +126,7 @@ class TestOut:
         out = nd.zeros((2, 3, 7))
         memory = np.asarray(out)
         assert nd.Deconvolution(*layer, out=out, **PARAMS) is out
-        assert np.asarray(out) is memory
+        assert np.shares_memory(np.asarray(out), memory)
         assert np.allclose(memory, expected, atol=1e-5)
 
     def test_any_memory(self, layer, expected):
