@@ -1,0 +1,5 @@
+"""`python -m tconv` is `tconv`."""
+
+from tconv.cli import main
+
+main()
