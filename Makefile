@@ -58,7 +58,7 @@ types: $(VENV)/.installed $(VENV)/.group-lint ## check the types, and that the s
 	diff src/tconv/_core.pyi build/_core.pyi
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed $(VENV)/.group-peers ## time every layer of tests/problems/layers.txt against PyTorch
+bench: $(VENV)/.installed $(VENV)/.group-bench ## time every layer of tests/problems/layers.txt against its peers
 	$(BIN)/python benchmarks/layers.py $(ARGS)
 
 # An environment of its own, for the sanitized module would be in the way of everything else.

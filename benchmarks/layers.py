@@ -1,191 +1,205 @@
-"""Time the layers of tests/problems/layers.txt against PyTorch eager, both in one run, turn by turn.
+"""Time the layers of tests/problems/layers.txt against every peer that is installed, in one run, turn by turn.
 
-    python benchmarks/layers.py [--threads 1 2] [--pass forward] [--match TEXT] [--seconds 0.6] [--json FILE]
+    python benchmarks/layers.py --threads 1 --json benchmarks/results/layers.json
 
-A row gives the median milliseconds of PyTorch at its better memory format, of tconv with plain weights and with
-prepared ones, every result in fresh memory, and the ratios. Run it on cores that nothing else uses.
+The process is pinned to as many cores as it may use threads. Every result is checked against float64. `forward`
+times tconv with weights prepared, in one shot, and channel-last, every result in fresh memory; `backward` the
+gradients of data, weight and bias together. Prepared and channel-last are compared with the best way of any peer,
+whatever its layout; one-shot and backward with the best of those that prepare nothing (PyTorch, JAX).
+Rows that a run leaves out stay in the JSON file. Run it on cores that nothing else uses.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
+import re
 import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from problem_list import Problem, load
-from tconv.backends import native
-from tconv.geometry import Geometry
+import peers
+import tconv
+from peers.layer import Array, Layer, RefusalError, Way, channels_first, channels_last
+from problem_list import load
+from timing import summary, time_in_turn
 
-WORKSPACE = 512 << 20
-Run = Callable[[], Any]
+PASSES = ("forward", "backward")
+_LARGEST_ERROR = 1e-4
+# Those of ours that are compared only with peers that prepare nothing either.
+_UNPREPARED = ("one-shot", "gradients")
 
 
-def torch_runs(
-    geometry: Geometry, pass_: str, small: np.ndarray, weight: np.ndarray, large: np.ndarray
-) -> dict[str, Run]:
-    """Return PyTorch's ways of computing a pass, by memory format."""
-    axes = geometry.axes
-    convolution = getattr(torch, f"conv_transpose{len(axes)}d")
-    arguments = {
-        "stride": [a.stride for a in axes],
-        "padding": [a.pad_lo for a in axes],
-        "output_padding": [a.adj for a in axes],
-        "groups": geometry.groups,
-        "dilation": [a.dilation for a in axes],
+def _options(layer: Layer) -> dict[str, Any]:
+    names = {"stride": "stride", "pad": "pad_lo", "dilate": "dilation", "adj": "adj"}
+    found: dict[str, Any] = {name: layer.per_axis(field) for name, field in names.items()}
+    return {**found, "num_group": layer.geometry.groups}
+
+
+def _ours(layer: Layer, pass_: str, threads: int) -> tuple[dict[str, Way], dict[str, Any]]:
+    """Return tconv's ways, and what its plans are."""
+    options = {**_options(layer), "threads": threads}
+    if pass_ == "backward":
+        return {
+            "gradients": Way(lambda: tconv.deconvolution_gradients(layer.x, layer.w, layer.dy, **options), tuple)
+        }, {}
+    last = "N" + "DHW"[-layer.rank :] + "C"
+    x = channels_last(layer.x)
+    prepared = tconv.prepare(layer.w, **options)
+    prepared_last = tconv.prepare(channels_last(layer.w), layout=last, **options)
+    plans = {
+        "prepared": prepared.explain(layer.x.shape),
+        "one-shot": tconv.explain(layer.x, layer.w, **options),
+        "channel-last": prepared_last.explain(x.shape),
     }
-    formats = {"contiguous": torch.contiguous_format}
-    if len(axes) == 2:
-        formats["channels_last"] = torch.channels_last
-    if len(axes) == 3:
-        formats["channels_last"] = torch.channels_last_3d
-    runs: dict[str, Run] = {}
-    for name, layout in formats.items():
-        x, w, y = (torch.from_numpy(array).contiguous(memory_format=layout) for array in (small, weight, large))
-        if pass_ == "forward":
-            runs[name] = lambda x=x, w=w: convolution(x, w, **arguments)
-        else:
-            wanted = [pass_ == "data_gradient", pass_ == "weight_gradient", False]
-            order = [arguments[k] for k in ("stride", "padding", "dilation")]
-            runs[name] = lambda x=x, w=w, y=y, wanted=wanted, order=order: torch.ops.aten.convolution_backward(
-                y, x, w, None, *order, True, arguments["output_padding"], geometry.groups, wanted
-            )
-    return runs
-
-
-def tconv_runs(
-    geometry: Geometry, pass_: str, small: np.ndarray, weight: np.ndarray, large: np.ndarray, threads: int
-) -> dict[str, Run]:
-    """Return tconv's: weights packed on each call, and packed once."""
-    shape = {"forward": geometry.large_shape, "data_gradient": geometry.small_shape}.get(
-        pass_, geometry.weight_shape
-    )
-    options = {"workspace": WORKSPACE, "threads": threads}
-    if pass_ == "weight_gradient":
-
-        def plain() -> np.ndarray:
-            out = np.empty(shape, np.float32)
-            native.weight_gradient(geometry, small, large, out, **options)
-            return out
-
-        return {"plain": plain}
-    source = small if pass_ == "forward" else large
-    compute = getattr(native, pass_)
-    packed = native.KeptWeights(weight)
-
-    def run(weights: Any) -> np.ndarray:
-        out = np.empty(shape, np.float32)
-        compute(geometry, source, weights, None, out, **options)
-        return out
-
-    return {"plain": lambda: run(weight), "prepared": lambda: run(packed)}
-
-
-def time_in_turn(runs: dict[str, Run], seconds: float, clock: Callable[[], float]) -> dict[str, list[float]]:
-    """Time every run again and again, in turn, for `seconds` each, at least three times."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        run()
-    started = time.perf_counter()
-    while len(next(iter(times.values()))) < 3 or time.perf_counter() - started < seconds * len(runs):
-        for name, run in runs.items():
-            before = clock()
-            run()
-            times[name].append(clock() - before)
-        if len(next(iter(times.values()))) >= 2000:
-            break
-    return times
-
-
-def measure(
-    problem: Problem, pass_: str, threads: int, seconds: float, clock: Callable[[], float]
-) -> dict[str, Any]:
-    """Time one layer."""
-    geometry = problem.geometry
-    generator = np.random.default_rng(0)
-    small, weight, large = (
-        generator.standard_normal(shape, np.float32)
-        for shape in (geometry.small_shape, geometry.weight_shape, geometry.large_shape)
-    )
-    torch.set_num_threads(threads)
-    peers = torch_runs(geometry, pass_, small, weight, large)
-    ours = tconv_runs(geometry, pass_, small, weight, large, threads)
-    expected = next(iter(peers.values()))()
-    if pass_ != "forward":
-        expected = expected[0 if pass_ == "data_gradient" else 1]
-    largest = float(expected.abs().max())
-    for name, run in ours.items():
-        error = float(np.abs(run() - expected.numpy()).max()) / largest
-        assert error < 1e-4, f"{problem}: {name} is off by {error}"
-    times = time_in_turn({**peers, **ours}, seconds, clock)
-    medians = {name: statistics.median(values) * 1e3 for name, values in times.items()}
-    best = min(peers, key=medians.__getitem__)
-    number = ("forward", "data_gradient", "weight_gradient").index(pass_)
-    plan = native.plan_for(geometry, number, small.dtype, workspace=WORKSPACE, threads=threads)
     return {
-        "layer": str(problem),
+        "prepared": Way(lambda: prepared(layer.x), lambda y: (y,)),
+        "one-shot": Way(lambda: tconv.deconvolution(layer.x, layer.w, **options), lambda y: (y,)),
+        "channel-last": Way(lambda: prepared_last(x), lambda y: (channels_first(y),)),
+    }, {name: f"{plan.algorithm} {plan.kernel}" for name, plan in plans.items()}
+
+
+def _expected(layer: Layer, pass_: str) -> tuple[Array, ...]:
+    x, w, dy = (array.astype(np.float64) for array in (layer.x, layer.w, layer.dy))
+    if pass_ == "backward":
+        return tuple(tconv.deconvolution_gradients(x, w, dy, **_options(layer)))
+    return (tconv.deconvolution(x, w, **_options(layer)),)
+
+
+def _check(name: str, way: Way, expected: Iterable[Array]) -> None:
+    """Stop the benchmark where a way computes something else."""
+    found = way.read(way.run())
+    for got, wanted in zip(found, expected, strict=True):
+        if got.shape != wanted.shape:
+            raise SystemExit(f"{name}: got shape {got.shape}; need {wanted.shape}")
+        error = float(np.abs(got - wanted).max() / np.abs(wanted).max())
+        if not error < _LARGEST_ERROR:
+            raise SystemExit(f"{name}: off by {error:.1e} of the largest value")
+
+
+def measure(layer: Layer, pass_: str, threads: int, opponents: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Time one layer."""
+    ours, plans = _ours(layer, pass_, threads)
+    ways = dict(ours)
+    eager, refusals = set(), {}
+    for peer, adapter in opponents.items():
+        compute = getattr(adapter, pass_, None)
+        if compute is None:
+            continue
+        try:
+            found = {f"{peer} {way}".strip(): run for way, run in compute(layer).items()}
+        except (RefusalError, RuntimeError) as error:
+            refusals[peer] = str(error).strip().splitlines()[0]
+            continue
+        ways.update(found)
+        if hasattr(adapter, "backward"):
+            eager.update(found)
+    expected = _expected(layer, pass_)
+    for name, way in ways.items():
+        _check(f"{layer.name}: {name}", way, expected)
+    times = time_in_turn({name: way.run for name, way in ways.items()}, seconds)
+    found = {name: summary(values) for name, values in times.items()}
+    best = {}
+    for name in ours:
+        against = eager if name in _UNPREPARED else ways.keys() - ours.keys()
+        best[name] = min(against, key=lambda peer: found[peer]["median"], default=None)
+    return {
+        "layer": layer.name,
+        "pass": pass_,
         "threads": threads,
-        "milliseconds": medians,
-        "peer": best,
-        "ratio": {name: medians[best] / medians[name] for name in ours},
-        "gigaflops": {name: geometry.flops / medians[name] / 1e6 for name in (best, *ours)},
-        "algorithm": plan.algorithm,
-        "kernel": plan.kernel,
+        "flops": layer.geometry.flops,
+        "milliseconds": found,
+        "best peer": best,
+        "ratio": {name: found[peer]["median"] / found[name]["median"] for name, peer in best.items() if peer},
+        "plans": plans,
+        "refusals": refusals,
     }
+
+
+def _print(row: dict[str, Any]) -> None:
+    parts = []
+    for name, peer in row["best peer"].items():
+        times = row["milliseconds"]
+        against = f"{peer} {times[peer]['median']:.3f} = x{row['ratio'][name]:.2f}" if peer else "no peer"
+        parts.append(f"{name} {times[name]['median']:.3f} ms, {against}, {row['plans'].get(name, '')}")
+    print(f"{row['layer']}\n  " + "\n  ".join(parts), flush=True)
+
+
+def _print_means(rows: list[dict[str, Any]]) -> None:
+    for name in rows[0]["ratio"]:
+        ratios = {row["layer"]: row["ratio"][name] for row in rows}
+        least = min(ratios, key=ratios.__getitem__)
+        mean = statistics.geometric_mean(ratios.values())
+        print(f"{name}: geometric mean x{mean:.2f}, least x{ratios[least]:.2f} ({least}), {len(ratios)} layers")
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _write(path: Path, rows: list[dict[str, Any]], versions: dict[str, str]) -> None:
+    """Put the rows into the file, in place of those of the same layer, pass and threads."""
+    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
+    if path.exists():
+        kept = {
+            (r["pass"], r["threads"], r["layer"]): r for r in json.loads(path.read_text(encoding="utf-8"))["rows"]
+        }
+    kept.update({(row["pass"], row["threads"], row["layer"]): row for row in rows})
+    order = [problem.name for problem in load("layers")]
+    document = {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "rows": sorted(
+            kept.values(), key=lambda r: (PASSES.index(r["pass"]), r["threads"], order.index(r["layer"]))
+        ),
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     """Time, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--pass", dest="pass_", default="forward")
-    parser.add_argument("--list", default="layers")
-    parser.add_argument("--match", default="")
-    parser.add_argument("--seconds", type=float, default=0.6)
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="of the calling thread, for one thread on a busy machine"
-    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--pass", dest="pass_", choices=PASSES, default=PASSES[0])
+    parser.add_argument("--match", default="", help="time layers whose name matches this regular expression")
+    parser.add_argument("--slice", default="1/1", help="I/N: of N parts of the list, time the I-th")
+    parser.add_argument("--seconds", type=float, default=0.3, help="for each way of computing each layer")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    clock = time.thread_time if options.cpu_time else time.perf_counter
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < options.threads:
+        raise SystemExit(f"--threads: got {options.threads}; this process may use {len(cores)} cores")
+    os.sched_setaffinity(0, cores[: options.threads])
+    opponents, absent = peers.load(options.threads)
+    for file, reason in absent.items():
+        print(f"{file}: absent ({reason})")
+    versions = {"tconv": tconv.__version__, **{name: peer.version for name, peer in opponents.items()}}
+    print(f"{options.pass_}, threads {options.threads}, " + ", ".join(" ".join(pair) for pair in versions.items()))
+    part, parts = map(int, options.slice.split("/"))
     rows = []
-    for threads in options.threads:
-        print(f"{options.pass_}, {threads} threads, milliseconds")
-        some: list[dict[str, Any]] = []
-        for problem in load(options.list):
-            if options.match.lower() not in str(problem).lower():
-                continue
-            row = measure(problem, options.pass_, threads, options.seconds, clock)
-            some.append(row)
-            ms, ratio, rate = row["milliseconds"], row["ratio"], row["gigaflops"]
-            print(
-                f"{row['layer']:42.42} torch {ms[row['peer']]:9.3f} ({rate[row['peer']]:5.0f}) "
-                + " ".join(f"{name} {ms[name]:9.3f} ({rate[name]:5.0f}) x{ratio[name]:5.2f}" for name in ratio)
-                + f" {row['algorithm']} {row['kernel']}",
-                flush=True,
-            )
-        for name in some[0]["ratio"]:
-            ratios = [row["ratio"][name] for row in some]
-            print(f"{name}: geometric mean x{statistics.geometric_mean(ratios):.2f}, least x{min(ratios):.2f}")
-        rows += some
-    if options.json:
-        machine = {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "torch": torch.__version__,
-        }
-        options.json.write_text(json.dumps({"machine": machine, "pass": options.pass_, "rows": rows}, indent=1))
+    for problem in load("layers")[part - 1 :: parts]:
+        if re.search(options.match, problem.name, re.IGNORECASE):
+            layer = Layer(problem.name, problem.geometry)
+            rows.append(measure(layer, options.pass_, options.threads, opponents, options.seconds))
+            _print(rows[-1])
+            if options.json:
+                _write(options.json, rows[-1:], versions)
+    if rows:
+        _print_means(rows)
 
 
 if __name__ == "__main__":

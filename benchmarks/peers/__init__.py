@@ -1,0 +1,26 @@
+"""The libraries that tconv is measured against, one file each, imported only where they are wanted.
+
+A file defines `NAME` and `Peer`, and cannot be imported where its library is absent. A peer that takes the weights
+anew in each call has `backward` too.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+FILES = ("pytorch", "onnxruntime", "openvino", "jax", "litert", "ncnn")
+
+
+def load(threads: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the peers by name, and of those that are absent the reasons."""
+    found: dict[str, Any] = {}
+    absent: dict[str, str] = {}
+    for file in FILES:
+        try:
+            module = import_module(f"peers.{file}")
+        except ImportError as error:
+            absent[file] = str(error)
+        else:
+            found[module.NAME] = module.Peer(threads)
+    return found, absent

@@ -1,0 +1,56 @@
+"""PyTorch eager, contiguous and channels_last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from peers.layer import Layer, Way
+
+NAME = "PyTorch"
+_CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+class Peer:
+    version = torch.__version__
+
+    def __init__(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+
+    def _tensors(self, layer: Layer, *arrays: Any) -> dict[str, list[torch.Tensor]]:
+        formats = {"contiguous": torch.contiguous_format}
+        if layer.rank in _CHANNELS_LAST:
+            formats["channels_last"] = _CHANNELS_LAST[layer.rank]
+        return {
+            name: [torch.from_numpy(array).contiguous(memory_format=order) for array in arrays]
+            for name, order in formats.items()
+        }
+
+    def forward(self, layer: Layer) -> dict[str, Way]:
+        compute = getattr(torch, f"conv_transpose{layer.rank}d")
+        options = {
+            "stride": layer.per_axis("stride"),
+            "padding": layer.per_axis("pad_lo"),
+            "output_padding": layer.per_axis("adj"),
+            "groups": layer.geometry.groups,
+            "dilation": layer.per_axis("dilation"),
+        }
+        return {
+            name: Way(lambda x=x, w=w: compute(x, w, **options), lambda y: (y.numpy(),))
+            for name, (x, w) in self._tensors(layer, layer.x, layer.w).items()
+        }
+
+    def backward(self, layer: Layer) -> dict[str, Way]:
+        g = layer.geometry
+        order = [layer.per_axis(field) for field in ("stride", "pad_lo", "dilation")]
+        adj = layer.per_axis("adj")
+        return {
+            name: Way(
+                lambda x=x, w=w, dy=dy: torch.ops.aten.convolution_backward(
+                    dy, x, w, [g.filters], *order, True, adj, g.groups, [True, True, True]
+                ),
+                lambda found: tuple(tensor.numpy() for tensor in found),
+            )
+            for name, (x, w, dy) in self._tensors(layer, layer.x, layer.w, layer.dy).items()
+        }
