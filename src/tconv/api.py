@@ -12,11 +12,15 @@ from tconv import engine
 from tconv.dtypes import DType, is_computable
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.frameworks import from_numpy, to_numpy
-from tconv.geometry import Geometry, Shape, Window, solve_convolution, solve_deconvolution
-from tconv.params import check_layout, per_axis, workspace_bytes
+from tconv.geometry import PAD_MODES, Geometry, Shape, Window, solve_convolution, solve_deconvolution
+from tconv.params import check_choice, check_layout, pads_per_axis, per_axis, workspace_bytes
 
 Array = np.ndarray[Any, Any]
 PerAxis = int | Iterable[int]
+Pads = int | Iterable[int | Iterable[int]]
+
+ADJ_RULES = ("below_stride", "any")
+"""Which adj are let through: MXNet's below the stride, or all."""
 
 _WORKSPACE = 512
 _SHAPES_KEPT = 64
@@ -35,12 +39,14 @@ def _window(
     data: Array | None,
     weight: Array,
     stride: PerAxis,
-    pad: PerAxis,
+    pad: Pads,
     dilate: PerAxis,
     adj: PerAxis,
     target_shape: PerAxis | None,
     num_group: int,
     layout: str | None,
+    pad_mode: str,
+    adj_rule: str,
 ) -> Window:
     rank = weight.ndim - 2
     if rank not in (1, 2, 3):
@@ -53,18 +59,22 @@ def _window(
     if groups < 1:
         raise ShapeError(f"{operator}: num_group: got {groups}; need at least 1")
     channels_last = check_layout(operator, layout, rank)
+    check_choice(operator, "pad_mode", pad_mode, PAD_MODES)
+    check_choice(operator, "adj_rule", adj_rule, ADJ_RULES)
     kernel = weight.shape[1:-1] if channels_last else weight.shape[2:]
     maps = weight.shape[-1] if channels_last else weight.shape[1]
     return Window(
         kernel=kernel,
         stride=per_axis(operator, "stride", stride, rank),
         dilation=per_axis(operator, "dilate", dilate, rank),
-        pad=tuple((size, size) for size in per_axis(operator, "pad", pad, rank)),
+        pad=pads_per_axis(operator, pad, rank),
         adj=per_axis(operator, "adj", adj, rank),
         filters=maps * groups,
         groups=groups,
         target=None if target_shape is None else per_axis(operator, "target_shape", target_shape, rank),
         channels_last=channels_last,
+        pad_mode=pad_mode,
+        any_adj=adj_rule == "any",
     )
 
 
@@ -111,24 +121,30 @@ def deconvolution(
     bias: Any = None,
     *,
     stride: PerAxis = 1,
-    pad: PerAxis = 0,
+    pad: Pads = 0,
     dilate: PerAxis = 1,
     adj: PerAxis = 0,
     target_shape: PerAxis | None = None,
     num_group: int = 1,
     layout: str | None = None,
+    pad_mode: str = "zero",
+    adj_rule: str = ADJ_RULES[0],
     workspace: int = _WORKSPACE,
     threads: int | None = None,
     out: Any = None,
 ) -> Any:
     """Compute a transposed convolution over 1, 2 or 3 spatial axes.
 
-    Along each axis `out = (size - 1) * stride + (kernel - 1) * dilate + 1 - 2 * pad + adj`, and
+    Along each axis `out = (size - 1) * stride + (kernel - 1) * dilate + 1 - pad_low - pad_high + adj`, and
 
-        y[n, f, j] = bias[f] + sum over c, i, k with j = i * stride + k * dilate - pad of
+        y[n, f, j] = bias[f] + sum over c, i, k with j = i * stride + k * dilate - pad_low of
                      x[n, c, i] * w[c, f', k]
 
     for the channels c of the group of filter f, f' being the filter's number within its group.
+
+    This is the adjoint of a convolution that reads a signal of length `out`, continued at its ends by `pad_low` and
+    `pad_high` positions; `pad_mode` tells with what: zeros, or the signal itself. So what lands on a cut position
+    is dropped with zeros, and otherwise added to the position that is repeated there, before the bias is.
 
     Parameters
     ----------
@@ -139,8 +155,10 @@ def deconvolution(
         Weight, of the type of `x`; it decides kernel size and number of filters.
     bias : array, shape (F,), optional
         Added to every position.
-    stride, pad, dilate, adj : int or one int an axis
-        Step, positions cut off at both ends, distance between taps, positions added at the high end (below stride).
+    stride, dilate, adj : int or one int an axis
+        Step, distance between taps, positions added at the high end.
+    pad : int, or one int or pair (low, high) an axis
+        Positions cut off at both ends, or at each; a negative number adds as many instead.
     target_shape : int or one int an axis, optional
         Wanted spatial size of the output; pad and adj are then derived from it.
     num_group : int
@@ -148,6 +166,13 @@ def deconvolution(
     layout : str, optional
         NCW, NCHW, NCDHW (the default by rank), or NWC, NHWC, NDHWC: then x is (N, spatial..., C), w is
         (C, kernel..., F / num_group) and the output (N, spatial..., F).
+    pad_mode : {"zero", "circular", "reflect", "replicate"}
+        What the convolution whose adjoint this is reads where pad cuts: zeros, or what `numpy.pad` puts there in
+        its modes wrap, reflect and edge. Negative pads and adj add positions that nothing is read from.
+        float16 and bfloat16 round once more for each fold of a border.
+    adj_rule : {"below_stride", "any"}
+        Whether adj must be below its stride, as in MXNet, or may be any number from 0; "any" also lets target_shape
+        be of any size.
     workspace : int
         Ceiling in MB of temporary memory: packed weights, panels, partial sums; not inputs, output and the copies
         of arrays that are strided, misaligned or of another byte order. Negative means no ceiling.
@@ -173,11 +198,15 @@ def deconvolution(
     >>> w = np.array([[[1.0, 10.0, 100.0]]])
     >>> tconv.deconvolution(x, w, stride=2)
     array([[[  1.,  10., 102.,  20., 203.,  30., 300.]]])
+    >>> tconv.deconvolution(x, w, stride=2, pad=((0, 1),), pad_mode="circular")
+    array([[[301.,  10., 102.,  20., 203.,  30.]]])
     """
     operator = "deconvolution"
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
     offset, result = _optional(f"{operator}: bias", bias), _optional(f"{operator}: out", out)
-    window = _window(operator, data, weight, stride, pad, dilate, adj, target_shape, num_group, layout)
+    window = _window(
+        operator, data, weight, stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
+    )
     geometry = solve_deconvolution(operator, window, data.shape)
     _check(operator, {"x": data, "w": weight, "bias": offset, "out": result}, _forward_shapes(geometry))
     y = engine.forward(
@@ -207,12 +236,14 @@ def deconvolution_gradients(
     dy: Any,
     *,
     stride: PerAxis = 1,
-    pad: PerAxis = 0,
+    pad: Pads = 0,
     dilate: PerAxis = 1,
     adj: PerAxis = 0,
     target_shape: PerAxis | None = None,
     num_group: int = 1,
     layout: str | None = None,
+    pad_mode: str = "zero",
+    adj_rule: str = ADJ_RULES[0],
     workspace: int = _WORKSPACE,
     threads: int | None = None,
     want: Iterable[str] = ("data", "weight", "bias"),
@@ -221,7 +252,7 @@ def deconvolution_gradients(
 
     Parameters
     ----------
-    x, w, stride, pad, dilate, adj, target_shape, num_group, layout, workspace, threads
+    x, w, stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule, workspace, threads
         As given to `deconvolution`.
     dy : array, shape of the output
         Gradient of the output, of the type of `x`.
@@ -252,7 +283,9 @@ def deconvolution_gradients(
         raise ParameterError(f"{operator}: want: got {unknown}; need some of {Gradients._fields}")
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
     grad = to_numpy(f"{operator}: dy", dy)
-    window = _window(operator, data, weight, stride, pad, dilate, adj, target_shape, num_group, layout)
+    window = _window(
+        operator, data, weight, stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
+    )
     geometry = solve_deconvolution(operator, window, data.shape)
     shapes = {**_forward_shapes(geometry), "dy": geometry.large_shape}
     _check(operator, {"x": data, "w": weight, "dy": grad}, shapes)
@@ -276,17 +309,19 @@ def convolution(
     bias: Any = None,
     *,
     stride: PerAxis = 1,
-    pad: PerAxis = 0,
+    pad: Pads = 0,
     dilate: PerAxis = 1,
     num_group: int = 1,
     layout: str | None = None,
+    pad_mode: str = "zero",
     workspace: int = _WORKSPACE,
     threads: int | None = None,
     out: Any = None,
 ) -> Any:
     """Compute a convolution (cross-correlation), the adjoint of `deconvolution`.
 
-    Along each axis `out = (size + 2 * pad - dilate * (kernel - 1) - 1) // stride + 1`.
+    Along each axis `out = (size + pad_low + pad_high - dilate * (kernel - 1) - 1) // stride + 1`; `pad_mode` tells
+    what is read beyond the ends, and negative pads leave out what is there.
 
     Parameters
     ----------
@@ -296,7 +331,7 @@ def convolution(
         Weight, of the type of `x`; channel-last (F, kernel..., C / num_group).
     bias : array, shape (F,), optional
         Added to every position.
-    stride, pad, dilate, num_group, layout, workspace, threads, out
+    stride, pad, dilate, num_group, layout, pad_mode, workspace, threads, out
         As for `deconvolution`.
 
     Returns
@@ -319,7 +354,9 @@ def convolution(
     operator = "convolution"
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
     offset, result = _optional(f"{operator}: bias", bias), _optional(f"{operator}: out", out)
-    window = _window(operator, data, weight, stride, pad, dilate, 0, None, num_group, layout)
+    window = _window(
+        operator, data, weight, stride, pad, dilate, 0, None, num_group, layout, pad_mode, ADJ_RULES[0]
+    )
     # The weight's first axis is the filters here, its maps the channels of one group.
     window = Window(**{**vars(window), "filters": weight.shape[0]})
     geometry = solve_convolution(operator, window, data.shape)
@@ -421,12 +458,14 @@ def prepare(
     bias: Any = None,
     *,
     stride: PerAxis = 1,
-    pad: PerAxis = 0,
+    pad: Pads = 0,
     dilate: PerAxis = 1,
     adj: PerAxis = 0,
     target_shape: PerAxis | None = None,
     num_group: int = 1,
     layout: str | None = None,
+    pad_mode: str = "zero",
+    adj_rule: str = ADJ_RULES[0],
     workspace: int = _WORKSPACE,
     threads: int | None = None,
 ) -> Prepared:
@@ -434,7 +473,7 @@ def prepare(
 
     Parameters
     ----------
-    w, bias, stride, pad, dilate, adj, target_shape, num_group, layout, workspace, threads
+    w, bias, stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule, workspace, threads
         As for `deconvolution`. The weights are copied: changing `w` later changes nothing.
 
     Returns
@@ -457,7 +496,9 @@ def prepare(
     """
     operator = "prepare"
     weight, offset = to_numpy(f"{operator}: w", w), _optional(f"{operator}: bias", bias)
-    window = _window(operator, None, weight, stride, pad, dilate, adj, target_shape, num_group, layout)
+    window = _window(
+        operator, None, weight, stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
+    )
     window.check(operator)
     _check(operator, {"w": weight, "bias": offset}, {"w": weight.shape, "bias": (window.filters,)})
     return Prepared(window, weight, offset, _workspace(operator, workspace), _threads(operator, threads))
@@ -522,12 +563,14 @@ def explain(
     w: Any,
     *,
     stride: PerAxis = 1,
-    pad: PerAxis = 0,
+    pad: Pads = 0,
     dilate: PerAxis = 1,
     adj: PerAxis = 0,
     target_shape: PerAxis | None = None,
     num_group: int = 1,
     layout: str | None = None,
+    pad_mode: str = "zero",
+    adj_rule: str = ADJ_RULES[0],
     workspace: int = _WORKSPACE,
     threads: int | None = None,
 ) -> Explanation:
@@ -535,7 +578,7 @@ def explain(
 
     Parameters
     ----------
-    x, w, stride, pad, dilate, adj, target_shape, num_group, layout, workspace, threads
+    x, w, stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule, workspace, threads
         As for `deconvolution`.
 
     Returns
@@ -557,7 +600,9 @@ def explain(
     """
     operator = "explain"
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
-    window = _window(operator, data, weight, stride, pad, dilate, adj, target_shape, num_group, layout)
+    window = _window(
+        operator, data, weight, stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
+    )
     geometry = solve_deconvolution(operator, window, data.shape)
     _check(operator, {"x": data, "w": weight}, _forward_shapes(geometry))
     limits = {"workspace": _workspace(operator, workspace), "threads": _threads(operator, threads)}

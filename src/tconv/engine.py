@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tconv import knobs
+from tconv import knobs, padding
 from tconv.dtypes import DType
 from tconv.errors import DTypeError, OutOfMemoryError, ParameterError
 from tconv.geometry import Geometry, Shape
@@ -55,7 +55,12 @@ def explain(
         # Never handed to a backend.
         return {"backend": backend.name, "algorithm": "none", "kernel": "none", "flops": 0, "refusals": {}}
     found: dict[str, Any] = backend.explain(
-        geometry, pass_name, dtype, workspace=workspace, threads=threads, packed=packed
+        padding.widened(geometry) if geometry.pad_mode != "zero" else geometry,
+        pass_name,
+        dtype,
+        workspace=workspace,
+        threads=threads,
+        packed=packed,
     )
     return {"backend": backend.name, **found}
 
@@ -163,7 +168,14 @@ def forward(
     room = _Room(out, geometry.large_shape, dtype, (data, plain, bias))
     if room.buffer.size:
         operand = weight.kept_by(backend) if isinstance(weight, Weights) else plain
-        backend.forward(geometry, data, operand, bias, room.buffer, workspace=workspace, threads=threads)
+        if geometry.pad_mode == "zero":
+            backend.forward(geometry, data, operand, bias, room.buffer, workspace=workspace, threads=threads)
+        else:
+            widened = padding.widened(geometry)
+            wide = allocate(widened.large_shape, dtype)
+            backend.forward(widened, data, operand, None, wide, workspace=workspace, threads=threads)
+            # A bias is added once to what is folded, not to each of its parts.
+            np.add(padding.fold(geometry, wide), _spread(geometry, bias, dtype), out=room.buffer)
     return room.finish()
 
 
@@ -186,12 +198,28 @@ def data_gradient(
     room = _Room(out, geometry.small_shape, dtype, (out_grad, plain, bias))
     if room.buffer.size and out_grad.size:
         operand = weight.kept_by(backend) if isinstance(weight, Weights) else plain
+        geometry, out_grad = _continued(geometry, out_grad)
         backend.data_gradient(geometry, out_grad, operand, bias, room.buffer, workspace=workspace, threads=threads)
-    elif bias is None or geometry.channels_last:
-        room.buffer[...] = 0 if bias is None else bias
     else:
-        room.buffer[...] = bias.reshape(-1, *(1,) * len(geometry.axes))
+        room.buffer[...] = _spread(geometry, bias, dtype)
     return room.finish()
+
+
+def _spread(geometry: Geometry, bias: Array | None, dtype: DType) -> Array:
+    """Return a bias as it is added to either side of `geometry`."""
+    if bias is None:
+        return np.zeros((), dtype)
+    return bias if geometry.channels_last else bias.reshape(-1, *(1,) * len(geometry.axes))
+
+
+def _continued(geometry: Geometry, large: Array) -> tuple[Geometry, Array]:
+    """Return the problem and the large side that a backend reads, where a pad mode continues it."""
+    if geometry.pad_mode == "zero":
+        return geometry, large
+    widened = padding.widened(geometry)
+    wide = allocate(widened.large_shape, large.dtype)
+    padding.fill(geometry, large, wide)
+    return widened, wide
 
 
 def weight_gradient(
@@ -208,6 +236,7 @@ def weight_gradient(
     data, out_grad = _ready(data, dtype), _ready(out_grad, dtype)
     room = _Room(out, geometry.weight_shape, dtype, (data, out_grad))
     if data.size and out_grad.size:
+        geometry, out_grad = _continued(geometry, out_grad)
         backend_for(geometry, dtype).weight_gradient(
             geometry, data, out_grad, room.buffer, workspace=workspace, threads=threads
         )

@@ -14,7 +14,7 @@ Shapes may be partly known while a symbol is inferred: an unknown size is None, 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from math import prod
 from typing import Any, TypeVar
@@ -41,6 +41,34 @@ class Axis:
     pad_hi: int
     adj: int
 
+    def part(self, first: int, stop: int) -> tuple[slice, Axis]:
+        """Take out the large positions from `first` to before `stop`.
+
+        Returns
+        -------
+        slice, Axis
+            The small positions that reach them, and the axis that leads from those to nothing else. It has size 0
+            where no small position does.
+        """
+        low, high = first + self.pad_lo, stop - 1 + self.pad_lo
+        begin = max(0, -((self.span - 1 - low) // self.stride))
+        end = max(begin, min(self.size, high // self.stride + 1))
+        pad_lo = low - begin * self.stride
+        pad_hi = (end - begin - 1) * self.stride + self.span - pad_lo - (stop - first)
+        return slice(begin, end), replace(
+            self, size=end - begin, out=stop - first, pad_lo=pad_lo, pad_hi=pad_hi, adj=0
+        )
+
+    @property
+    def span(self) -> int:
+        """Large positions from the first tap to the last."""
+        return (self.kernel - 1) * self.dilation + 1
+
+
+PAD_MODES = ("zero", "circular", "reflect", "replicate")
+"""What a convolution reads beyond the ends of the large side: zeros, or the signal itself, as `numpy.pad` has it
+in its modes wrap, reflect and edge."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -55,6 +83,9 @@ class Geometry:
     channels_last : bool
         Arrays are (N, spatial..., maps) and weights (channels, kernel..., filters/groups), instead of
         (N, maps, spatial...) and (channels, filters/groups, kernel...).
+    pad_mode : str
+        One of `PAD_MODES`. With any but zero, large positions that `pad_lo` and `pad_hi` cut off are those that a
+        convolution reads there instead: their values are added to what they repeat.
     """
 
     batch: int
@@ -63,6 +94,7 @@ class Geometry:
     groups: int
     axes: tuple[Axis, ...]
     channels_last: bool = False
+    pad_mode: str = "zero"
 
     @cached_property
     def small_shape(self) -> Shape:
@@ -117,8 +149,10 @@ class Window:
         Wanted sizes of the large side; pad and adj are then derived from them.
     filters, groups : int
         Output maps, and groups.
-    channels_last : bool
+    channels_last, pad_mode
         As in `Geometry`.
+    any_adj : bool
+        Whether adj may reach its stride and beyond, and with it any target be met.
     """
 
     kernel: Shape
@@ -130,6 +164,8 @@ class Window:
     groups: int = 1
     target: Shape | None = None
     channels_last: bool = False
+    pad_mode: str = "zero"
+    any_adj: bool = False
 
     @property
     def rank(self) -> int:
@@ -152,7 +188,7 @@ class Window:
                 f"{operator}: num_filter: got {self.filters}; it must divide by num_group {self.groups}"
             )
         if self.target is None:
-            if any(adj >= stride for adj, stride in zip(self.adj, self.stride)):
+            if not self.any_adj and any(adj >= stride for adj, stride in zip(self.adj, self.stride)):
                 raise ShapeError(
                     f"{operator}: adj: got {self.adj} with stride {self.stride}; each adj must be below its stride"
                 )
@@ -172,14 +208,14 @@ class Window:
         (pad_lo, pad_hi), adj = self.pad[axis], self.adj[axis]
         if self.target is not None:
             total = full - self.target[axis]
-            if total < 0:
+            if total < 0 and not self.any_adj:
                 raise ShapeError(
                     f"{operator}: target_shape: got {self.target} (too big target shape); "
                     f"axis {axis} reaches {full} at most"
                 )
-            adj = total % 2
-            pad_lo = pad_hi = (total + 1) // 2
-            if adj >= self.stride[axis]:
+            pad_lo = pad_hi = max(0, (total + 1) // 2)
+            adj = 2 * pad_lo - total
+            if adj >= self.stride[axis] and not self.any_adj:
                 raise ShapeError(
                     f"{operator}: target_shape: got {self.target}; at stride 1, axis {axis} of full size {full} "
                     f"reaches only sizes of the same parity"
@@ -187,6 +223,10 @@ class Window:
         out = full - pad_lo - pad_hi + adj
         if out < 0:
             raise ShapeError(f"{operator}: pad: got {self.pad}; the output on axis {axis} would have size {out}")
+        if out == 0 and self.pad_mode != "zero" and max(pad_lo, pad_hi) > 0:
+            raise ShapeError(
+                f"{operator}: pad: got {self.pad}; pad_mode {self.pad_mode} needs an output on axis {axis}"
+            )
         return self._axis(axis, size, out, pad_lo, pad_hi, adj)
 
     def small_axis(self, operator: str, axis: int, out: int) -> Axis:
@@ -278,7 +318,7 @@ def solve_deconvolution(operator: str, window: Window, data: Shape) -> Geometry:
     """
     batch, channels, spatial = _known(operator, window, data)
     axes = tuple(window.large_axis(operator, axis, size) for axis, size in enumerate(spatial))
-    return _checked(operator, Geometry(batch, channels, window.filters, window.groups, axes, window.channels_last))
+    return _checked(operator, window, batch, channels, window.filters, axes)
 
 
 @lru_cache(maxsize=4096)
@@ -286,10 +326,15 @@ def solve_convolution(operator: str, window: Window, data: Shape) -> Geometry:
     """Do for convolution what `solve_deconvolution` does; the data is the large side of the result."""
     batch, channels, spatial = _known(operator, window, data)
     axes = tuple(window.small_axis(operator, axis, size) for axis, size in enumerate(spatial))
-    return _checked(operator, Geometry(batch, window.filters, channels, window.groups, axes, window.channels_last))
+    return _checked(operator, window, batch, window.filters, channels, axes)
 
 
-def _checked(operator: str, geometry: Geometry) -> Geometry:
+def _checked(
+    operator: str, window: Window, batch: int, channels: int, filters: int, axes: tuple[Axis, ...]
+) -> Geometry:
+    cut = any(max(axis.pad_lo, axis.pad_hi) > 0 for axis in axes)
+    pad_mode = window.pad_mode if cut else "zero"
+    geometry = Geometry(batch, channels, filters, window.groups, axes, window.channels_last, pad_mode)
     check_elements(operator, "output", geometry.large_shape)
     check_elements(operator, "output", geometry.small_shape)
     check_elements(operator, "weight", geometry.weight_shape)

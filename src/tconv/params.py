@@ -531,3 +531,28 @@ def per_axis(operator: str, name: str, value: int | Iterable[int], rank: int) ->
 
 def _is_int64(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and -(2**63) <= int(value) < 2**63
+
+
+def pads_per_axis(
+    operator: str, value: int | Iterable[int | Iterable[int]], rank: int
+) -> tuple[tuple[int, int], ...]:
+    """Return a pair (low, high) an axis, an int standing for both ends and one for all axes repeated.
+
+    Raises
+    ------
+    ParameterError
+        If `value` is neither an int nor `rank` ints or pairs of ints, or 64 bits do not hold them.
+    """
+    plain: Any = value.tolist() if isinstance(value, np.ndarray) else value
+    entries = plain if isinstance(plain, (tuple, list)) else (plain,) * rank
+    pairs = [tuple(entry) if isinstance(entry, (tuple, list)) else (entry, entry) for entry in entries]
+    if len(pairs) != rank or not all(len(pair) == 2 and all(map(_is_int64, pair)) for pair in pairs):
+        need = f"a 64-bit int, or for each of {rank} axes one or a pair (low, high) of them"
+        raise ParameterError(f"{operator}: pad: got {_spelt(plain, repr)}; need {need}")
+    return tuple((int(low), int(high)) for low, high in pairs)
+
+
+def check_choice(operator: str, name: str, value: str, options: tuple[str, ...]) -> None:
+    """Raise ParameterError unless `value` is one of `options`."""
+    if value not in options:
+        raise ParameterError(f"{operator}: {name}: got {value!r}; need one of {', '.join(options)}")

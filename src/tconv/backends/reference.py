@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tconv.dtypes import DType
-from tconv.geometry import Geometry, Shape
+from tconv.geometry import Axis, Geometry, Shape
 
 Array = np.ndarray[Any, Any]
 
@@ -43,9 +43,23 @@ def _pairs(geometry: Geometry) -> Iterator[tuple[Index, Index, Index]]:
     axes = geometry.axes
     for small in product(*(range(axis.size) for axis in axes)):
         for tap in product(*(range(axis.kernel) for axis in axes)):
-            large = tuple(i * axis.stride + k * axis.dilation - axis.pad_lo for i, k, axis in zip(small, tap, axes))
-            if all(0 <= y < axis.out for y, axis in zip(large, axes)):
+            reached = (i * axis.stride + k * axis.dilation - axis.pad_lo for i, k, axis in zip(small, tap, axes))
+            large = tuple(_read_at(geometry.pad_mode, y, axis) for y, axis in zip(reached, axes))
+            if None not in large:
                 yield (..., *small), (..., *large), (..., *tap)
+
+
+def _read_at(pad_mode: str, y: int, axis: Axis) -> int | None:
+    """Return the large position that a convolution reads at `y`, which the pads may have put beyond an end."""
+    if 0 <= y < axis.out:
+        return y
+    if pad_mode == "zero":
+        return None
+    if pad_mode == "circular":
+        return y % axis.out
+    while pad_mode == "reflect" and axis.out > 1 and not 0 <= y < axis.out:
+        y = -y if y < 0 else 2 * (axis.out - 1) - y
+    return min(max(y, 0), axis.out - 1)
 
 
 def _maps_second(geometry: Geometry, array: Array) -> Array:
