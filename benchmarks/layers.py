@@ -19,7 +19,7 @@ import platform
 import re
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+import dispatch
 import peers
 import tconv
 from peers.layer import Array, Layer, RefusalError, Way, channels_first, channels_last
@@ -170,6 +171,24 @@ def _write(path: Path, rows: list[dict[str, Any]], versions: dict[str, str]) -> 
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
+def _layers(match: str, part: int, parts: int) -> Iterator[Layer]:
+    for problem in load("layers")[part - 1 :: parts]:
+        if re.search(match, problem.name, re.IGNORECASE):
+            yield Layer(problem.name, problem.geometry)
+
+
+def _assert_best(layers: Iterable[Layer], threads: int, seconds: float) -> None:
+    """Print every case where a slower algorithm is chosen, and fail if there is one."""
+    losers = 0
+    for layer in layers:
+        for case in dispatch.cases(layer):
+            if sentence := dispatch.loser(case, threads, seconds):
+                losers += 1
+                print(f"{layer.name}: {sentence}", flush=True)
+    if losers:
+        raise SystemExit(f"{losers} times a slower algorithm is chosen")
+
+
 def main() -> None:
     """Time, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -178,26 +197,34 @@ def main() -> None:
     parser.add_argument("--match", default="", help="time layers whose name matches this regular expression")
     parser.add_argument("--slice", default="1/1", help="I/N: of N parts of the list, time the I-th")
     parser.add_argument("--seconds", type=float, default=0.3, help="for each way of computing each layer")
+    parser.add_argument("--peers", nargs="*", choices=peers.FILES, default=peers.FILES)
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--assert",
+        dest="assert_",
+        action="store_true",
+        help="instead of timing peers, fail where the algorithm chosen is more than 5 %% slower than another",
+    )
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < options.threads:
         raise SystemExit(f"--threads: got {options.threads}; this process may use {len(cores)} cores")
     os.sched_setaffinity(0, cores[: options.threads])
-    opponents, absent = peers.load(options.threads)
+    layers = _layers(options.match, *map(int, options.slice.split("/")))
+    if options.assert_:
+        _assert_best(layers, options.threads, options.seconds)
+        return
+    opponents, absent = peers.load(options.peers, options.threads)
     for file, reason in absent.items():
         print(f"{file}: absent ({reason})")
     versions = {"tconv": tconv.__version__, **{name: peer.version for name, peer in opponents.items()}}
     print(f"{options.pass_}, threads {options.threads}, " + ", ".join(" ".join(pair) for pair in versions.items()))
-    part, parts = map(int, options.slice.split("/"))
     rows = []
-    for problem in load("layers")[part - 1 :: parts]:
-        if re.search(options.match, problem.name, re.IGNORECASE):
-            layer = Layer(problem.name, problem.geometry)
-            rows.append(measure(layer, options.pass_, options.threads, opponents, options.seconds))
-            _print(rows[-1])
-            if options.json:
-                _write(options.json, rows[-1:], versions)
+    for layer in layers:
+        rows.append(measure(layer, options.pass_, options.threads, opponents, options.seconds))
+        _print(rows[-1])
+        if options.json:
+            _write(options.json, rows[-1:], versions)
     if rows:
         _print_means(rows)
 

@@ -6,17 +6,18 @@ anew in each call has `backward` too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 FILES = ("pytorch", "onnxruntime", "openvino", "jax", "litert", "ncnn")
 
 
-def load(threads: int) -> tuple[dict[str, Any], dict[str, str]]:
+def load(files: Sequence[str], threads: int) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the peers by name, and of those that are absent the reasons."""
     found: dict[str, Any] = {}
     absent: dict[str, str] = {}
-    for file in FILES:
+    for file in files:
         try:
             module = import_module(f"peers.{file}")
         except ImportError as error:
