@@ -22,6 +22,8 @@ inline double lanes(DType compute, Isa isa) noexcept {
 inline constexpr double kCallSeconds = 40 / kHertz;
 inline constexpr double kGatherSeconds = 4 / kHertz;
 inline constexpr double kScatterSeconds = 7 / kHertz;
+// A vector copied between the nearer caches.
+inline constexpr double kCopySeconds = 2.5 / kHertz;
 
 // One step of depth of a tile of `rows`: bound by multiply-adds, by the loads that feed them, or by waiting
 // for the sums of the step before.

@@ -1,49 +1,68 @@
-// Weight gradient as matrix products, one for each tap: the depth is positions. Both sides are copied, some
-// rows at a time, with their maps innermost; a tap only shifts where the large side is read. Sums are never
-// shared out.
+// Weight gradient as matrix products whose depth is positions. The small side is packed for the product
+// kernel; the large side is copied with its maps innermost, some rows at a time, and a tap only shifts where
+// it is read. Where it has few maps, taps along x and maps are one run of neighbours, read as one. Either
+// side may lie in the lanes. Sums are never shared out.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
-#include <vector>
+#include <tuple>
 
 #include "algorithms/algorithm.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
+#include "packing.hpp"
 
 namespace tconv {
 namespace {
 
 constexpr int64_t kMostTaps = 1 << 20;
-constexpr int64_t kStripBytes = 768 << 10;
+constexpr size_t kStripBytes = 1 << 20;
+constexpr size_t kSumBytes = 1 << 20;
+constexpr int64_t kPanelBytes = 20 << 10;
 constexpr int64_t kPiece = 256;
 
 int64_t ceil_div(int64_t a, int64_t b) noexcept { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
 int64_t floor_div(int64_t a, int64_t b) noexcept { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 
-// Which side lies in the lanes, and the kernel for it.
+// What lies in rows and lanes, and the kernel for it. A span is what one product makes for each channel: the
+// filters of a tap, or the filters of all taps along x (`joined`).
 struct Roles {
-  bool lanes_large;  // filters in the lanes, channels in the rows; or the other way
-  const Kernel* gemm;
-  double step_seconds;  // of all rows and lanes, one tap
+  bool joined = false;
+  bool lanes_large = true;  // spans in the lanes, channels in the rows; or the other way
+  const Kernel* gemm = nullptr;
+  double step_seconds = 0;  // of one position of the small side
+  int64_t width = 0;        // of a span
+  int64_t spans = 0;
 
-  explicit Roles(const Problem& problem) : lanes_large(true), gemm(nullptr), step_seconds(0) {
-    const int64_t channels = problem.geometry.channels / problem.geometry.groups;
-    const int64_t filters = problem.geometry.filters / problem.geometry.groups;
+  explicit Roles(const Problem& problem) {
+    const Geometry& g = problem.geometry;
+    const int64_t channels = g.channels / g.groups;
+    const int64_t filters = g.filters / g.groups;
+    const Axis& x = g.axes[2];
     for (const Kernel& kernel : kernels(Family::gemm, compute_dtype(problem.dtype), problem.isa)) {
-      for (const bool large : {true, false}) {
-        const double seconds = static_cast<double>(ceil_div(large ? filters : channels, kernel.lanes)) *
-                               machine::rows_step_seconds(kernel, large ? channels : filters);
-        if (gemm == nullptr || seconds < step_seconds) {
-          gemm = &kernel;
-          lanes_large = large;
-          step_seconds = seconds;
+      const double vectors = kernel.lanes / machine::lanes(kernel.dtype, kernel.isa);
+      for (const bool join : {false, true}) {
+        if (join && (x.kernel == 1 || x.dilation != 1)) continue;
+        const int64_t wide = join ? x.kernel * filters : filters;
+        const int64_t count = g.taps() / (join ? x.kernel : 1);
+        for (const bool large : {true, false}) {
+          const int64_t panels = ceil_div(large ? wide : channels, kernel.lanes);
+          // Copying a panel of the large side for all rows to share.
+          const double copies = large && channels > kernel.rows ? vectors * machine::kCopySeconds : 0;
+          const double seconds = static_cast<double>(count * panels) *
+                                 (machine::rows_step_seconds(kernel, large ? channels : wide) + copies);
+          if (gemm == nullptr || seconds < step_seconds) {
+            *this = {join, large, &kernel, seconds, wide, count};
+          }
         }
       }
     }
   }
-};
 
-// Steps between positions that are not a power of two, or positions meet in one set of the cache.
-int64_t apart(int64_t maps) noexcept { return (ceil_div(maps, 16) | 1) * 16; }
+ private:
+  Roles(bool join, bool large, const Kernel* kernel, double seconds, int64_t wide, int64_t count) noexcept
+      : joined(join), lanes_large(large), gemm(kernel), step_seconds(seconds), width(wide), spans(count) {}
+};
 
 template <class T>
 class WeightGemm final : public Recipe {
@@ -53,17 +72,11 @@ class WeightGemm final : public Recipe {
         roles_(problem),
         gemm_(*roles_.gemm),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
+        copy_(tconv::kernel(Family::load, compute_dtype(problem.dtype), problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         channels_(problem.geometry.channels / problem.geometry.groups),
         filters_(problem.geometry.filters / problem.geometry.groups),
         taps_(problem.geometry.taps()) {
-    row_maps_ = roles_.lanes_large ? channels_ : filters_;
-    lane_maps_ = roles_.lanes_large ? filters_ : channels_;
-    panels_ = ceil_div(lane_maps_, gemm_.lanes);
-    const int64_t row_step = apart(row_maps_);
-    const int64_t lane_step = apart(panels_ * gemm_.lanes);
-    small_step_ = roles_.lanes_large ? row_step : lane_step;
-    large_step_ = roles_.lanes_large ? lane_step : row_step;
     cut();
   }
 
@@ -73,156 +86,331 @@ class WeightGemm final : public Recipe {
 
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
-    std::memset(scratch.data(), 0, strip_bytes());
-    T* small = reinterpret_cast<T*>(scratch.data());
-    T* large = small + small_elements();
-    char* rest = scratch.data() + strip_bytes();
-    T* sums = reinterpret_cast<T*>(rest);
-    char* const workers = rest + sums_bytes();
+    Arrays arrays{};
+    arrays.small = reinterpret_cast<T*>(scratch.data());
+    arrays.large = reinterpret_cast<T*>(scratch.data() + small_bytes());
+    arrays.sums = reinterpret_cast<T*>(scratch.data() + small_bytes() + large_bytes());
+    arrays.workers = scratch.data() + small_bytes() + large_bytes() + sums_bytes();
+    std::memset(scratch.data(), 0, small_bytes() + large_bytes());
     call.crew.limit(threads_);
     const Geometry& g = problem_.geometry;
-    for (int64_t group = 0; group < g.groups; ++group) {
-      for (int64_t first = 0; first < row_maps_; first += part_) {
-        const int64_t rows = std::min(part_, row_maps_ - first);
-        bool started = false;
-        Box box{};
-        for (int64_t sample = 0; sample < g.batch; ++sample) {
-          for (box.begin[0] = 0; box.begin[0] < g.axes[0].size; box.begin[0] += block_[0]) {
-            for (box.begin[1] = 0; box.begin[1] < g.axes[1].size; box.begin[1] += block_[1]) {
-              for (box.begin[2] = 0; box.begin[2] < g.axes[2].size; box.begin[2] += block_[2]) {
-                for (int a = 0; a < kAxes; ++a)
-                  box.size[a] = std::min(block_[a], g.axes[a].size - box.begin[a]);
-                stage(call, small, large, sample, group, box);
-                multiply(call, small, large, sums, workers, box, first, rows, started);
-                started = true;
-              }
-            }
+    std::atomic<bool> finite{true};
+    Part part{};
+    for (part.group = 0; part.group < g.groups; ++part.group) {
+      for (part.wide = 0; part.wide < roles_.width; part.wide += wide_part_) {
+        part.wides = std::min(wide_part_, roles_.width - part.wide);
+        for (part.channel = 0; part.channel < channels_; part.channel += channel_part_) {
+          part.channels = std::min(channel_part_, channels_ - part.channel);
+          for (part.span = 0; part.span < roles_.spans; part.span += span_part_) {
+            part.spans = std::min(span_part_, roles_.spans - part.span);
+            sum_part(call, arrays, part, finite);
+            // Zeros stood for what lies beside the large side.
+            if (!finite.load()) return false;
+            finish(call, arrays.sums, part);
           }
         }
-        finish(call, sums, group, first, rows);
       }
     }
     return true;
   }
 
  private:
-  // Positions of the small side.
+  // Positions of the small side: of some samples, a box each.
   struct Box {
+    int64_t sample;
+    int64_t samples;
     int64_t begin[kAxes];
     int64_t size[kAxes];
+
+    int64_t rows() const noexcept { return samples * size[0] * size[1]; }
+  };
+  // The sums that are kept at a time.
+  struct Part {
+    int64_t group;
+    int64_t wide, wides;
+    int64_t channel, channels;
+    int64_t span, spans;
+  };
+  struct Arrays {
+    T* small;
+    T* large;
+    T* sums;
+    char* workers;
+  };
+  struct Worker {
+    T* panel;
+    int64_t* small_offset;
+    int64_t* large_offset;
+    void** c;
   };
 
   int64_t reach(int axis, int64_t size) const noexcept {
     const Axis& a = problem_.geometry.axes[axis];
-    return std::min((size - 1) * a.stride + (a.kernel - 1) * a.dilation + 1, a.out);
+    const int64_t all = (size - 1) * a.stride + (a.kernel - 1) * a.dilation + 1;
+    return axis == 2 && roles_.joined ? all : std::min(all, a.out);
   }
-  // First position of the large side that a block from `begin` on reads.
+  // First position of the large side that a block from `begin` on reads; joined taps may begin beside it.
   int64_t origin(int axis, int64_t begin) const noexcept {
     const Axis& a = problem_.geometry.axes[axis];
-    return std::max<int64_t>(0, begin * a.stride - a.pad_lo);
+    const int64_t first = begin * a.stride - a.pad_lo;
+    return axis == 2 && roles_.joined ? first : std::max<int64_t>(0, first);
   }
-  int64_t small_elements() const noexcept {
-    return block_[0] * block_[1] * block_[2] * small_step_ + gemm_.lanes;
+
+  // Maps of the small side in a tile of rows or a panel of lanes.
+  int64_t unit() const noexcept {
+    if (!roles_.lanes_large) return gemm_.lanes;
+    return ceil_div(channel_part_, ceil_div(channel_part_, gemm_.rows));
   }
-  int64_t large_elements() const noexcept {
-    return reach(0, block_[0]) * reach(1, block_[1]) * reach(2, block_[2]) * large_step_ + gemm_.lanes;
+  int64_t positions() const noexcept { return block_samples_ * block_[0] * block_[1] * block_[2]; }
+  size_t small_bytes() const noexcept {
+    return aligned(static_cast<size_t>(positions() * ceil_div(channel_part_, unit()) * unit()) * sizeof(T));
   }
-  size_t strip_bytes() const noexcept {
-    return aligned(static_cast<size_t>(small_elements() + large_elements()) * sizeof(T));
+  // Maps kept of the large side, and elements from one position to the next: where maps are the whole span,
+  // not a power of two lines, or positions meet in one set of the cache.
+  int64_t kept_maps() const noexcept { return roles_.joined ? filters_ : wide_part_; }
+  int64_t large_step() const noexcept {
+    return roles_.joined || kept_maps() < 16 ? kept_maps() : (ceil_div(kept_maps(), 16) | 1) * 16;
+  }
+  size_t large_bytes() const noexcept {
+    const int64_t places = block_samples_ * reach(0, block_[0]) * reach(1, block_[1]) * reach(2, block_[2]);
+    return aligned(static_cast<size_t>(places * large_step() + gemm_.lanes) * sizeof(T));
+  }
+  int64_t sum_rows() const noexcept { return roles_.lanes_large ? channel_part_ : wide_part_; }
+  int64_t sum_lanes() const noexcept {
+    return ceil_div(roles_.lanes_large ? wide_part_ : channel_part_, gemm_.lanes) * gemm_.lanes;
   }
   size_t sums_bytes() const noexcept {
-    return aligned(static_cast<size_t>(taps_ * part_ * panels_ * gemm_.lanes) * sizeof(T));
+    return aligned(static_cast<size_t>(span_part_ * sum_rows() * sum_lanes()) * sizeof(T));
+  }
+  // Rows of positions whose panel stays in the nearest cache.
+  int64_t rows_at_a_time() const noexcept {
+    const int64_t most = kPanelBytes / (gemm_.lanes * static_cast<int64_t>(sizeof(T)));
+    return std::clamp<int64_t>(most / block_[2], 1, block_samples_ * block_[0] * block_[1]);
+  }
+  bool copies_panels() const noexcept { return roles_.lanes_large && channel_part_ > gemm_.rows; }
+
+  char* lay_out(char* memory, Worker* made) const noexcept {
+    const auto claim = [&memory](auto** part, int64_t count) {
+      *part = reinterpret_cast<std::remove_reference_t<decltype(*part)>>(memory);
+      memory += aligned(static_cast<size_t>(count) * sizeof(**part));
+    };
+    claim(&made->panel, copies_panels() ? rows_at_a_time() * block_[2] * gemm_.lanes : 0);
+    claim(&made->small_offset, rows_at_a_time());
+    claim(&made->large_offset, rows_at_a_time());
+    claim(&made->c, gemm_.rows);
+    return memory;
   }
   size_t worker_bytes() const noexcept {
-    return 2 * aligned(static_cast<size_t>(block_[0] * block_[1]) * 8) +
-           aligned(static_cast<size_t>(gemm_.rows) * 8);
+    Worker made{};
+    return static_cast<size_t>(lay_out(nullptr, &made) - static_cast<char*>(nullptr));
+  }
+  size_t total() const noexcept {
+    return small_bytes() + large_bytes() + sums_bytes() + worker_bytes() * static_cast<size_t>(threads_);
   }
 
   void cut() {
     const Geometry& g = problem_.geometry;
-    const auto total = [&] {
-      return strip_bytes() + sums_bytes() + worker_bytes() * static_cast<size_t>(threads_);
+    const int64_t wide_unit = roles_.lanes_large ? gemm_.lanes : gemm_.rows;
+    const int64_t channel_unit = roles_.lanes_large ? gemm_.rows : gemm_.lanes;
+    // Joined taps of several maps are stored together.
+    const int64_t least_wide =
+        roles_.joined && filters_ > 1 ? roles_.width : std::min(wide_unit, roles_.width);
+    const int64_t least_channels = std::min(channel_unit, channels_);
+    threads_ = 1;
+    wide_part_ = least_wide;
+    channel_part_ = least_channels;
+    span_part_ = 1;
+    block_samples_ = 1;
+    for (int64_t& size : block_) size = 1;
+    least_ = workspace_ = total();
+    if (least_ > problem_.workspace) return;
+
+    // All taps and channels of as many filters as are kept close; then less, until it fits.
+    span_part_ = roles_.spans;
+    channel_part_ = channels_;
+    const auto sum_bytes = [&](int64_t wide) {
+      return static_cast<size_t>(span_part_ * channel_part_ * wide) * sizeof(T);
     };
+    if (least_wide < roles_.width) {
+      wide_part_ = std::clamp<int64_t>(static_cast<int64_t>(kSumBytes / sum_bytes(wide_unit)), 1,
+                                       ceil_div(roles_.width, wide_unit));
+      const int64_t parts = ceil_div(ceil_div(roles_.width, wide_unit), wide_part_);
+      wide_part_ = std::min(roles_.width, ceil_div(ceil_div(roles_.width, wide_unit), parts) * wide_unit);
+    }
+    const auto whole = [](int64_t part, int64_t unit) { return ceil_div(part / 2, unit) * unit; };
+    while (total() > problem_.workspace) {
+      if (wide_part_ > least_wide) {
+        wide_part_ = std::max(least_wide, whole(wide_part_, wide_unit));
+      } else if (span_part_ > 1) {
+        span_part_ = (span_part_ + 1) / 2;
+      } else {
+        channel_part_ = std::max(least_channels, whole(channel_part_, channel_unit));
+      }
+      if (total() > problem_.workspace && wide_part_ == least_wide && span_part_ == 1 &&
+          channel_part_ == least_channels)
+        break;
+    }
+
+    block_samples_ = g.batch;
+    for (int a = 0; a < kAxes; ++a) block_[a] = g.axes[a].size;
+    const int64_t most_x = kPanelBytes / (gemm_.lanes * static_cast<int64_t>(sizeof(T)));
+    block_[2] = ceil_div(block_[2], ceil_div(block_[2], most_x));
     const auto smaller = [&] {
-      for (int64_t& size : block_) {
-        if (size == 1) continue;
-        size = (size + 1) / 2;
+      for (int64_t* size : {&block_samples_, &block_[0], &block_[1], &block_[2]}) {
+        if (*size == 1) continue;
+        *size = (*size + 1) / 2;
         return true;
       }
       return false;
     };
-    threads_ = 1;
-    part_ = std::min<int64_t>(gemm_.rows, row_maps_);
-    for (int64_t& size : block_) size = 1;
-    least_ = workspace_ = total();
-    if (least_ > problem_.workspace) return;
-    for (int a = 0; a < kAxes; ++a) block_[a] = g.axes[a].size;
-    while (strip_bytes() > std::min<size_t>(kStripBytes, problem_.workspace - (least_ - strip_least())) &&
-           smaller()) {
+    while (small_bytes() + large_bytes() > kStripBytes && positions() > 64 && smaller()) {
     }
     while (total() > problem_.workspace && smaller()) {
     }
-    const auto room =
-        static_cast<int64_t>((problem_.workspace - total()) /
-                             (static_cast<size_t>(taps_ * panels_ * gemm_.lanes) * sizeof(T) + kAlignment));
-    part_ = std::min(row_maps_, part_ + room / gemm_.rows * gemm_.rows);
     threads_ = problem_.threads;
     while (threads_ > 1 && total() > problem_.workspace) --threads_;
     workspace_ = total();
   }
 
-  size_t strip_least() const noexcept {
-    return aligned(static_cast<size_t>(small_step_ + large_step_ * reach(0, 1) * reach(1, 1) * reach(2, 1)) *
-                   sizeof(T));
+  void sum_part(const Call& call, const Arrays& arrays, const Part& part, std::atomic<bool>& finite) const {
+    const Geometry& g = problem_.geometry;
+    bool started = false;
+    Box box{};
+    for (box.sample = 0; box.sample < g.batch; box.sample += block_samples_) {
+      box.samples = std::min(block_samples_, g.batch - box.sample);
+      for (box.begin[0] = 0; box.begin[0] < g.axes[0].size; box.begin[0] += block_[0]) {
+        for (box.begin[1] = 0; box.begin[1] < g.axes[1].size; box.begin[1] += block_[1]) {
+          for (box.begin[2] = 0; box.begin[2] < g.axes[2].size; box.begin[2] += block_[2]) {
+            for (int a = 0; a < kAxes; ++a) box.size[a] = std::min(block_[a], g.axes[a].size - box.begin[a]);
+            stage(call, arrays, part, box, finite);
+            multiply(call, arrays, part, box, started);
+            started = true;
+          }
+        }
+      }
+    }
   }
 
-  // Copies what a block reads of both sides, maps innermost.
-  void stage(const Call& call, T* small, T* large, int64_t sample, int64_t group, const Box& box) const {
+  // Whether a box meets places beside the large side, along x.
+  bool leaves(const Box& box) const noexcept {
+    const Axis& x = problem_.geometry.axes[2];
+    const int64_t first = origin(2, box.begin[2]);
+    return roles_.joined && (first < 0 || first + reach(2, box.size[2]) > x.out);
+  }
+
+  // Copies what a block reads of both sides.
+  void stage(const Call& call, const Arrays& arrays, const Part& part, const Box& box,
+             std::atomic<bool>& finite) const {
     const Geometry& g = problem_.geometry;
-    Box wide{};
-    for (int a = 0; a < kAxes; ++a) {
-      wide.begin[a] = origin(a, box.begin[a]);
+    Box wide = box;
+    for (int a = 0; a < 2; ++a) {
       const Axis& axis = g.axes[a];
+      wide.begin[a] = origin(a, box.begin[a]);
       const int64_t end =
           (box.begin[a] + box.size[a] - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1;
       wide.size[a] = std::max<int64_t>(0, std::min(axis.out, end - axis.pad_lo) - wide.begin[a]);
     }
-    const int64_t small_pieces = ceil_div(box.size[2], kPiece);
-    const int64_t large_pieces = ceil_div(wide.size[2], kPiece);
-    const int64_t small_units = box.size[0] * box.size[1] * small_pieces;
-    const int64_t large_units = wide.size[0] * wide.size[1] * large_pieces;
-    const double seconds = static_cast<double>(strip_bytes()) / machine::kStoreBytesPerSecond;
-    call.crew.share(small_units + large_units, seconds, [&](int64_t unit, int) noexcept {
-      if (unit < small_units) {
-        const int64_t size[kAxes] = {g.axes[0].size, g.axes[1].size, g.axes[2].size};
-        stage_piece(call.source, small, small_step_, g.channels, sample, group * channels_, channels_, size,
-                    box, block_[1], block_[2], unit, small_pieces);
-      } else {
-        const int64_t size[kAxes] = {g.axes[0].out, g.axes[1].out, g.axes[2].out};
-        stage_piece(call.weight, large, large_step_, g.filters, sample, group * filters_, filters_, size,
-                    wide, reach(1, block_[1]), reach(2, block_[2]), unit - small_units, large_pieces);
+    wide.begin[2] = origin(2, box.begin[2]);
+    wide.size[2] = reach(2, box.size[2]);
+    if (!roles_.joined)
+      wide.size[2] = std::max<int64_t>(0, std::min(wide.size[2], g.axes[2].out - wide.begin[2]));
+    const int64_t units = ceil_div(part.channels, unit());
+    const int64_t small_units = units * box.samples;
+    const int64_t pieces = ceil_div(wide.size[2], kPiece);
+    const int64_t large_units = wide.rows() * pieces;
+    const double seconds = static_cast<double>(small_bytes() + large_bytes()) / machine::kStoreBytesPerSecond;
+    const bool checks = leaves(box);
+    call.crew.share(small_units + large_units, seconds, [&](int64_t index, int) noexcept {
+      if (index >= small_units) {
+        copy_piece(call.weight, arrays.large, part, wide, index - small_units, pieces);
+      } else if (!pack_unit(call.source, arrays.small, part, box, index / box.samples, index % box.samples,
+                            checks)) {
+        finite.store(false, std::memory_order_relaxed);
       }
     });
   }
 
-  void stage_piece(const void* from, T* to, int64_t step, int64_t all_maps, int64_t sample, int64_t first_map,
-                   int64_t maps, const int64_t (&size)[kAxes], const Box& box, int64_t strip_y,
-                   int64_t strip_x, int64_t unit, int64_t pieces) const noexcept {
-    const int64_t x = unit % pieces * kPiece;
-    const int64_t y = unit / pieces % box.size[1];
-    const int64_t z = unit / pieces / box.size[1];
-    const int64_t place = ((box.begin[0] + z) * size[1] + box.begin[1] + y) * size[2] + box.begin[2] + x;
-    const int64_t places = size[0] * size[1] * size[2];
-    const bool last = problem_.geometry.channels_last;
-    const int64_t at =
-        sample * all_maps * places + (last ? place * all_maps + first_map : first_map * places + place);
-    const int64_t count = std::min(kPiece, box.size[2] - x);
+  // Some maps of one sample of the small side: [unit][position][map].
+  bool pack_unit(const void* source, T* small, const Part& part, const Box& box, int64_t index,
+                 int64_t sample, bool checks) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto& [z, y, x] = g.axes;
+    const bool last = g.channels_last;
+    const int64_t places = g.small_positions();
+    const int64_t each = box.size[0] * box.size[1] * box.size[2];
+    const int64_t first = index * unit();
+    const int64_t maps = std::min(unit(), part.channels - first);
+    const int64_t map = part.group * channels_ + part.channel + first;
+    T* const to = small + (index * box.samples + sample) * each * unit();
+    // Rows that follow each other in memory are one.
+    int64_t run = box.size[2];
+    int64_t runs_y = box.size[1];
+    int64_t runs_z = box.size[0];
+    if (run == x.size) {
+      run *= runs_y;
+      runs_y = 1;
+      if (box.size[1] == y.size) {
+        run *= runs_z;
+        runs_z = 1;
+      }
+    }
     MoveArgs args{};
-    args.src = static_cast<const char*>(from) + at * static_cast<int64_t>(storage_bytes(problem_.dtype));
-    args.dst = to + ((z * strip_y + y) * strip_x + x) * step;
-    args.rows = last ? count : maps;
-    args.columns = last ? maps : count;
-    args.src_row = last ? all_maps : places;
+    args.rows = last ? run : maps;
+    args.columns = last ? maps : run;
+    args.src_row = last ? g.channels : places;
+    args.src_column = 1;
+    args.dst_row = last ? unit() : 1;
+    args.dst_column = last ? 1 : unit();
+    T* next = to;
+    for (int64_t iz = 0; iz < runs_z; ++iz) {
+      for (int64_t iy = 0; iy < runs_y; ++iy) {
+        const int64_t place = ((box.begin[0] + iz) * y.size + box.begin[1] + iy) * x.size + box.begin[2];
+        const int64_t at = (box.sample + sample) * g.channels * places +
+                           (last ? place * g.channels + map : map * places + place);
+        args.src =
+            static_cast<const char*>(source) + at * static_cast<int64_t>(storage_bytes(problem_.dtype));
+        args.dst = next;
+        load_(args);
+        next += run * unit();
+      }
+    }
+    // Lanes that no map fills hold zeros.
+    return !checks || all_finite(to, each * unit());
+  }
+
+  // A piece of a row of the large side: [sample][z][y][x][map].
+  void copy_piece(const void* grad, T* large, const Part& part, const Box& wide, int64_t index,
+                  int64_t pieces) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto& [az, ay, ax] = g.axes;
+    const bool last = g.channels_last;
+    const int64_t step = large_step();
+    int64_t rest = index / pieces;
+    const int64_t y = rest % wide.size[1];
+    rest /= wide.size[1];
+    const int64_t z = rest % wide.size[0];
+    const int64_t sample = rest / wide.size[0];
+    const int64_t begin = index % pieces * kPiece;
+    const int64_t end = std::min(begin + kPiece, wide.size[2]);
+    const int64_t from = std::clamp(-wide.begin[2], begin, end);
+    const int64_t to = std::clamp(ax.out - wide.begin[2], from, end);
+    T* row =
+        large + ((sample * reach(0, block_[0]) + z) * reach(1, block_[1]) + y) * reach(2, block_[2]) * step;
+    std::fill(row + begin * step, row + from * step, T{0});
+    std::fill(row + to * step, row + end * step, T{0});
+    if (from == to) return;
+    const int64_t maps = roles_.joined ? filters_ : part.wides;
+    const int64_t map = part.group * filters_ + (roles_.joined ? 0 : part.wide);
+    const int64_t places = g.large_positions();
+    const int64_t place = ((wide.begin[0] + z) * ay.out + wide.begin[1] + y) * ax.out + wide.begin[2] + from;
+    const int64_t at =
+        (wide.sample + sample) * g.filters * places + (last ? place * g.filters + map : map * places + place);
+    MoveArgs args{};
+    args.src = static_cast<const char*>(grad) + at * static_cast<int64_t>(storage_bytes(problem_.dtype));
+    args.dst = row + from * step;
+    args.rows = last ? to - from : maps;
+    args.columns = last ? maps : to - from;
+    args.src_row = last ? g.filters : places;
     args.src_column = 1;
     args.dst_row = last ? step : 1;
     args.dst_column = last ? 1 : step;
@@ -239,121 +427,194 @@ class WeightGemm final : public Recipe {
     return {begin, end};
   }
 
-  void multiply(const Call& call, const T* small, const T* large, T* sums, char* workers, const Box& box,
-                int64_t first, int64_t rows, bool accumulate) const {
-    const auto& [z, y, x] = problem_.geometry.axes;
-    const int64_t tiles = ceil_div(rows, gemm_.rows);
-    const int64_t positions = box.size[0] * box.size[1] * box.size[2];
-    const double seconds = roles_.step_seconds * static_cast<double>(positions * taps_);
-    const int64_t strip_y = reach(1, block_[1]);
-    const int64_t strip_x = reach(2, block_[2]);
-    call.crew.share(taps_ * panels_, seconds, [&](int64_t unit, int member) noexcept {
-      const int64_t panel = unit % panels_;
-      const int64_t tap = unit / panels_;
-      const int64_t kx = tap % x.kernel;
-      const int64_t ky = tap / x.kernel % y.kernel;
-      const int64_t kz = tap / x.kernel / y.kernel;
-      const auto [z0, z1] = inside(0, box, kz);
-      const auto [y0, y1] = inside(1, box, ky);
-      const auto [x0, x1] = inside(2, box, kx);
-      char* memory = workers + static_cast<size_t>(member) * worker_bytes();
-      auto* small_offset = reinterpret_cast<int64_t*>(memory);
-      memory += aligned(static_cast<size_t>(block_[0] * block_[1]) * 8);
-      auto* large_offset = reinterpret_cast<int64_t*>(memory);
-      memory += aligned(static_cast<size_t>(block_[0] * block_[1]) * 8);
-      auto** c = reinterpret_cast<void**>(memory);
-      GemmArgs args{};
-      args.depth = x1 - x0;
-      if (args.depth > 0) {
-        const int64_t shift_z =
-            (box.begin[0] * z.stride + kz * z.dilation - z.pad_lo) - origin(0, box.begin[0]);
-        const int64_t shift_y =
-            (box.begin[1] * y.stride + ky * y.dilation - y.pad_lo) - origin(1, box.begin[1]);
-        const int64_t shift_x =
-            (box.begin[2] * x.stride + kx * x.dilation - x.pad_lo) - origin(2, box.begin[2]);
-        for (int64_t iz = z0; iz < z1; ++iz) {
-          for (int64_t iy = y0; iy < y1; ++iy) {
-            small_offset[args.segments] = ((iz * block_[1] + iy) * block_[2] + x0) * small_step_;
-            large_offset[args.segments++] =
-                (((iz * z.stride + shift_z) * strip_y + iy * y.stride + shift_y) * strip_x + x0 * x.stride +
-                 shift_x) *
-                large_step_;
-          }
-        }
-      }
-      const int64_t large_x = x.stride * large_step_;
-      const int64_t lane = panel * gemm_.lanes;
-      args.a_offset = roles_.lanes_large ? small_offset : large_offset;
-      args.b_offset = roles_.lanes_large ? large_offset : small_offset;
-      args.a_step = roles_.lanes_large ? small_step_ : large_x;
-      args.b_step = roles_.lanes_large ? large_x : small_step_;
-      args.b = (roles_.lanes_large ? large : small) + lane;
-      args.c = c;
-      args.lanes = gemm_.lanes;
-      args.accumulate = accumulate;
-      for (int64_t tile = 0; tile < tiles; ++tile) {
-        const int64_t begin = rows * tile / tiles;
-        const int64_t end = rows * (tile + 1) / tiles;
-        args.a = (roles_.lanes_large ? small : large) + first + begin;
-        args.rows = static_cast<int32_t>(end - begin);
-        for (int64_t r = begin; r < end; ++r) {
-          c[r - begin] = sums + ((tap * part_ + r) * panels_ * gemm_.lanes + lane);
-        }
-        gemm_(args);
-      }
+  void multiply(const Call& call, const Arrays& arrays, const Part& part, const Box& box,
+                bool accumulate) const {
+    const int64_t panels = ceil_div(roles_.lanes_large ? part.wides : part.channels, gemm_.lanes);
+    const int64_t rows = roles_.lanes_large ? part.channels : part.wides;
+    const int64_t height = roles_.lanes_large ? unit() : ceil_div(rows, ceil_div(rows, gemm_.rows));
+    const int64_t tiles = ceil_div(rows, height);
+    const int64_t jobs = part.spans * panels;
+    int64_t pieces = 1;
+    if (threads_ > 1 && jobs < 4 * threads_) pieces = std::min(tiles, ceil_div(int64_t{4} * threads_, jobs));
+    const double seconds = roles_.step_seconds * static_cast<double>(box.rows() * box.size[2] * jobs) /
+                           static_cast<double>(roles_.spans * ceil_div(roles_.width, gemm_.lanes));
+    call.crew.share(jobs * pieces, seconds, [&](int64_t index, int member) noexcept {
+      Worker worker{};
+      lay_out(arrays.workers + static_cast<size_t>(member) * worker_bytes(), &worker);
+      const int64_t piece = index % pieces;
+      const int64_t job = index / pieces;
+      const Tiles mine{height, tiles * piece / pieces, tiles * (piece + 1) / pieces, rows};
+      multiply_panel(arrays, worker, part, box, job / panels, job % panels, mine, accumulate);
     });
   }
 
-  // Brings the sums, [tap][row map][lane map], into the order of the weight.
-  void finish(const Call& call, const T* sums, int64_t group, int64_t first, int64_t rows) const {
+  struct Tiles {
+    int64_t height;
+    int64_t begin;
+    int64_t end;
+    int64_t rows;
+  };
+
+  void multiply_panel(const Arrays& arrays, const Worker& w, const Part& part, const Box& box, int64_t span,
+                      int64_t panel, const Tiles& tiles, bool accumulate) const noexcept {
+    const auto& [z, y, x] = problem_.geometry.axes;
+    const int64_t tap = (part.span + span) * (roles_.joined ? x.kernel : 1);
+    const int64_t k[kAxes] = {tap / x.kernel / y.kernel, tap / x.kernel % y.kernel, tap % x.kernel};
+    int64_t begin[kAxes];
+    int64_t end[kAxes];
+    int64_t shift[kAxes];
+    for (int a = 0; a < kAxes; ++a) {
+      const Axis& axis = problem_.geometry.axes[a];
+      std::tie(begin[a], end[a]) = inside(a, box, k[a]);
+      shift[a] = box.begin[a] * axis.stride + k[a] * axis.dilation - axis.pad_lo - origin(a, box.begin[a]);
+    }
+    if (roles_.joined) {
+      begin[2] = 0;
+      end[2] = box.size[2];
+    }
+    const int64_t depth = end[2] - begin[2];
+    const int64_t step = large_step();
+    const int64_t lane = panel * gemm_.lanes;
+    const int64_t small_unit = box.rows() * box.size[2] * unit();
+    const T* large = arrays.large + (roles_.joined ? part.wide : 0);
+    const bool copies = copies_panels();
+
+    GemmArgs args{};
+    args.c = w.c;
+    args.lanes = gemm_.lanes;
+    args.a_step = roles_.lanes_large ? unit() : x.stride * step;
+    args.b_step = roles_.lanes_large && !copies ? x.stride * step : gemm_.lanes;
+    args.a_offset = roles_.lanes_large ? w.small_offset : w.large_offset;
+    args.b_offset = roles_.lanes_large ? w.large_offset : w.small_offset;
+    const int64_t many = rows_at_a_time();
+    for (int64_t first = 0; first < box.rows(); first += many) {
+      const int64_t last = std::min(first + many, box.rows());
+      int64_t segments = 0;
+      for (int64_t row = first; depth > 0 && row < last; ++row) {
+        const int64_t iy = row % box.size[1];
+        const int64_t iz = row / box.size[1] % box.size[0];
+        const int64_t sample = row / box.size[1] / box.size[0];
+        if (iz < begin[0] || iz >= end[0] || iy < begin[1] || iy >= end[1]) continue;
+        const int64_t at = (((sample * reach(0, block_[0]) + iz * z.stride + shift[0]) * reach(1, block_[1]) +
+                             iy * y.stride + shift[1]) *
+                                reach(2, block_[2]) +
+                            begin[2] * x.stride + shift[2]) *
+                           step;
+        w.small_offset[segments] = (row * box.size[2] + begin[2]) * unit();
+        w.large_offset[segments] = at;
+        if (copies) {
+          w.large_offset[segments] = segments * depth * gemm_.lanes;
+          MoveArgs move{};
+          move.src = large + at + lane;
+          move.dst = w.panel + w.large_offset[segments];
+          move.rows = depth;
+          move.columns = gemm_.lanes;
+          move.src_row = x.stride * step;
+          move.src_column = 1;
+          move.dst_row = gemm_.lanes;
+          move.dst_column = 1;
+          copy_(move);
+        }
+        ++segments;
+      }
+      if (segments == 0 && accumulate) continue;
+      args.segments = segments;
+      args.depth = depth;
+      // Rows that follow each other on both sides are one.
+      if (segments == last - first && depth == box.size[2] && copies) {
+        args.depth *= segments;
+        args.segments = 1;
+      }
+      args.accumulate = accumulate;
+      accumulate = true;
+      const T* lanes = copies               ? w.panel
+                       : roles_.lanes_large ? large + lane
+                                            : arrays.small + panel * small_unit;
+      args.b = lanes;
+      for (int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
+        const int64_t top = tile * tiles.height;
+        const int64_t rows = std::min(tiles.height, tiles.rows - top);
+        args.a = roles_.lanes_large ? arrays.small + tile * small_unit : large + top;
+        args.rows = static_cast<int32_t>(rows);
+        for (int64_t r = 0; r < rows; ++r) {
+          w.c[r] = arrays.sums + (span * sum_rows() + top + r) * sum_lanes() + lane;
+        }
+        gemm_(args);
+      }
+    }
+  }
+
+  // Brings the sums, [span][row][lane], into the order of the weight.
+  void finish(const Call& call, const T* sums, const Part& part) const {
     const bool last = problem_.geometry.channels_last;
-    const int64_t lanes = panels_ * gemm_.lanes;
+    const int64_t kx = problem_.geometry.axes[2].kernel;
     const int64_t channel = filters_ * taps_;
     const int64_t filter = last ? 1 : taps_;
     const int64_t tap = last ? filters_ : 1;
-    const int64_t row_stride = roles_.lanes_large ? channel : filter;
-    const int64_t lane_stride = roles_.lanes_large ? filter : channel;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const int64_t span_sums = sum_rows() * sum_lanes();
+    const int64_t span_tap = roles_.joined ? kx : 1;
+    const int64_t base = (part.group * channels_ + part.channel) * channel + part.span * span_tap * tap;
+    const auto move = [&](const T* from, int64_t at, int64_t rows, int64_t src_row, int64_t dst_row,
+                          int64_t columns, int64_t src_column, int64_t dst_column) noexcept {
+      store_(MoveArgs{from, src_row, src_column, static_cast<char*>(call.out) + (base + at) * element,
+                      dst_row, dst_column, rows, columns});
+    };
     const double seconds = static_cast<double>(sums_bytes()) / machine::kStoreBytesPerSecond;
-    call.crew.share(rows, seconds, [&](int64_t unit, int) noexcept {
-      MoveArgs args{};
-      args.src = sums + unit * lanes;
-      args.dst = static_cast<char*>(call.out) + (group * channels_ * channel + (first + unit) * row_stride) *
-                                                    static_cast<int64_t>(storage_bytes(problem_.dtype));
-      if (lane_stride == 1) {
-        args.rows = taps_;
-        args.columns = lane_maps_;
-        args.src_row = part_ * lanes;
-        args.src_column = 1;
-        args.dst_row = tap;
-        args.dst_column = 1;
-      } else {
-        args.rows = lane_maps_;
-        args.columns = taps_;
-        args.src_row = 1;
-        args.src_column = part_ * lanes;
-        args.dst_row = lane_stride;
-        args.dst_column = tap;
-      }
-      store_(args);
-    });
+    // Neighbours in the weight: a span where filters are innermost or one, else taps of a filter.
+    const bool runs = last || filters_ == 1;
+    const int64_t wide_at = roles_.joined ? part.wide : part.wide * filter;
+    if (roles_.lanes_large) {
+      call.crew.share(part.channels, seconds, [&](int64_t c, int) noexcept {
+        const T* from = sums + c * sum_lanes();
+        const int64_t to = c * channel + wide_at;
+        if (runs) {
+          move(from, to, part.spans, span_sums, span_tap * tap, part.wides, 1, 1);
+        } else if (!roles_.joined) {
+          move(from, to, part.wides, 1, filter, part.spans, span_sums, 1);
+        } else {
+          for (int64_t s = 0; s < part.spans; ++s) {
+            move(from + s * span_sums, to + s * kx, filters_, 1, filter, kx, filters_, 1);
+          }
+        }
+      });
+    } else if (runs) {
+      call.crew.share(part.spans, seconds, [&](int64_t s, int) noexcept {
+        move(sums + s * span_sums, s * span_tap * tap + wide_at, part.wides, sum_lanes(), 1, part.channels, 1,
+             channel);
+      });
+    } else {
+      const int64_t maps = roles_.joined ? filters_ : part.wides;
+      call.crew.share(maps, seconds, [&](int64_t f, int) noexcept {
+        const T* from = sums + f * sum_lanes();
+        const int64_t to = f * filter + wide_at;
+        if (!roles_.joined) {
+          move(from, to, part.spans, span_sums, 1, part.channels, 1, channel);
+        } else {
+          for (int64_t s = 0; s < part.spans; ++s) {
+            move(from + s * span_sums, to + s * kx, kx, filters_ * sum_lanes(), 1, part.channels, 1, channel);
+          }
+        }
+      });
+    }
   }
 
   Problem problem_;
   Roles roles_;
   const Kernel& gemm_;
   const Kernel& load_;
+  const Kernel& copy_;
   const Kernel& store_;
   int64_t channels_;  // of a group
   int64_t filters_;   // of a group
   int64_t taps_;
-  int64_t row_maps_ = 0;
-  int64_t lane_maps_ = 0;
-  int64_t panels_ = 0;
-  // Elements from one position to the next in the strips.
-  int64_t small_step_ = 0;
-  int64_t large_step_ = 0;
-  int64_t block_[kAxes] = {};  // positions of the small side
-  int64_t part_ = 0;           // row maps whose sums are kept at a time
+  // Positions of the small side that are staged at a time.
+  int64_t block_samples_ = 1;
+  int64_t block_[kAxes] = {};
+  // What sums are kept at a time: of a span, channels, spans.
+  int64_t wide_part_ = 0;
+  int64_t channel_part_ = 0;
+  int64_t span_part_ = 0;
   int threads_ = 1;
   size_t workspace_ = 0;
   size_t least_ = 0;
@@ -382,7 +643,7 @@ double cost(const Problem& problem) {
   const double width = machine::lanes(roles.gemm->dtype, roles.gemm->isa);
   const auto positions = static_cast<double>(g.batch * g.groups * g.small_positions());
   const auto staged = static_cast<double>(g.small_elements() + g.large_elements()) / width;
-  return positions * static_cast<double>(g.taps()) * roles.step_seconds + staged * machine::kScatterSeconds +
+  return positions * roles.step_seconds + staged * machine::kScatterSeconds +
          machine::traffic_seconds(problem);
 }
 
