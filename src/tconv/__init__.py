@@ -54,6 +54,7 @@ _ON_DEMAND = {
     "nd": "ndarray",
     "ndarray": "ndarray",
     "num_gpus": "context:num_gpus",
+    "onnx": "onnx",
     "optimizer": "optimizer",
     "random": "random",
     "registry": "registry",
