@@ -61,7 +61,11 @@ def load_params(prefix: str, epoch: int) -> tuple[dict[str, NDArray], dict[str, 
     FormatError
         If the file is damaged, or its names do not begin with `arg:` or `aux:`.
     """
-    path = _params_file(prefix, epoch)
+    return read_params(_params_file(prefix, epoch))
+
+
+def read_params(path: str) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
+    """Read arguments and auxiliary states from a file; raises as `load_params`."""
     loaded = ndarray.load(path)
     found: dict[str, dict[str, NDArray]] = {"arg": {}, "aux": {}}
     if not loaded:

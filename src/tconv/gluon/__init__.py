@@ -1,7 +1,7 @@
 """MXNet's gluon: parameters, blocks, layers, losses, training (`mx.gluon`)."""
 
 from tconv.gluon import arrays as utils
-from tconv.gluon import contrib, loss, nn
+from tconv.gluon import contrib, data, loss, nn
 from tconv.gluon.block import Block, HybridBlock, SymbolBlock
 from tconv.gluon.parameter import (
     Constant,
@@ -22,6 +22,7 @@ __all__ = [
     "SymbolBlock",
     "Trainer",
     "contrib",
+    "data",
     "loss",
     "nn",
     "tensor_types",
