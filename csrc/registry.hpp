@@ -27,7 +27,9 @@ enum class Family : uint8_t {
   strip,
   unstrip,
   winogradin,
-  winogradout
+  winogradout,
+  depthwise,
+  depthwiselast
 };
 
 struct Kernel {

@@ -1,0 +1,614 @@
+// Forward and data gradient of depthwise layers and small groups in one streaming pass: every output row is
+// the sum of a few shifted input rows, so nothing is turned into a product of matrices. Maps that lie apart
+// are copied to rows with borders of zeros, lanes being positions; maps that lie together are read where they
+// are, lanes being maps.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "depthwise_abi.hpp"
+#include "machine.hpp"
+#include "memory.hpp"
+#include "packing.hpp"
+#include "phases.hpp"
+
+namespace tconv {
+namespace {
+
+constexpr int64_t kMostMaps = 8;  // of a group, on either side
+constexpr int64_t kMostTaps = 1024;
+constexpr int64_t kMostRowTaps = 64;  // where maps lie together
+constexpr int64_t kMostStride = 64;
+constexpr int64_t kMostPositions = 2048;  // of a row that is computed at a time
+constexpr int64_t kStripBytes = 96 << 10;
+constexpr int64_t kMapBlock = 256;
+constexpr int64_t kTurn = 16;  // positions of a phase before the next one's turn
+constexpr int kMostLanes = 16;
+
+int64_t floor_div(int64_t a, int64_t b) noexcept { return a / b - ((a % b != 0) & ((a < 0) != (b < 0))); }
+int64_t ceil_div(int64_t a, int64_t b) noexcept { return -floor_div(-a, b); }
+
+// Taps along the last axis, as the kernels want them.
+struct Taps {
+  std::vector<int64_t> offset;
+  std::vector<int64_t> tap;
+};
+
+// Positions of a phase whose taps all lie inside the image.
+struct Run {
+  int64_t phase;
+  int64_t begin;
+  int64_t end;
+  Taps taps;
+};
+
+template <class T>
+class Depthwise final : public Recipe {
+ public:
+  explicit Depthwise(const Problem& problem)
+      : problem_(problem),
+        axes_{phase_axis(problem.geometry.axes[0], problem.pass),
+              phase_axis(problem.geometry.axes[1], problem.pass),
+              phase_axis(problem.geometry.axes[2], problem.pass)},
+        last_(problem.geometry.channels_last),
+        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
+        store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
+        sum_(last_ ? tconv::kernel(Family::depthwiselast, problem.dtype, problem.isa)
+                   : tconv::kernel(Family::depthwise,
+                                   axes_[2].phases() > 2 ? compute_dtype(problem.dtype) : problem.dtype,
+                                   problem.isa)) {
+    const Geometry& g = problem.geometry;
+    const bool forward = problem.pass == Pass::forward;
+    groups_ = g.groups;
+    depth_ = (forward ? g.channels : g.filters) / groups_;
+    columns_ = (forward ? g.filters : g.channels) / groups_;
+    taps_ = g.taps();
+    const auto& [z, y, x] = axes_;
+    row_taps_ = 1;
+    for (const PhaseAxis* axis : {&z, &y}) {
+      int64_t most = 0;
+      for (int64_t phase = 0; phase < axis->phases(); ++phase) most = std::max(most, axis->tap_count(phase));
+      row_taps_ *= most;
+    }
+    row_taps_ *= depth_;
+    if (last_) {
+      find_runs();
+    } else {
+      find_strip();
+    }
+    cut();
+  }
+
+  std::string kernel() const override { return sum_.name; }
+  size_t workspace_bytes() const noexcept override { return workspace_; }
+  size_t packed_bytes() const noexcept override {
+    return static_cast<size_t>(problem_.geometry.weight_elements()) * sizeof(T);
+  }
+  std::string packing_key() const override {
+    std::string key = "depthwise";
+    const Geometry& g = problem_.geometry;
+    for (const int64_t number :
+         {static_cast<int64_t>(problem_.dtype), g.channels, g.filters, g.groups, taps_, int64_t{last_}}) {
+      key += " " + std::to_string(number);
+    }
+    return key;
+  }
+
+  // Where maps lie together, they are neighbours in packed weights too.
+  bool pack(const void* weight, char* packed, Crew&) const override {
+    const int64_t outer = problem_.geometry.channels;
+    const int64_t inner = problem_.geometry.weight_elements() / outer;
+    MoveArgs args{};
+    args.src = weight;
+    args.src_row = inner;
+    args.src_column = 1;
+    args.dst = packed;
+    args.dst_row = last_ ? 1 : inner;
+    args.dst_column = last_ ? outer : 1;
+    args.rows = outer;
+    args.columns = inner;
+    load_(args);
+    return all_finite(reinterpret_cast<const T*>(packed), problem_.geometry.weight_elements());
+  }
+
+  bool run(const Call& call) const override {
+    const Buffer scratch(workspace_);
+    char* free = scratch.data();
+    const auto claim = [&free](size_t bytes) {
+      char* claimed = free;
+      free += aligned(bytes);
+      return claimed;
+    };
+    const char* packed = static_cast<const char*>(call.packed);
+    if (packed == nullptr) {
+      char* made = claim(packed_bytes());
+      if (!pack(call.weight, made, call.crew)) return false;
+      packed = made;
+    }
+    const T* bias = nullptr;
+    if (call.bias != nullptr) {
+      T* made = reinterpret_cast<T*>(claim(bias_bytes()));
+      load_bias(call.bias, made);
+      bias = made;
+    }
+    call.crew.limit(threads_);
+    char* const workers = free;
+    const double seconds = machine::seconds(problem_) * threads_;
+    const T* weights = reinterpret_cast<const T*>(packed);
+    call.crew.share(units_, seconds, [&](int64_t unit, int member) noexcept {
+      const Worker w = worker(workers + static_cast<size_t>(member) * worker_bytes());
+      if (last_) {
+        run_maps(call, weights, bias, w, unit);
+      } else {
+        run_strip(call, weights, bias, w, unit);
+      }
+    });
+    return true;
+  }
+
+ private:
+  // What one thread works in.
+  struct Worker {
+    T* strip;
+    T* result;
+    const void** rows;
+    const void** weights;
+  };
+
+  size_t bias_bytes() const noexcept { return static_cast<size_t>(groups_ * columns_) * sizeof(T); }
+  size_t strip_bytes() const noexcept {
+    return last_ ? 0 : static_cast<size_t>(strip_planes_ * strip_rows_ * row_) * sizeof(T);
+  }
+  size_t result_bytes() const noexcept {
+    return last_ ? 0 : static_cast<size_t>(axes_[2].phases() * result_row_) * sizeof(T);
+  }
+  size_t worker_bytes() const noexcept {
+    return aligned(strip_bytes()) + aligned(result_bytes()) +
+           2 * aligned(static_cast<size_t>(row_taps_) * sizeof(void*));
+  }
+
+  Worker worker(char* memory) const noexcept {
+    Worker made{};
+    made.strip = reinterpret_cast<T*>(memory);
+    memory += aligned(strip_bytes());
+    made.result = reinterpret_cast<T*>(memory);
+    memory += aligned(result_bytes());
+    made.rows = reinterpret_cast<const void**>(memory);
+    memory += aligned(static_cast<size_t>(row_taps_) * sizeof(void*));
+    made.weights = reinterpret_cast<const void**>(memory);
+    return made;
+  }
+
+  // Cuts the work into units, and threads so that the workspace holds them.
+  void cut() {
+    const Geometry& g = problem_.geometry;
+    threads_ = problem_.threads;
+    if (last_) {
+      map_blocks_ = ceil_div(groups_, kMapBlock);
+      units_ = g.batch * axes_[0].dst_size * axes_[1].dst_size * map_blocks_;
+    } else {
+      const int64_t others = g.batch * groups_ * axes_[0].dst_size * position_blocks_;
+      rows_ = axes_[1].dst_size;
+      while (rows_ > 1 && (strip_size() > kStripBytes ||
+                           (threads_ > 1 && others * ceil_div(axes_[1].dst_size, rows_) < 4 * threads_))) {
+        rows_ = (rows_ + 1) / 2;
+      }
+      strip_rows_ = source_rows(rows_);
+      row_blocks_ = ceil_div(axes_[1].dst_size, rows_);
+      units_ = others * row_blocks_;
+    }
+    const auto total = [&] {
+      return (problem_.packed ? 0 : aligned(packed_bytes())) + aligned(bias_bytes()) +
+             worker_bytes() * static_cast<size_t>(threads_);
+    };
+    while (threads_ > 1 && total() > problem_.workspace) --threads_;
+    workspace_ = total();
+  }
+
+  // Source rows that so many neighbouring output rows may read.
+  int64_t source_rows(int64_t rows) const noexcept {
+    const PhaseAxis& y = axes_[1];
+    const int64_t reach = y.offsets.back() - y.offsets.front() + 1;
+    return std::min(y.src_size, ((rows - 1) / y.dst_step + 1) * y.src_step + reach);
+  }
+  int64_t strip_size() const noexcept {
+    return strip_planes_ * source_rows(rows_) * row_ * static_cast<int64_t>(sizeof(T));
+  }
+
+  void find_strip() {
+    const PhaseAxis& x = axes_[2];
+    int64_t high = INT64_MIN;
+    low_ = INT64_MAX;
+    std::vector<int64_t> slot(static_cast<size_t>(x.src_step), -1);
+    for (const int64_t offset : x.offsets) {
+      const int64_t shift = floor_div(offset, x.src_step);
+      low_ = std::min(low_, shift);
+      high = std::max(high, shift);
+      int64_t& at = slot[static_cast<size_t>(offset - shift * x.src_step)];
+      if (at >= 0) continue;
+      at = static_cast<int64_t>(residues_.size());
+      residues_.push_back(offset - shift * x.src_step);
+    }
+    halo_ = high - floor_div(low_, kMostLanes) * kMostLanes;
+    // Taps without a shift then read whole lines.
+    low_ = floor_div(low_, kMostLanes) * kMostLanes;
+    position_blocks_ = ceil_div(x.positions, kMostPositions);
+    block_ = ceil_div(x.positions, position_blocks_);
+    segment_ = ceil_div(block_ + high - low_, kMostLanes) * kMostLanes;
+    row_ = segment_ * static_cast<int64_t>(residues_.size()) + kMostLanes;
+    result_row_ = ceil_div(block_, kMostLanes) * kMostLanes;
+    strip_planes_ = row_taps_ / most_taps(axes_[1]);
+    for (const PhaseTap& tap : x.taps) {
+      const int64_t shift = floor_div(tap.offset, x.src_step);
+      strip_taps_.offset.push_back(slot[static_cast<size_t>(tap.offset - shift * x.src_step)] * segment_ +
+                                   shift - low_);
+      strip_taps_.tap.push_back(tap.k);
+    }
+  }
+
+  static int64_t most_taps(const PhaseAxis& axis) noexcept {
+    int64_t most = 0;
+    for (int64_t phase = 0; phase < axis.phases(); ++phase) most = std::max(most, axis.tap_count(phase));
+    return std::max<int64_t>(most, 1);
+  }
+
+  void find_runs() {
+    const PhaseAxis& x = axes_[2];
+    for (int64_t phase = 0; phase < x.phases(); ++phase) {
+      const int64_t count = x.count(phase);
+      const auto inside = [&](const PhaseTap& tap) {
+        const int64_t begin = std::clamp<int64_t>(ceil_div(-tap.offset, x.src_step), 0, count);
+        const int64_t end =
+            std::clamp<int64_t>(floor_div(x.src_size - 1 - tap.offset, x.src_step) + 1, begin, count);
+        return std::pair(begin, end);
+      };
+      std::vector<int64_t> cuts{0, count};
+      for (int64_t i = 0; i < x.tap_count(phase); ++i) {
+        const auto [begin, end] = inside(x.taps_of(phase)[i]);
+        cuts.push_back(begin);
+        cuts.push_back(end);
+      }
+      std::sort(cuts.begin(), cuts.end());
+      for (size_t c = 0; c + 1 < cuts.size(); ++c) {
+        if (cuts[c] >= cuts[c + 1] || cuts[c] < 0 || cuts[c + 1] > count) continue;
+        Run& run = runs_.emplace_back(Run{phase, cuts[c], cuts[c + 1], {}});
+        for (int64_t i = 0; i < x.tap_count(phase); ++i) {
+          const PhaseTap& tap = x.taps_of(phase)[i];
+          const auto [begin, end] = inside(tap);
+          if (begin > run.begin || end < run.end) continue;
+          run.taps.offset.push_back(tap.offset * groups_);
+          run.taps.tap.push_back(tap.k * groups_);
+        }
+      }
+    }
+  }
+
+  void load_bias(const void* bias, T* to) const noexcept {
+    MoveArgs args{};
+    args.src = bias;
+    args.src_column = args.dst_column = 1;
+    args.dst = to;
+    args.rows = 1;
+    args.columns = groups_ * columns_;
+    load_(args);
+  }
+
+  // A position of dst on one axis, whose successor is found without a division.
+  struct Cursor {
+    const PhaseAxis& axis;
+    int64_t phase;
+    int64_t origin;  // source position that tap offsets count from
+
+    Cursor(const PhaseAxis& along, int64_t at) noexcept
+        : axis(along), phase(at % along.dst_step), origin(at / along.dst_step * along.src_step) {}
+
+    void advance() noexcept {
+      if (++phase < axis.dst_step) return;
+      phase = 0;
+      origin += axis.src_step;
+    }
+    // Calls `body(source index, kernel index)` for the taps that lead into the image.
+    template <class Body>
+    void for_taps(const Body& body) const {
+      const PhaseTap* tap = axis.taps_of(phase);
+      const PhaseTap* const end = tap + axis.tap_count(phase);
+      for (; tap < end; ++tap) {
+        const int64_t source = origin + tap->offset;
+        if (source >= 0 && source < axis.src_size) body(source, tap->k);
+      }
+    }
+  };
+
+  void run_maps(const Call& call, const T* weights, const T* bias, const Worker& w,
+                int64_t unit) const noexcept {
+    const auto& [z, y, x] = axes_;
+    const int64_t map = unit % map_blocks_ * kMapBlock;
+    const int64_t at_y = unit / map_blocks_ % y.dst_size;
+    const int64_t at_z = unit / map_blocks_ / y.dst_size % z.dst_size;
+    const int64_t sample = unit / map_blocks_ / y.dst_size / z.dst_size;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const char* source = static_cast<const char*>(call.source);
+    DepthwiseLastArgs args{};
+    const Cursor place_z(z, at_z);
+    const Cursor place_y(y, at_y);
+    place_z.for_taps([&](int64_t src_z, int64_t kz) {
+      place_y.for_taps([&](int64_t src_y, int64_t ky) {
+        const int64_t row = (sample * z.src_size + src_z) * y.src_size + src_y;
+        w.rows[args.rows] = source + (row * x.src_size * groups_ + map) * element;
+        w.weights[args.rows++] = weights + (kz * y.kernel + ky) * x.kernel * groups_ + map;
+      });
+    });
+    args.src = w.rows;
+    args.weight = w.weights;
+    args.bias = bias == nullptr ? nullptr : bias + map;
+    args.src_step = x.src_step * groups_;
+    args.dst_step = x.dst_step * groups_;
+    args.maps = std::min(kMapBlock, groups_ - map);
+    const int64_t row = (sample * z.dst_size + at_z) * y.dst_size + at_y;
+    // Phases take turns, so that the output is written about in order.
+    for (int64_t first = 0; first < x.positions; first += kTurn) {
+      for (const Run& run : runs_) {
+        const int64_t begin = std::max(run.begin, first);
+        args.count = std::min(run.end, first + kTurn) - begin;
+        if (args.count <= 0) continue;
+        const int64_t at = row * x.dst_size + begin * x.dst_step + run.phase;
+        args.dst = static_cast<char*>(call.out) + (at * groups_ + map) * element;
+        args.offset = run.taps.offset.data();
+        args.tap = run.taps.tap.data();
+        args.taps = static_cast<int64_t>(run.taps.tap.size());
+        args.src_start = begin * args.src_step;
+        sum_(args);
+      }
+    }
+  }
+
+  // Source planes and rows that output plane `at_z` and rows [first_y, end_y) read, in the strip as
+  // [map][plane][row].
+  struct Strip {
+    int64_t map_stride;
+    int64_t plane_stride;
+    int64_t first_row;
+    int64_t rows;
+  };
+
+  void run_strip(const Call& call, const T* weights, const T* bias, const Worker& w,
+                 int64_t unit) const noexcept {
+    const auto& [z, y, x] = axes_;
+    const int64_t first_y = unit % row_blocks_ * rows_;
+    unit /= row_blocks_;
+    const int64_t first_x = unit % position_blocks_ * block_;
+    unit /= position_blocks_;
+    const int64_t at_z = unit % z.dst_size;
+    const int64_t group = unit / z.dst_size % groups_;
+    const int64_t sample = unit / z.dst_size / groups_;
+    const int64_t end_y = std::min(first_y + rows_, y.dst_size);
+    const int64_t positions = std::min(block_, x.positions - first_x);
+    if (positions <= 0) return;
+
+    Strip strip{};
+    strip.first_row =
+        std::clamp<int64_t>(first_y / y.dst_step * y.src_step + y.offsets.front(), 0, y.src_size);
+    strip.rows = std::clamp<int64_t>((end_y - 1) / y.dst_step * y.src_step + y.offsets.back() + 1,
+                                     strip.first_row, y.src_size) -
+                 strip.first_row;
+    strip.plane_stride = strip.rows * row_;
+    const Cursor place_z(z, at_z);
+    int64_t planes = 0;
+    place_z.for_taps([&](int64_t, int64_t) { ++planes; });
+    strip.map_stride = planes * strip.plane_stride;
+    fill_strip(call.source, w.strip, sample, group, place_z, first_x, positions, strip);
+
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    DepthwiseArgs args{};
+    args.src = w.rows;
+    args.weight = w.weights;
+    for (int64_t column = 0; column < columns_; ++column) {
+      const int64_t map = group * columns_ + column;
+      if (bias != nullptr) args.bias = bias + map;
+      char* out = static_cast<char*>(call.out) +
+                  (((sample * groups_ * columns_ + map) * z.dst_size + at_z) * y.dst_size + first_y) *
+                      x.dst_size * element;
+      Cursor place_y(y, first_y);
+      for (int64_t at_y = first_y; at_y < end_y; ++at_y, place_y.advance(), out += x.dst_size * element) {
+        args.rows = list_rows(weights, w, group, column, place_z, place_y, strip);
+        if (x.phases() <= 2) {
+          sum_phases(args, 0, x.phases(), first_x, positions, out + first_x * x.phases() * element);
+          continue;
+        }
+        for (int64_t phase = 0; phase < x.phases(); ++phase) {
+          sum_phases(args, phase, 1, first_x, positions, w.result + phase * result_row_);
+        }
+        store_row(out, w.result, first_x, positions);
+      }
+    }
+  }
+
+  // The sums of one phase, or of two that take turns in the output.
+  void sum_phases(DepthwiseArgs& args, int64_t first, int64_t phases, int64_t first_x, int64_t positions,
+                  void* dst) const noexcept {
+    const PhaseAxis& x = axes_[2];
+    const auto begin = static_cast<size_t>(x.first_tap[static_cast<size_t>(first)]);
+    args.offset = strip_taps_.offset.data() + begin;
+    args.tap = strip_taps_.tap.data() + begin;
+    args.taps[0] = x.tap_count(first);
+    args.taps[1] = phases > 1 ? x.tap_count(first + 1) : 0;
+    args.phases = phases;
+    args.dst = dst;
+    args.count = std::min(positions * phases,
+                          x.count(first) + (phases > 1 ? x.count(first + 1) : 0) - first_x * phases);
+    if (args.count > 0) sum_(args);
+  }
+
+  int64_t list_rows(const T* weights, const Worker& w, int64_t group, int64_t column, const Cursor& place_z,
+                    const Cursor& place_y, const Strip& strip) const noexcept {
+    const int64_t kernel_y = axes_[1].kernel;
+    const int64_t kernel_x = axes_[2].kernel;
+    int64_t rows = 0;
+    for (int64_t depth = 0; depth < depth_; ++depth) {
+      const int64_t pair = problem_.pass == Pass::forward ? (group * depth_ + depth) * columns_ + column
+                                                          : (group * columns_ + column) * depth_ + depth;
+      const T* plane = w.strip + depth * strip.map_stride;
+      place_z.for_taps([&](int64_t, int64_t kz) {
+        place_y.for_taps([&](int64_t src_y, int64_t ky) {
+          w.rows[rows] = plane + (src_y - strip.first_row) * row_;
+          w.weights[rows++] = weights + pair * taps_ + (kz * kernel_y + ky) * kernel_x;
+        });
+        plane += strip.plane_stride;
+      });
+    }
+    return rows;
+  }
+
+  // Copies what a unit reads, a residue of the source's step after the other, borders being zeros.
+  void fill_strip(const void* source, T* strip, int64_t sample, int64_t group, const Cursor& place_z,
+                  int64_t first_x, int64_t positions, const Strip& s) const noexcept {
+    const auto& [z, y, x] = axes_;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    MoveArgs args{};
+    args.rows = s.rows;
+    args.src_row = x.src_size;
+    args.src_column = x.src_step;
+    args.dst_row = row_;
+    args.dst_column = 1;
+    const int64_t length = std::min(segment_, positions + halo_);
+    for (size_t r = 0; r < residues_.size(); ++r) {
+      const int64_t origin = (first_x + low_) * x.src_step + residues_[r];
+      const int64_t begin = std::clamp<int64_t>(ceil_div(-origin, x.src_step), 0, length);
+      const int64_t end =
+          std::clamp<int64_t>(floor_div(x.src_size - 1 - origin, x.src_step) + 1, begin, length);
+      args.columns = end - begin;
+      for (int64_t depth = 0; depth < depth_; ++depth) {
+        T* to = strip + depth * s.map_stride + static_cast<int64_t>(r) * segment_;
+        place_z.for_taps([&](int64_t src_z, int64_t) {
+          for (int64_t row = 0; row < s.rows; ++row) {
+            std::fill(to + row * row_, to + row * row_ + begin, T{0});
+            std::fill(to + row * row_ + end, to + row * row_ + length, T{0});
+          }
+          const int64_t map = (sample * groups_ + group) * depth_ + depth;
+          args.src = static_cast<const char*>(source) +
+                     (((map * z.src_size + src_z) * y.src_size + s.first_row) * x.src_size + origin +
+                      begin * x.src_step) *
+                         element;
+          args.dst = to + begin;
+          if (args.rows > 0 && args.columns > 0) load_(args);
+          to += s.plane_stride;
+        });
+      }
+    }
+  }
+
+  // The phases of a row take turns in the output.
+  void store_row(char* out, const T* result, int64_t first_x, int64_t positions) const noexcept {
+    const PhaseAxis& x = axes_[2];
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    // Positions with all phases, then maybe one with some.
+    const int64_t whole = std::min(positions, x.dst_size / x.dst_step - first_x);
+    MoveArgs args{};
+    args.src = result;
+    args.src_row = result_row_;
+    args.src_column = 1;
+    args.dst = out + first_x * x.dst_step * element;
+    args.dst_row = 1;
+    args.dst_column = x.dst_step;
+    args.rows = x.dst_step;
+    args.columns = whole;
+    if (whole > 0) store_(args);
+    if (whole == positions) return;
+    args.src = result + whole;
+    args.dst = out + (first_x + whole) * x.dst_step * element;
+    args.rows = x.dst_size % x.dst_step;
+    args.columns = 1;
+    store_(args);
+  }
+
+  Problem problem_;
+  std::array<PhaseAxis, kAxes> axes_;
+  bool last_;
+  const Kernel& load_;
+  const Kernel& store_;
+  const Kernel& sum_;
+  int64_t groups_ = 1;
+  int64_t depth_ = 1;
+  int64_t columns_ = 1;
+  int64_t taps_ = 1;
+  int64_t row_taps_ = 1;  // source rows that an output row reads, at most
+  // Where maps lie apart.
+  Taps strip_taps_;                // along the last axis, in the order of its phases
+  std::vector<int64_t> residues_;  // of the source's step that some tap reads
+  int64_t low_ = 0;                // shift of the first element of a row of the strip
+  int64_t halo_ = 0;               // elements of a row that are read beside its positions
+  int64_t position_blocks_ = 1;
+  int64_t block_ = 0;    // positions
+  int64_t segment_ = 0;  // elements of a residue in a row of the strip
+  int64_t row_ = 0;      // elements of a row of the strip
+  int64_t result_row_ = 0;
+  int64_t strip_planes_ = 1;
+  int64_t strip_rows_ = 1;
+  int64_t rows_ = 1;  // output rows of a unit
+  int64_t row_blocks_ = 1;
+  // Where maps lie together.
+  std::vector<Run> runs_;
+  int64_t map_blocks_ = 1;
+  int64_t units_ = 0;
+  int threads_ = 1;
+  size_t workspace_ = 0;
+};
+
+std::unique_ptr<Recipe> make(const Problem& problem) {
+  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<Depthwise<double>>(problem);
+  return std::make_unique<Depthwise<float>>(problem);
+}
+
+std::optional<std::string> refusal(const Problem& problem) {
+  if (problem.pass == Pass::weight_gradient) return "the pass is the weight gradient";
+  const Geometry& g = problem.geometry;
+  const int64_t most = g.channels_last ? 1 : kMostMaps;
+  if (std::max(g.channels, g.filters) > most * g.groups) {
+    return "more than " + std::to_string(most) + " maps a group";
+  }
+  if (g.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
+  if (g.channels_last && g.axes[2].kernel > kMostRowTaps) {
+    return "more than " + std::to_string(kMostRowTaps) + " taps along the last axis";
+  }
+  for (const Axis& axis : g.axes) {
+    if (axis.stride > kMostStride) return "stride above " + std::to_string(kMostStride);
+    if (axis.dilation > kMostTaps) return "dilation above " + std::to_string(kMostTaps);
+  }
+  const size_t least = make(problem)->workspace_bytes();
+  if (least > problem.workspace) {
+    return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
+           std::to_string(least);
+  }
+  return std::nullopt;
+}
+
+double cost(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  const double width = machine::lanes(compute_dtype(problem.dtype), problem.isa);
+  const bool forward = problem.pass == Pass::forward;
+  const auto depth = static_cast<double>((forward ? g.channels : g.filters) / g.groups);
+  const Axis& x = g.axes[2];
+  const double row =
+      static_cast<double>(forward ? x.out : x.size) / static_cast<double>(forward ? x.stride : 1);
+  const double vectors =
+      std::max(1.0, g.channels_last ? std::ceil(static_cast<double>(g.groups) / width) * row
+                                    : std::ceil(row / width)) /
+      row;
+  const double outputs = static_cast<double>(forward ? g.large_elements() : g.small_elements());
+  const double made = outputs * vectors / (g.channels_last ? static_cast<double>(g.groups) : 1.0);
+  double taps = depth;
+  for (const Axis& axis : g.axes) {
+    taps *= static_cast<double>(axis.kernel) / static_cast<double>(forward ? axis.stride : 1);
+  }
+  const double calls = outputs / std::max(1.0, row * (g.channels_last ? static_cast<double>(g.groups) : 1.0));
+  return (made * (1.5 * taps + 5.0)) / machine::kHertz + calls * machine::kCallSeconds +
+         machine::traffic_seconds(problem);
+}
+
+}  // namespace
+
+extern const Algorithm depthwise;
+const Algorithm depthwise{"depthwise", refusal, cost, make};
+
+}  // namespace tconv
