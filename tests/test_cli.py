@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+import shared_models
+import tconv as mx
 from tconv import knobs
+from tconv.pictures.files import pillow, read_image, write_image
 
 pytest.importorskip("click", reason="the command line needs click")
+pytest.importorskip("PIL", reason="images need Pillow")
 
 from click.testing import CliRunner, Result
 
@@ -78,3 +85,131 @@ def test_error_is_one_line(run: Callable[..., Result], monkeypatch: pytest.Monke
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: TCONV_PLANS: got 'many'")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def enlarger(tmp_path: Path) -> Path:
+    """Write a model that repeats every pixel twofold, and return its JSON file."""
+    up = mx.sym.UpSampling(mx.sym.var("data"), scale=2, sample_type="nearest", num_args=1, name="up")
+    weighted = mx.sym.Convolution(up, kernel=(1, 1), num_filter=1, no_bias=True, name="keep")
+    prefix = str(tmp_path / "model")
+    mx.model.save_checkpoint(prefix, 3, weighted, {"keep_weight": mx.nd.ones((1, 1, 1, 1))}, {})
+    return tmp_path / "model-symbol.json"
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 14, 3), np.uint8)
+    write_image(tmp_path / "photo.png", pixels)
+    return tmp_path / "photo.png"
+
+
+def test_run_enlarges_a_photograph(run: Callable[..., Result], enlarger: Path, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "large.png"
+    result = run("run", enlarger, "-i", photo, "-o", out)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"14 x 10 -> 28 x 20 pixels \(luma\): [\d.]+ s, [\d.]+ s of it in the network", result.output)
+    assert read_image(out).shape == (20, 28, 3)
+    tiled = tmp_path / "tiled.png"
+    assert (
+        run("run", enlarger, "-i", f"data={photo}", "-o", tiled, "--tile", 6, "--channels", "gray").exit_code == 0
+    )
+    whole = np.asarray(pillow().open(photo).convert("L")).astype(int)
+    assert np.abs(whole.repeat(2, 0).repeat(2, 1) - read_image(tiled)[..., 0]).max() <= 1
+
+
+def test_run_on_arrays(run: Callable[..., Result], enlarger: Path, tmp_path: Path) -> None:
+    data = np.random.default_rng(0).random((2, 1, 3, 4), np.float32)
+    np.save(tmp_path / "data.npy", data)
+    np.savez(tmp_path / "data.npz", data=data, other=data)
+    for name in ("data.npy", "data.npz"):
+        for out in ("out.npy", "out.npz"):
+            result = run("run", enlarger, "-i", f"data={tmp_path / name}", "-o", tmp_path / out)
+            assert result.exit_code == 0, result.output
+            assert "keep_output: (2, 1, 6, 8), float32" in result.output
+        assert (np.load(tmp_path / "out.npy") == data.repeat(2, 2).repeat(2, 3)).all()
+        assert np.load(tmp_path / "out.npz").files == ["keep_output"]
+
+
+def test_run_takes_another_head(run: Callable[..., Result], tmp_path: Path) -> None:
+    x = mx.sym.var("x")
+    both = mx.sym.Group([mx.sym.relu(x, name="a"), mx.sym.square(x, name="b")])
+    mx.model.save_checkpoint(str(tmp_path / "two"), 0, both, {}, {})
+    np.save(tmp_path / "x.npy", np.float32([3, -3]))
+    args = ("run", tmp_path / "two-symbol.json", "-i", tmp_path / "x.npy", "-o", tmp_path / "out.npy")
+    assert run(*args).exit_code == 0
+    assert np.load(tmp_path / "out.npy").tolist() == [3, 0]
+    assert run(*args, "--head", "b").exit_code == 0
+    assert np.load(tmp_path / "out.npy").tolist() == [9, 9]
+    result = run(*args, "--head", "c")
+    assert (result.exit_code, result.stderr) == (1, "Error: run: head: got c; the outputs are a_output, b_output\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        ({"-i": "other=photo.png"}, 2, "got other; the model has the inputs data"),
+        ({"-i": "absent.png"}, 2, "absent.png: no such file"),
+        ({"-i": "bad.png"}, 1, "image"),
+        ({"-i": "bad.npy"}, 1, "arrays"),
+        ({"-o": "out.xyz"}, 1, "need an image, .npy or .npz"),
+        ({"--mean": "a,b"}, 2, "got 'a,b'; need numbers"),
+        ({"--mean": "1,2"}, 1, "mean: got 2 numbers"),
+        ({"--tile": "0"}, 2, "0 is not in the range"),
+        ({"--params": "bad.npy"}, 1, "params file"),
+        ({"--channels": "rgb"}, 1, "keep"),
+    ],
+)
+def test_run_tells_what_is_wrong(
+    run: Callable[..., Result],
+    enlarger: Path,
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, str],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(enlarger.parent)
+    Path("bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    Path("bad.npy").write_bytes(b"\x93NUMPY")
+    options = {"-i": "photo.png", "-o": "out.png", **change}
+    result = run("run", enlarger.name, *(word for pair in options.items() for word in pair))
+    assert result.exit_code == code, result.output
+    assert message in result.stderr
+    assert code == 2 or result.stderr.count("\n") == 1
+
+
+def test_run_names_missing_parameters(run: Callable[..., Result], enlarger: Path, photo: Path) -> None:
+    (enlarger.parent / "model-0003.params").unlink()
+    assert "name the file by --params" in run("run", enlarger, "-i", photo).stderr
+    mx.nd.save(str(enlarger.parent / "model-0004.params"), {"arg:other": mx.nd.ones((1,))})
+    result = run("run", enlarger, "-i", f"data={photo}")
+    assert result.exit_code == 1
+    assert "keep_weight: missing" in result.stderr
+
+
+def test_interrupt_leaves_with_130(
+    run: Callable[..., Result], enlarger: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tconv.cli.run.run_tiles", interrupted)
+    result = run("run", enlarger, "-i", photo, "-o", enlarger.parent / "never.png")
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+    assert not (enlarger.parent / "never.png").exists()
+
+
+@shared_models.every_model
+def test_run_gives_what_mxnet_gave(run: Callable[..., Result], name: str, tmp_path: Path) -> None:
+    model = shared_models.load(name)
+    params = model.folder / "model.params"
+    if not params.exists():
+        params = tmp_path / "model.params"
+        mx.nd.save(str(params), {key: mx.nd.array(value) for key, value in model.params.items()})
+    args = ["run", model.folder / "symbol.json", "-p", params, "-o", tmp_path / "out.npz"]
+    result = run(*args, *(f"-i{key}={model.folder / 'io.npz'}" for key in model.inputs))
+    assert result.exit_code == 0, result.output
+    with np.load(tmp_path / "out.npz") as found:
+        for key, want, tolerance in zip(model.symbol.list_outputs(), model.outputs, model.tolerances, strict=True):
+            np.testing.assert_allclose(found[key], want, rtol=0, atol=tolerance)

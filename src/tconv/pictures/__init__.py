@@ -1,0 +1,1 @@
+"""Photographs through networks, and networks as pictures."""
