@@ -29,7 +29,9 @@ enum class Family : uint8_t {
   winogradin,
   winogradout,
   depthwise,
-  depthwiselast
+  depthwiselast,
+  winogradtaps,
+  winogradsum
 };
 
 struct Kernel {
