@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -213,3 +214,112 @@ def test_run_gives_what_mxnet_gave(run: Callable[..., Result], name: str, tmp_pa
     with np.load(tmp_path / "out.npz") as found:
         for key, want, tolerance in zip(model.symbol.list_outputs(), model.outputs, model.tolerances, strict=True):
             np.testing.assert_allclose(found[key], want, rtol=0, atol=tolerance)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Write a small network with a branch, and return its JSON file."""
+    x = mx.sym.var("data")
+    down = mx.sym.Convolution(x, kernel=(3, 3), stride=(2, 2), pad=(1, 1), num_filter=4, name="down")
+    side = mx.sym.relu(mx.sym.BatchNorm(down, name="norm"), name="side")
+    up = mx.sym.Deconvolution(down + side, kernel=(4, 4), stride=(2, 2), pad=(1, 1), num_filter=2, name="up")
+    rng = np.random.default_rng(0)
+    shapes, _, states = up.infer_shape(data=(1, 3, 8, 8))
+    params = {
+        name: mx.nd.array(rng.random(shape)) for name, shape in zip(up.list_arguments(), shapes) if name != "data"
+    }
+    aux = {name: mx.nd.ones(shape) for name, shape in zip(up.list_auxiliary_states(), states)}
+    mx.model.save_checkpoint(str(tmp_path / "small"), 0, up, params, aux)
+    return tmp_path / "small-symbol.json"
+
+
+def test_info_tells_layers(run: Callable[..., Result], small: Path) -> None:
+    result = run("info", small, "--shape", "data=1,3,8,12")
+    assert result.exit_code == 0, result.output
+    assert "input   data (1, 3, 8, 12)" in result.output
+    assert "output  up_output (1, 2, 8, 12)" in result.output
+    assert "parameters: 256 in 7 arrays, float32" in result.output
+    rows = {line.split()[0]: line.split() for line in result.output.splitlines() if line}
+    assert rows["down"][-2:] == ["112", f"{4 * 4 * 6 * 27:,}"]
+    assert rows["up"][-2:] == ["128", f"{4 * 4 * 6 * 32:,}"]
+    assert rows["norm"][-2:] == ["16", "0"]
+    assert rows["all"] == ["all", "256", f"{4 * 4 * 6 * 59:,}"]
+
+
+def test_info_without_shapes_or_params(run: Callable[..., Result], small: Path) -> None:
+    result = run("info", small)
+    assert result.exit_code == 0, result.output
+    assert "input   data of unknown shape" in result.output
+    assert "?" in result.output
+    (small.parent / "small-0000.params").unlink()
+    result = run("info", small, "--shape", "data=1,3,8,8")
+    assert result.exit_code == 0, result.output
+    assert "256" in result.output
+    assert run("info", small, "--shape", "data=1,3,8,8", "--time").exit_code == 1
+
+
+@pytest.mark.parametrize("shape", ["data", "data=", "=1,2", "data=1,-3", "data=1,x", "data=1;2"])
+def test_info_refuses_shapes(run: Callable[..., Result], small: Path, shape: str) -> None:
+    assert run("info", small, "--shape", shape).exit_code == 2
+
+
+def test_info_tells_time(run: Callable[..., Result], small: Path) -> None:
+    result = run("info", small, "--shape", "data=1,3,8,12", "--time")
+    assert result.exit_code == 0, result.output
+    shares = [float(line.split()[-1][:-1]) for line in result.output.splitlines() if line.endswith("%")]
+    assert len(shares) == 6
+    assert sum(shares[:-1]) == pytest.approx(100, abs=0.5)
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_info_draws_the_graph(run: Callable[..., Result], small: Path, kind: str) -> None:
+    picture = small.parent / f"graph.{kind}"
+    result = run("info", small, "--shape", "data=1,3,8,12", "--plot", picture)
+    assert result.exit_code == 0, result.output
+    if kind == "png":
+        assert read_image(picture).shape[2] == 3
+        return
+    root = ElementTree.parse(picture).getroot()
+    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert texts[:2] == ["data", "(1, 3, 8, 12)"]
+    assert {"down", "norm", "side", "up"} <= set(texts)
+    assert len([element for element in root.iter() if element.tag.endswith("rect")]) == 7
+    assert run("info", small, "--plot", "graph.gif").exit_code == 1
+
+
+def test_convert_and_compare(run: Callable[..., Result], small: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    result = run("convert", small, "--shape", "data=batch,3,height,width")
+    assert result.exit_code == 0, result.output
+    path = small.parent / "small.onnx"
+    assert result.output.startswith(f"{path}: operator set 17")
+    assert "input data: (batch, 3, height, width), float32" in result.output
+    result = run("compare", small, path, "--shape", "data=2,3,16,12")
+    assert result.exit_code == 0, result.output
+    assert {"down_output", "norm_output", "side_output", "up_output"} <= {
+        line.split()[0] for line in result.output.splitlines()
+    }
+    assert run("convert", small).exit_code == 1
+    path.write_bytes(path.read_bytes()[:100])
+    result = run("compare", small, path, "--shape", "data=2,3,16,12")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ONNX file")
+    assert result.stderr.count("\n") == 1
+
+
+def test_compare_finds_the_layer_that_differs(run: Callable[..., Result], small: Path) -> None:
+    params = mx.nd.load(str(small.parent / "small-0000.params"))
+    params["arg:up_weight"] += 0.5
+    other = str(small.parent / "other.params")
+    mx.nd.save(other, params)
+    np.save(small.parent / "data.npy", np.ones((1, 3, 8, 8), np.float32))
+    args = ("compare", small, small, "-i", small.parent / "data.npy")
+    assert run(*args).exit_code == 0
+    result = run(*args, "--params-b", other)
+    assert result.exit_code == 1
+    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines()}
+    assert float(rows["side_output"][1]) == 0
+    assert float(rows["up_output"][1]) > 0.1
+    assert "the outputs differ by" in result.stderr
+    assert run(*args, "--params-b", other, "--tolerance", 1).exit_code == 0
+    assert run("compare", small, small).exit_code == 1

@@ -13,10 +13,12 @@ import click
 import numpy as np
 
 from tconv import ndarray, symbol
-from tconv.errors import FormatError, ParameterError
+from tconv.errors import FormatError, MXNetError, ParameterError
 from tconv.ndarray import NDArray
 from tconv.operators.registry import Array
-from tconv.pictures.network import labels
+from tconv.pictures.files import CHANNELS
+from tconv.pictures.network import PictureNetwork, labels
+from tconv.pictures.tiles import fitting_size
 from tconv.symbol import Symbol
 
 T = TypeVar("T")
@@ -140,6 +142,26 @@ def progress(items: Sequence[T], label: str) -> AbstractContextManager[Iterable[
     if len(items) < 2 or not sys.stderr.isatty():
         return nullcontext(items)
     return click.progressbar(items, label=label, file=sys.stderr)
+
+
+def image_channels(model: Model, data: str) -> str:
+    """Find out how a model sees a photograph: `rgb` or, with one channel, `luma`.
+
+    Raises
+    ------
+    MXNetError
+        If it takes neither.
+    """
+    error: MXNetError | None = None
+    for name in ("rgb", "luma"):
+        try:
+            fitting_size(PictureNetwork(model.symbol, model.params, data, CHANNELS[name]), 64, 64)
+        except MXNetError as refused:
+            error = error or refused
+        else:
+            return name
+    assert error is not None
+    raise error
 
 
 def read_arrays(name: str, path: Path) -> dict[str, Array]:

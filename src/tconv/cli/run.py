@@ -10,8 +10,8 @@ from typing import Any
 import click
 import numpy as np
 
-from tconv.cli._options import MODEL, PARAMS, Model, load_model, parse_inputs, progress, read_arrays
-from tconv.errors import MXNetError, ParameterError
+from tconv.cli._options import MODEL, PARAMS, Model, image_channels, load_model, parse_inputs, progress, read_arrays
+from tconv.errors import ParameterError
 from tconv.ndarray import array
 from tconv.operators.registry import Array
 from tconv.pictures.files import CHANNELS, View, is_image, read_image, write_image
@@ -97,7 +97,7 @@ def command(
         return
     (data,) = images
     loaded.params.update({name: array(value, dtype=value.dtype) for name, value in others.items()})
-    view = View(_channels(loaded, data) if channels == "auto" else channels, scale, mean)
+    view = View(image_channels(loaded, data) if channels == "auto" else channels, scale, mean)
     _run_picture(loaded, data, read_image(files[data]), view, output, tile, overlap, memory)
 
 
@@ -107,21 +107,6 @@ def _with_head(model: Model, head: str) -> Any:
     if wanted not in outputs:
         raise ParameterError(f"run: head: got {head}; the outputs are {', '.join(outputs)}")
     return model.symbol[outputs.index(wanted)]
-
-
-def _channels(model: Model, data: str) -> str:
-    """Find out how many channels the model takes."""
-    error: MXNetError | None = None
-    for name in ("rgb", "luma"):
-        network = PictureNetwork(model.symbol, model.params, data, CHANNELS[name])
-        try:
-            fitting_size(network, 64, 64)
-        except MXNetError as refused:
-            error = error or refused
-        else:
-            return name
-    assert error is not None
-    raise error
 
 
 def _run_arrays(model: Model, given: dict[str, Array], output: Path | None) -> None:

@@ -195,6 +195,10 @@ class Site:
 
     def reshape(self, name: str, shape: Sequence[int | str]) -> str:
         """Return the name of a value in another shape, in which -1 is what remains and 0 keeps a size."""
+        value, fixed = self.value_of(name), [size for size in shape if isinstance(size, int)]
+        if value is not None and len(fixed) == len(shape):
+            sizes = [value.shape[place] if size == 0 else size for place, size in enumerate(fixed)]
+            return self.graph.constant(value.reshape(sizes), f"{name}.reshaped")
         return self.add("Reshape", name, self.sizes(shape))
 
     def slices(self, name: str, axes: Sequence[int], starts: str, ends: str, steps: Sequence[int] = ()) -> str:
