@@ -43,6 +43,7 @@ _ON_DEMAND = {
     "cpu": "context:cpu",
     "cpu_pinned": "context:cpu_pinned",
     "current_context": "context:current_context",
+    "dialects": "dialects",
     "from_dlpack": "ndarray:from_dlpack",
     "gluon": "gluon",
     "gpu": "context:gpu",
@@ -62,6 +63,7 @@ _ON_DEMAND = {
     "optimizer": "optimizer",
     "random": "random",
     "registry": "registry",
+    "sizes": "sizes",
     "sym": "symbol",
     "symbol": "symbol",
 }
