@@ -1,5 +1,18 @@
 """The exceptions tconv raises; each message is a sentence: operator, argument, got, needed."""
 
+_BRIEF = 60
+
+
+def brief(text: str) -> str:
+    """Return a name out of a file as errors show it: cut where it is longer than any that people give.
+
+    Examples
+    --------
+    >>> brief("conv0"), len(brief("x" * 1000))
+    ('conv0', 60)
+    """
+    return text if len(text) <= _BRIEF else f"{text[: _BRIEF - 3]}..."
+
 
 class MXNetError(RuntimeError):
     """Root of every error tconv raises, under the name MXNet gave it.

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from tconv.errors import ParameterError
+from tconv.errors import ParameterError, brief
 from tconv.geometry import Shape, Window
 
 
@@ -346,7 +346,7 @@ def _parse(cls: type[Params], items: tuple[tuple[str, str], ...]) -> Params:
         row = rows.get(name)
         if row is None:
             known = ", ".join(rows) or "none"
-            raise ParameterError(f"{cls.operator}: {name}: unknown argument; possible arguments: {known}")
+            raise ParameterError(f"{cls.operator}: {brief(name)}: unknown argument; possible arguments: {known}")
         try:
             value = row.grammar.read(text)
         except ValueError:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from tconv.errors import FormatError, MXNetError, ParameterError
+from tconv.errors import FormatError, MXNetError, ParameterError, brief
 from tconv.formats.symbol_json import HIDDEN_KEYS, VARIABLE, GraphRecord, NodeRecord
 from tconv.operators.registry import Operator, find
 
@@ -217,24 +217,26 @@ def from_record(graph: GraphRecord) -> list[Entry]:
     operators = {record.op: known_operator(record.op) for record in graph.nodes if not record.is_variable}
     missing = sorted(name for name, operator in operators.items() if operator is None)
     if missing:
-        raise FormatError(f"symbol JSON: op: got {', '.join(missing)}; no operator of this name is known")
+        raise FormatError(
+            f"symbol JSON: op: got {', '.join(map(brief, missing))}; no operator of this name is known"
+        )
     nodes: list[Node] = []
     for record in graph.nodes:
         operator = operators.get(record.op)
         node = Node(operator, record.name, dict(record.attrs))
-        node.inputs = _entries(f"node {record.name!r}", record.inputs, nodes)
+        node.inputs = _entries(f"node {brief(record.name)!r}", record.inputs, nodes)
         if operator is not None:
             node.params = _loaded_params(operator, record)
             names = wanted_inputs(operator, node.params)
             if len(names) != len(node.inputs):
                 raise FormatError(
-                    f"symbol JSON: node {record.name!r}: got {len(node.inputs)} inputs; "
+                    f"symbol JSON: node {brief(record.name)!r}: got {len(node.inputs)} inputs; "
                     f"{operator.name} needs {len(names)}: {', '.join(names)}"
                 )
             for place in node.changed_inputs:
                 if node.inputs[place].node.operator is not None:
                     raise FormatError(
-                        f"symbol JSON: node {record.name!r}: {names[place]}: got the output of "
+                        f"symbol JSON: node {brief(record.name)!r}: {names[place]}: got the output of "
                         f"{node.inputs[place].node.name!r}; need a variable"
                     )
         nodes.append(node)
@@ -253,7 +255,7 @@ def _loaded_params(operator: Operator, record: NodeRecord) -> Any:
     try:
         return parse_params(operator, record.attrs, len(record.inputs))
     except ParameterError as error:
-        raise ParameterError(f"symbol JSON: node {record.name!r}: {error}") from None
+        raise ParameterError(f"symbol JSON: node {brief(record.name)!r}: {error}") from None
 
 
 def _entries(where: str, items: Iterable[tuple[int, int, int]], nodes: Sequence[Node]) -> list[Entry]:
