@@ -26,25 +26,50 @@ constexpr double kWorthReleasing = 20e-6;
 // The bytes of an array, for as long as this lives.
 class View {
  public:
-  View(nb::handle array, const char* name, int64_t elements, DType dtype, bool writable) {
-    if (PyObject_GetBuffer(array.ptr(), &view_, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0)
-      throw nb::python_error();
-    const auto wanted = elements * static_cast<int64_t>(storage_bytes(dtype));
-    if (view_.len != wanted) {
-      const auto got = static_cast<int64_t>(view_.len);
-      PyBuffer_Release(&view_);
-      throw ShapeError(std::string(name) + ": got " + std::to_string(got) + " bytes; need " +
-                       std::to_string(wanted));
-    }
+  View(nb::handle array, const char* name, int64_t elements, DType dtype, bool writable) noexcept
+      : array_(array),
+        name_(name),
+        element_(storage_bytes(dtype)),
+        wanted_(elements * static_cast<int64_t>(element_)),
+        flags_(writable ? PyBUF_WRITABLE : PyBUF_SIMPLE),
+        held_(PyObject_GetBuffer(array.ptr(), &view_, flags_) == 0) {
+    if (!held_) PyErr_Clear();
   }
-  ~View() { PyBuffer_Release(&view_); }
+  ~View() {
+    if (held_) PyBuffer_Release(&view_);
+  }
   View(const View&) = delete;
   View& operator=(const View&) = delete;
 
+  // Whether the array is contiguous, aligned, and of as many bytes as wanted.
+  bool fits() const noexcept {
+    return held_ && view_.len == wanted_ && reinterpret_cast<uintptr_t>(view_.buf) % element_ == 0;
+  }
+  void require() {
+    if (!held_) {
+      held_ = PyObject_GetBuffer(array_.ptr(), &view_, flags_) == 0;
+      if (!held_) throw nb::python_error();
+    }
+    if (view_.len != wanted_) {
+      throw ShapeError(std::string(name_) + ": got " + std::to_string(view_.len) + " bytes; need " +
+                       std::to_string(wanted_));
+    }
+  }
+
   void* data() const noexcept { return view_.buf; }
+  bool apart_from(const View& other) const noexcept {
+    const auto end = [](const Py_buffer& b) { return static_cast<const char*>(b.buf) + b.len; };
+    return end(view_) <= other.view_.buf || end(other.view_) <= view_.buf;
+  }
 
  private:
+  nb::handle array_;
+  const char* name_;
+  size_t element_;
+  int64_t wanted_;
+  int flags_;
   Py_buffer view_;
+  bool held_;
 };
 
 // Gives up the interpreter lock while it lives, and looks for signals where this is the main thread.
@@ -143,31 +168,78 @@ Problem make_problem(const Geometry& geometry, int pass, int dtype, uint64_t wor
   return problem;
 }
 
+// The arrays of one run.
+class Arrays {
+ public:
+  Arrays(const Plan& plan, nb::handle source, nb::handle weight, nb::handle bias, nb::handle out)
+      : plan_(plan),
+        source_(source, "source", elements(plan.problem().pass, false), plan.problem().dtype, false),
+        out_(out, "out", elements(plan.problem().pass, true), plan.problem().dtype, true) {
+    const Problem& p = plan.problem();
+    const bool gradient = p.pass == Pass::weight_gradient;
+    if (!bias.is_none()) {
+      if (gradient) throw ParameterError("bias: got one; the weight gradient has none");
+      bias_.emplace(bias, "bias", p.pass == Pass::forward ? p.geometry.filters : p.geometry.channels, p.dtype,
+                    false);
+    }
+    if (!nb::try_cast(weight, packed_)) {
+      const int64_t wanted = gradient ? p.geometry.large_elements() : p.geometry.weight_elements();
+      weight_.emplace(weight, gradient ? "large side" : "weight", wanted, p.dtype, false);
+    }
+  }
+
+  // Whether all are as run() needs them, the output apart from the others.
+  bool fit() const noexcept {
+    const auto fits = [this](const View& view) { return view.fits() && out_.apart_from(view); };
+    return out_.fits() && fits(source_) && (!bias_ || fits(*bias_)) && (!weight_ || fits(*weight_));
+  }
+
+  // Throws where one is not contiguous or has another number of bytes.
+  void require() {
+    source_.require();
+    out_.require();
+    if (bias_) bias_->require();
+    if (weight_) weight_->require();
+  }
+
+  void run() const {
+    const void* bias = bias_ ? bias_->data() : nullptr;
+    run_released(plan_.problem().threads, plan_.seconds(), [&](Crew& crew) {
+      if (weight_) {
+        plan_.run(source_.data(), weight_->data(), bias, out_.data(), crew);
+      } else {
+        plan_.run_packed(source_.data(), *packed_, bias, out_.data(), crew);
+      }
+    });
+  }
+
+ private:
+  int64_t elements(Pass pass, bool out) const noexcept {
+    const Geometry& g = plan_.problem().geometry;
+    if (out && pass == Pass::weight_gradient) return g.weight_elements();
+    return (pass == Pass::forward) == out && pass != Pass::weight_gradient ? g.large_elements()
+                                                                           : g.small_elements();
+  }
+
+  const Plan& plan_;
+  View source_;
+  View out_;
+  std::optional<View> bias_;
+  std::optional<View> weight_;
+  const PackedWeights* packed_ = nullptr;
+};
+
 void run_plan(const Plan& plan, nb::handle source, nb::handle weight, nb::handle bias, nb::handle out) {
-  const Problem& p = plan.problem();
-  const Geometry& g = p.geometry;
-  const bool forward = p.pass == Pass::forward;
-  const bool gradient = p.pass == Pass::weight_gradient;
-  const int64_t small = g.small_elements();
-  const int64_t large = g.large_elements();
-  const View from(source, "source", p.pass == Pass::data_gradient ? large : small, p.dtype, false);
-  const View to(out, "out", gradient ? g.weight_elements() : forward ? large : small, p.dtype, true);
-  std::optional<View> shift;
-  if (!bias.is_none()) {
-    if (gradient) throw ParameterError("bias: got one; the weight gradient has none");
-    shift.emplace(bias, "bias", forward ? g.filters : g.channels, p.dtype, false);
-  }
-  const void* shift_data = shift ? shift->data() : nullptr;
-  if (nb::isinstance<PackedWeights>(weight)) {
-    const auto& packed = nb::cast<const PackedWeights&>(weight);
-    run_released(p.threads, plan.seconds(),
-                 [&](Crew& crew) { plan.run_packed(from.data(), packed, shift_data, to.data(), crew); });
-    return;
-  }
-  const View second(weight, gradient ? "large side" : "weight", gradient ? large : g.weight_elements(),
-                    p.dtype, false);
-  run_released(p.threads, plan.seconds(),
-               [&](Crew& crew) { plan.run(from.data(), second.data(), shift_data, to.data(), crew); });
+  Arrays arrays(plan, source, weight, bias, out);
+  arrays.require();
+  arrays.run();
+}
+
+bool try_plan(const Plan& plan, nb::handle source, nb::handle weight, nb::handle bias, nb::handle out) {
+  const Arrays arrays(plan, source, weight, bias, out);
+  if (!arrays.fit()) return false;
+  arrays.run();
+  return true;
 }
 
 using Bytes = nb::ndarray<nb::numpy, uint8_t>;
@@ -186,7 +258,8 @@ Bytes new_output(size_t bytes) {
 std::shared_ptr<PackedWeights> pack_plan(const Plan& plan, nb::handle weight) {
   const Problem& p = plan.problem();
   if (p.pass == Pass::weight_gradient) throw ParameterError("pack: the weight gradient has no weights");
-  const View from(weight, "weight", p.geometry.weight_elements(), p.dtype, false);
+  View from(weight, "weight", p.geometry.weight_elements(), p.dtype, false);
+  from.require();
   std::shared_ptr<PackedWeights> packed;
   run_released(p.threads, 1,
                [&](Crew& crew) { packed = std::make_shared<PackedWeights>(plan.pack(from.data(), crew)); });
@@ -196,8 +269,10 @@ std::shared_ptr<PackedWeights> pack_plan(const Plan& plan, nb::handle weight) {
 void sum_over_maps(nb::handle grad, int64_t outer, int64_t maps, int64_t inner, int dtype, nb::handle out,
                    int64_t threads) {
   const DType type = dtype_of(dtype);
-  const View from(grad, "grad", checked_product({outer, maps, inner}), type, false);
-  const View to(out, "out", maps, type, true);
+  View from(grad, "grad", checked_product({outer, maps, inner}), type, false);
+  from.require();
+  View to(out, "out", maps, type, true);
+  to.require();
   run_released(resolve_threads(threads), static_cast<double>(outer * maps * inner) / 2e9,
                [&](Crew& crew) { bias_gradient(from.data(), outer, maps, inner, type, to.data(), crew); });
 }
@@ -254,6 +329,9 @@ NB_MODULE(_core, m) {
   nb::class_<Plan>(m, "Plan", "A problem and the way it will be solved.")
       .def("run", &run_plan, "source"_a, "weight"_a.none(), "bias"_a.none(), "out"_a,
            "Compute. The weight gradient takes the large side in place of the weight.")
+      .def("try_run", &try_plan, "source"_a, "weight"_a, "bias"_a.none(), "out"_a,
+           "Compute if every array is contiguous and aligned and the output lies apart; return whether that "
+           "is so.")
       .def("pack", &pack_plan, "weight"_a, "Return the weights in the order this plan wants.")
       .def_prop_ro("algorithm", &Plan::algorithm)
       .def_prop_ro("kernel", [](const Plan& plan) { return plan.recipe().kernel(); })

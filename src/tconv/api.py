@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ ADJ_RULES = ("below_stride", "any")
 
 _WORKSPACE = 512
 _SHAPES_KEPT = 64
+_CALLS_KEPT = 1024
 
 
 class Gradients(NamedTuple):
@@ -84,13 +85,15 @@ def _check(operator: str, arrays: dict[str, Array | None], shapes: dict[str, Sha
     for name, array in arrays.items():
         if array is None:
             continue
-        dtype: DType = array.dtype.newbyteorder("=")
-        if first is None:
-            first = dtype
-            if not is_computable(dtype):
-                raise DTypeError(f"{operator}: {name}: got {dtype}; need a floating point type")
-        if dtype != first:
-            raise DTypeError(f"{operator}: {name}: got {dtype}; need {first}, as the first array has")
+        dtype: DType = array.dtype
+        if dtype is not first:
+            dtype = dtype.newbyteorder("=")
+            if first is None:
+                first = dtype
+                if not is_computable(dtype):
+                    raise DTypeError(f"{operator}: {name}: got {dtype}; need a floating point type")
+            if dtype != first:
+                raise DTypeError(f"{operator}: {name}: got {dtype}; need {first}, as the first array has")
         if array.shape != shapes[name]:
             raise ShapeError(f"{operator}: {name}: got shape {array.shape}; need {shapes[name]}")
     out = arrays.get("out")
@@ -109,6 +112,57 @@ def _threads(operator: str, threads: int | None) -> int | None:
     if count < 1:
         raise ParameterError(f"{operator}: threads: got {count}; need at least 1")
     return count
+
+
+class _Call(NamedTuple):
+    """What the arguments of a call mean, arrays apart."""
+
+    geometry: Geometry
+    shapes: dict[str, Shape]
+    limits: dict[str, Any]
+
+
+_calls: dict[str, _Call] = {}
+
+
+def _understand(
+    operator: str, data: Array, weight: Array, options: tuple[Any, ...], workspace: int, threads: int | None
+) -> _Call:
+    """Translate the arguments of a call, `options` being those of `_window`.
+
+    That takes longer than a small layer, so it is remembered by the spelling, in which 1, 1.0 and True differ.
+    """
+    spelt = repr((operator, data.shape, weight.shape, options, workspace, threads))
+    call = _calls.get(spelt)
+    if call is not None:
+        return call
+    window = _window(operator, data, weight, *options)
+    if operator == "convolution":
+        # The weight's first axis is the filters here, its maps the channels of one group.
+        geometry = solve_convolution(operator, replace(window, filters=weight.shape[0]), data.shape)
+        shapes = {
+            "x": geometry.large_shape,
+            "w": geometry.weight_shape,
+            "bias": (geometry.channels,),
+            "out": geometry.small_shape,
+        }
+    else:
+        geometry = solve_deconvolution(operator, window, data.shape)
+        shapes = _forward_shapes(geometry)
+    limits = {"workspace": _workspace(operator, workspace), "threads": _threads(operator, threads)}
+    if len(_calls) >= _CALLS_KEPT:
+        _calls.clear()
+    call = _calls[spelt] = _Call(geometry, shapes, limits)
+    return call
+
+
+def _forward_shapes(geometry: Geometry) -> dict[str, Shape]:
+    return {
+        "x": geometry.small_shape,
+        "w": geometry.weight_shape,
+        "bias": (geometry.filters,),
+        "out": geometry.large_shape,
+    }
 
 
 def _optional(where: str, array: Any) -> Array | None:
@@ -204,30 +258,11 @@ def deconvolution(
     operator = "deconvolution"
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
     offset, result = _optional(f"{operator}: bias", bias), _optional(f"{operator}: out", out)
-    window = _window(
-        operator, data, weight, stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
-    )
-    geometry = solve_deconvolution(operator, window, data.shape)
-    _check(operator, {"x": data, "w": weight, "bias": offset, "out": result}, _forward_shapes(geometry))
-    y = engine.forward(
-        geometry,
-        data,
-        weight,
-        offset,
-        result,
-        workspace=_workspace(operator, workspace),
-        threads=_threads(operator, threads),
-    )
+    options = stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
+    call = _understand(operator, data, weight, options, workspace, threads)
+    _check(operator, {"x": data, "w": weight, "bias": offset, "out": result}, call.shapes)
+    y = engine.forward(call.geometry, data, weight, offset, result, **call.limits)
     return from_numpy(y, x) if out is None else out
-
-
-def _forward_shapes(geometry: Geometry) -> dict[str, Shape]:
-    return {
-        "x": geometry.small_shape,
-        "w": geometry.weight_shape,
-        "bias": (geometry.filters,),
-        "out": geometry.large_shape,
-    }
 
 
 def deconvolution_gradients(
@@ -283,23 +318,16 @@ def deconvolution_gradients(
         raise ParameterError(f"{operator}: want: got {unknown}; need some of {Gradients._fields}")
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
     grad = to_numpy(f"{operator}: dy", dy)
-    window = _window(
-        operator, data, weight, stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
-    )
-    geometry = solve_deconvolution(operator, window, data.shape)
-    shapes = {**_forward_shapes(geometry), "dy": geometry.large_shape}
-    _check(operator, {"x": data, "w": weight, "dy": grad}, shapes)
-    limits: dict[str, Any] = {
-        "workspace": _workspace(operator, workspace),
-        "threads": _threads(operator, threads),
-    }
+    options = stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
+    call = _understand(operator, data, weight, options, workspace, threads)
+    _check(operator, {"x": data, "w": weight, "dy": grad}, {**call.shapes, "dy": call.shapes["out"]})
     found: dict[str, Array] = {}
     if "data" in wanted:
-        found["data"] = engine.data_gradient(geometry, grad, weight, **limits)
+        found["data"] = engine.data_gradient(call.geometry, grad, weight, **call.limits)
     if "weight" in wanted:
-        found["weight"] = engine.weight_gradient(geometry, data, grad, **limits)
+        found["weight"] = engine.weight_gradient(call.geometry, data, grad, **call.limits)
     if "bias" in wanted:
-        found["bias"] = engine.bias_gradient(geometry, grad, threads=limits["threads"])
+        found["bias"] = engine.bias_gradient(call.geometry, grad, threads=call.limits["threads"])
     return Gradients(*(from_numpy(found[name], x) if name in found else None for name in Gradients._fields))
 
 
@@ -354,28 +382,10 @@ def convolution(
     operator = "convolution"
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
     offset, result = _optional(f"{operator}: bias", bias), _optional(f"{operator}: out", out)
-    window = _window(
-        operator, data, weight, stride, pad, dilate, 0, None, num_group, layout, pad_mode, ADJ_RULES[0]
-    )
-    # The weight's first axis is the filters here, its maps the channels of one group.
-    window = Window(**{**vars(window), "filters": weight.shape[0]})
-    geometry = solve_convolution(operator, window, data.shape)
-    shapes = {
-        "x": geometry.large_shape,
-        "w": geometry.weight_shape,
-        "bias": (geometry.channels,),
-        "out": geometry.small_shape,
-    }
-    _check(operator, {"x": data, "w": weight, "bias": offset, "out": result}, shapes)
-    y = engine.data_gradient(
-        geometry,
-        data,
-        weight,
-        offset,
-        result,
-        workspace=_workspace(operator, workspace),
-        threads=_threads(operator, threads),
-    )
+    options = stride, pad, dilate, 0, None, num_group, layout, pad_mode, ADJ_RULES[0]
+    call = _understand(operator, data, weight, options, workspace, threads)
+    _check(operator, {"x": data, "w": weight, "bias": offset, "out": result}, call.shapes)
+    y = engine.data_gradient(call.geometry, data, weight, offset, result, **call.limits)
     return from_numpy(y, x) if out is None else out
 
 
@@ -398,6 +408,7 @@ class Prepared:
         self._bias = None if bias is None else np.array(bias, weight.dtype.newbyteorder("="))
         self._limits: dict[str, Any] = {"workspace": workspace, "threads": threads}
         self._shapes: dict[Shape, tuple[Geometry, dict[str, Shape]]] = {}
+        self._bound: dict[Shape, engine.Bound | None] = {}
 
     @property
     def nbytes(self) -> int:
@@ -410,6 +421,7 @@ class Prepared:
             geometry = solve_deconvolution("prepared deconvolution", self._window, shape)
             if len(self._shapes) >= _SHAPES_KEPT:
                 self._shapes.clear()
+                self._bound.clear()
             found = self._shapes[shape] = geometry, _forward_shapes(geometry)
         return found
 
@@ -433,12 +445,22 @@ class Prepared:
         ShapeError, DTypeError, ParameterError, FrameworkError, OutOfMemoryError
             All of them `MXNetError`; no array is changed.
         """
+        if type(x) is np.ndarray and (out is None or type(out) is np.ndarray):
+            bound = self._bound.get(x.shape)
+            if bound is not None and (out is None or out.shape == bound.shape):
+                quick = bound(x, bound.weight, self._bias, out)
+                if quick is not None:
+                    return quick
         operator = "prepared deconvolution"
         data = to_numpy(f"{operator}: x", x)
         result = None if out is None else to_numpy(f"{operator}: out", out)
         geometry, shapes = self._solved(data.shape)
         _check(operator, {"w": self._weights.plain, "x": data, "out": result}, shapes)
         y = engine.forward(geometry, data, self._weights, self._bias, result, **self._limits)
+        if data.shape not in self._bound:
+            self._bound[data.shape] = engine.bind(
+                geometry, "forward", self._weights.plain.dtype, self._weights, **self._limits
+            )
         return from_numpy(y, x) if out is None else out
 
     def explain(self, shape: Iterable[int]) -> Explanation:
@@ -600,10 +622,7 @@ def explain(
     """
     operator = "explain"
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
-    window = _window(
-        operator, data, weight, stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
-    )
-    geometry = solve_deconvolution(operator, window, data.shape)
-    _check(operator, {"x": data, "w": weight}, _forward_shapes(geometry))
-    limits = {"workspace": _workspace(operator, workspace), "threads": _threads(operator, threads)}
-    return _explanation(geometry, data.dtype, limits, packed=False)
+    options = stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
+    call = _understand(operator, data, weight, options, workspace, threads)
+    _check(operator, {"x": data, "w": weight}, call.shapes)
+    return _explanation(call.geometry, data.dtype, call.limits, packed=False)

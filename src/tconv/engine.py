@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
 from types import ModuleType
@@ -15,6 +16,8 @@ from tconv.errors import DTypeError, OutOfMemoryError, ParameterError
 from tconv.geometry import Geometry, Shape
 
 Array = np.ndarray[Any, Any]
+
+_BOUND_KEPT_BY_A_GEOMETRY = 16
 
 ORDER = ("native", "reference")
 """Backends, best first."""
@@ -136,6 +139,86 @@ class _Room:
         return self.result
 
 
+class Bound:
+    """A pass of one geometry and type, for arrays that need no care: that costs more than a small layer computes.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the result.
+    weight : object
+        What to give for the weight, if that is kept.
+    """
+
+    __slots__ = ("_dtype", "_run", "shape", "weight")
+
+    def __init__(self, run: Callable[..., bool], weight: Any, shape: Shape, dtype: DType) -> None:
+        self._run = run
+        self._dtype = dtype
+        self.shape = shape
+        self.weight = weight
+
+    def __call__(self, source: Array, weight: Any, bias: Array | None, out: Array | None) -> Array | None:
+        """Return the result; None, with nothing done, where an array is strided, misaligned or of another type.
+
+        Whoever calls has checked all shapes, and the types of weight and bias.
+        """
+        dtype = self._dtype
+        if source.dtype is not dtype:
+            return None
+        if out is None:
+            out = allocate(self.shape, dtype)
+        elif out.dtype is not dtype:
+            return None
+        return out if self._run(source, weight, bias, out) else None
+
+
+def bind(
+    geometry: Geometry,
+    pass_name: str,
+    dtype: DType,
+    weights: Weights | None = None,
+    *,
+    workspace: int,
+    threads: int | None = None,
+) -> Bound | None:
+    """Return the short way of `forward` or `data_gradient`, with plain weights or these, if there is one."""
+    backend = backend_for(geometry, dtype)
+    backend_bind = getattr(backend, "bind", None)
+    if backend_bind is None or geometry.pad_mode != "zero" or not dtype.isnative:
+        return None
+    if 0 in geometry.small_shape or 0 in geometry.large_shape:
+        return None
+    kept = None if weights is None else weights.kept_by(backend)
+    run, weight = backend_bind(geometry, pass_name, dtype, workspace=workspace, threads=threads, weight=kept)
+    shape = geometry.large_shape if pass_name == "forward" else geometry.small_shape
+    return Bound(run, weight, shape, dtype)
+
+
+def _quick(
+    geometry: Geometry,
+    pass_name: str,
+    source: Array,
+    weight: Array | Weights,
+    bias: Array | None,
+    out: Array | None,
+    workspace: int,
+    threads: int | None,
+) -> Array | None:
+    """Compute if the weights are plain and no array needs care, else return None."""
+    dtype = source.dtype
+    if isinstance(weight, Weights) or weight.dtype is not dtype or (bias is not None and bias.dtype is not dtype):
+        return None
+    known: dict[Any, Bound | None] = geometry.__dict__.setdefault("_bound", {})
+    key = (pass_name, dtype, workspace, threads)
+    if key not in known:
+        if len(known) >= _BOUND_KEPT_BY_A_GEOMETRY:
+            known.clear()
+        known[key] = bind(geometry, pass_name, dtype, workspace=workspace, threads=threads)
+    bound = known[key]
+    return None if bound is None else bound(source, weight, bias, out)
+
+
 def forward(
     geometry: Geometry,
     data: Array,
@@ -160,6 +243,9 @@ def forward(
     threads : int, optional
         Threads to use; the knob's by default.
     """
+    quick = _quick(geometry, "forward", data, weight, bias, out, workspace, threads)
+    if quick is not None:
+        return quick
     dtype = data.dtype.newbyteorder("=")
     backend = backend_for(geometry, dtype)
     data = _ready(data, dtype)
@@ -190,6 +276,9 @@ def data_gradient(
     threads: int | None = None,
 ) -> Array:
     """Compute the small side from the large one: convolution, or the data gradient of `forward`."""
+    quick = _quick(geometry, "data_gradient", out_grad, weight, bias, out, workspace, threads)
+    if quick is not None:
+        return quick
     dtype = out_grad.dtype.newbyteorder("=")
     backend = backend_for(geometry, dtype)
     out_grad = _ready(out_grad, dtype)

@@ -6,6 +6,7 @@ and one dtype, not empty, `out` apart from the inputs. A weight may also be a `K
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -77,6 +78,7 @@ class KeptWeights:
 
 
 Weight = Array | KeptWeights
+Run = Callable[[Array, Any, Array | None, Array], bool]
 
 
 def refusal(geometry: Geometry, dtype: DType) -> str | None:
@@ -152,6 +154,25 @@ def plan_for(
             plans.clear()
         plans[key] = plan
     return plan
+
+
+def bind(
+    geometry: Geometry,
+    pass_name: str,
+    dtype: DType,
+    *,
+    workspace: int,
+    threads: int | None = None,
+    weight: KeptWeights | None = None,
+) -> tuple[Run, Any]:
+    """Return a short way to repeat a pass, and what it takes for `weight`, if that is kept.
+
+    The way takes source, weight, bias and output as NumPy arrays of the geometry's shapes and native `dtype`, and
+    returns whether they are contiguous, aligned and the output apart; else it has done nothing.
+    """
+    pass_ = PASSES.index(pass_name)
+    plan = plan_for(geometry, pass_, dtype, workspace=workspace, threads=threads, packed=weight is not None)
+    return plan.try_run, None if weight is None else weight.packed_for(plan)
 
 
 def _weighted(
