@@ -13,6 +13,7 @@
 #include <tuple>
 
 #include "bias_gradient.hpp"
+#include "fingerprint.hpp"
 #include "plan.hpp"
 
 namespace nb = nanobind;
@@ -277,6 +278,17 @@ void sum_over_maps(nb::handle grad, int64_t outer, int64_t maps, int64_t inner, 
                [&](Crew& crew) { bias_gradient(from.data(), outer, maps, inner, type, to.data(), crew); });
 }
 
+uint64_t fingerprint_of(nb::handle array, int64_t elements, int dtype, int64_t threads) {
+  const DType type = dtype_of(dtype);
+  View from(array, "array", elements, type, false);
+  from.require();
+  const size_t bytes = static_cast<size_t>(elements) * storage_bytes(type);
+  uint64_t found = 0;
+  run_released(resolve_threads(threads), static_cast<double>(bytes) / 10e9,
+               [&](Crew& crew) { found = fingerprint(from.data(), bytes, crew); });
+  return found;
+}
+
 void raise_as(const char* name, const char* message) {
   PyObject* module = PyImport_ImportModule("tconv.errors");
   if (module == nullptr) return;
@@ -364,6 +376,9 @@ NB_MODULE(_core, m) {
       "dtype is MXNet's number; threads 0 is every core; empty texts leave the choice.");
   m.def("bias_gradient", &sum_over_maps, "grad"_a, "outer"_a, "maps"_a, "inner"_a, "dtype"_a, "out"_a,
         "threads"_a, "Sum an array of (outer, maps, inner) over all but its maps.");
+
+  m.def("fingerprint", &fingerprint_of, "array"_a, "elements"_a, "dtype"_a, "threads"_a,
+        "Return a number of 64 bits that tells whether the array's bytes have changed.");
 
   m.def("cores", &usable_cores, "Number of cores this process may use.");
   m.def(

@@ -66,6 +66,7 @@ _ON_DEMAND = {
     "sizes": "sizes",
     "sym": "symbol",
     "symbol": "symbol",
+    "torch": "torch",
 }
 """Name, and the module it is or `module:member` it lives at."""
 

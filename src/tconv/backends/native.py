@@ -52,6 +52,11 @@ def allocate(shape: Shape, dtype: DType) -> Array:
     return _core.output(nbytes).view(dtype).reshape(shape)
 
 
+def fingerprint(array: Array, *, threads: int | None = None) -> int:
+    """Return a number of 64 bits that tells whether the bytes of a contiguous array have changed."""
+    return _core.fingerprint(array, array.size, to_code(array.dtype), _threads if threads is None else threads)
+
+
 class KeptWeights:
     """Weights that do not change, packed in every order that a plan has asked for.
 
