@@ -31,7 +31,8 @@ enum class Family : uint8_t {
   depthwise,
   depthwiselast,
   winogradtaps,
-  winogradsum
+  winogradsum,
+  spread
 };
 
 struct Kernel {

@@ -129,8 +129,7 @@ def test_every_algorithm_on_every_instruction_set(isa: str, algorithm: str, dtyp
                 out = np.empty(case.shape(name), case.small.dtype)
                 plan.run(source, second, bias[0] if bias else None, out)
                 assert_close(name, out, case, *answers[name])
-    weighted, gradient = {"forward", "data_gradient"}, {"weight_gradient"}
-    assert {name for name, _ in ran} in (weighted, gradient, weighted | gradient)
+    assert ran, f"no problem of corners.txt reaches {algorithm}"
     # The loops of `direct` are no kernel of any instruction set.
     assert all(kernel.endswith(isa) or kernel == "direct" for _, kernel in ran)
 

@@ -1,0 +1,345 @@
+// Forward where the kernel is the stride, so that every output belongs to one input: one matrix product, rows
+// being filters and taps, lanes being input positions. Outputs leave the registers in their final order.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "machine.hpp"
+#include "memory.hpp"
+#include "spread_abi.hpp"
+
+namespace tconv {
+namespace {
+
+constexpr int64_t kMostRows = 1 << 20;
+constexpr int64_t kPanelBytes = 384 << 10;  // of input that one thread holds
+constexpr int64_t kMostPanels = 8;
+constexpr int64_t kWeightRun = 1024;  // weights converted at a time
+
+int64_t ceil_div(int64_t a, int64_t b) noexcept { return (a + b - 1) / b; }
+
+template <class T>
+class NoOverlap final : public Recipe {
+ public:
+  explicit NoOverlap(const Problem& problem)
+      : problem_(problem),
+        spread_(tconv::kernel(Family::spread, problem.dtype, problem.isa)),
+        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
+        vector_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))) {
+    const Geometry& g = problem.geometry;
+    depth_ = g.channels / g.groups;
+    filters_ = g.filters / g.groups;
+    rows_ = filters_ * g.taps();
+    phases_ = g.axes[2].stride;
+    tiles_ = ceil_div(rows_, spread_.rows);
+    sample_positions_ = g.small_positions();
+    positions_ = g.batch * sample_positions_;
+    cut();
+  }
+
+  std::string kernel() const override { return spread_.name; }
+  size_t workspace_bytes() const noexcept override { return workspace_; }
+  size_t packed_bytes() const noexcept override {
+    return static_cast<size_t>(problem_.geometry.groups) * group_bytes();
+  }
+  std::string packing_key() const override {
+    std::string key = "no_overlap";
+    const Geometry& g = problem_.geometry;
+    for (const int64_t number : {static_cast<int64_t>(problem_.dtype), int64_t{spread_.rows}, g.channels,
+                                 g.filters, g.groups, g.taps()}) {
+      key += " " + std::to_string(number);
+    }
+    return key;
+  }
+
+  // Packed: [group][tile][channel][row of the tile].
+  bool pack(const void* weight, char* packed, Crew& crew) const override {
+    const int64_t runs = ceil_div(rows_, kWeightRun);
+    const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
+    crew.share(problem_.geometry.groups * runs, seconds, [&](int64_t unit, int) noexcept {
+      const int64_t first = unit % runs * kWeightRun;
+      pack_rows(weight, reinterpret_cast<T*>(packed + static_cast<size_t>(unit / runs) * group_bytes()),
+                unit / runs, first, std::min(first + kWeightRun, rows_));
+    });
+    return true;
+  }
+
+  bool run(const Call& call) const override {
+    const Buffer scratch(workspace_);
+    char* free = scratch.data();
+    const auto claim = [&free](size_t bytes) {
+      char* claimed = free;
+      free += aligned(bytes);
+      return claimed;
+    };
+    const char* packed = static_cast<const char*>(call.packed);
+    if (packed == nullptr) {
+      char* made = claim(packed_bytes());
+      pack(call.weight, made, call.crew);
+      packed = made;
+    }
+    const T* bias = nullptr;
+    if (call.bias != nullptr) {
+      T* made = reinterpret_cast<T*>(claim(bias_bytes()));
+      spread_bias(call.bias, made);
+      bias = made;
+    }
+    call.crew.limit(threads_);
+    char* const workers = free;
+    const int64_t groups = problem_.geometry.groups;
+    const double seconds = machine::seconds(problem_) * threads_;
+    call.crew.share(groups * blocks_ * parts_, seconds, [&](int64_t unit, int member) noexcept {
+      const int64_t part = unit % parts_;
+      const int64_t block = unit / parts_ % blocks_;
+      const int64_t group = unit / parts_ / blocks_;
+      run_block(call, reinterpret_cast<const T*>(packed + static_cast<size_t>(group) * group_bytes()), bias,
+                worker(workers + static_cast<size_t>(member) * worker_bytes()), group, block,
+                tiles_ * part / parts_, tiles_ * (part + 1) / parts_);
+    });
+    return true;
+  }
+
+ private:
+  // What one thread works in.
+  struct Worker {
+    T* panel;
+    SpreadRun* runs;
+    int32_t* first_run;  // by vector
+    void** outputs;      // of the rows, or pairs of rows, of a tile
+  };
+
+  size_t group_bytes() const noexcept {
+    return aligned(static_cast<size_t>(tiles_ * spread_.rows * depth_) * sizeof(T));
+  }
+  size_t bias_bytes() const noexcept {
+    return static_cast<size_t>(problem_.geometry.groups * tiles_ * spread_.rows) * sizeof(T);
+  }
+  int64_t vectors() const noexcept { return panels_ * spread_.lanes / vector_; }
+  size_t worker_bytes() const noexcept {
+    return aligned(static_cast<size_t>(panels_ * spread_.lanes * depth_) * sizeof(T)) +
+           aligned(static_cast<size_t>(panels_ * spread_.lanes) * sizeof(SpreadRun)) +
+           aligned(static_cast<size_t>(vectors() + 1) * sizeof(int32_t)) +
+           aligned(static_cast<size_t>(spread_.rows) * sizeof(void*));
+  }
+
+  Worker worker(char* memory) const noexcept {
+    const auto claim = [&memory](size_t bytes) {
+      char* claimed = memory;
+      memory += aligned(bytes);
+      return claimed;
+    };
+    Worker made{};
+    made.panel =
+        reinterpret_cast<T*>(claim(static_cast<size_t>(panels_ * spread_.lanes * depth_) * sizeof(T)));
+    made.runs =
+        reinterpret_cast<SpreadRun*>(claim(static_cast<size_t>(panels_ * spread_.lanes) * sizeof(SpreadRun)));
+    made.first_run = reinterpret_cast<int32_t*>(claim(static_cast<size_t>(vectors() + 1) * sizeof(int32_t)));
+    made.outputs = reinterpret_cast<void**>(claim(static_cast<size_t>(spread_.rows) * sizeof(void*)));
+    return made;
+  }
+
+  // Decides blocks of positions, their parts and threads, so that the workspace holds them.
+  void cut() {
+    threads_ = problem_.threads;
+    const int64_t panel_bytes = spread_.lanes * depth_ * static_cast<int64_t>(sizeof(T));
+    const int64_t all = ceil_div(positions_, spread_.lanes);
+    panels_ = std::clamp<int64_t>(kPanelBytes / panel_bytes, 1, std::min(all, kMostPanels));
+    const auto total = [&] {
+      return (problem_.packed ? 0 : aligned(packed_bytes())) + aligned(bias_bytes()) +
+             worker_bytes() * static_cast<size_t>(threads_);
+    };
+    while (threads_ > 1 && total() > problem_.workspace) --threads_;
+    if (total() > problem_.workspace) panels_ = 1;
+    blocks_ = ceil_div(all, panels_);
+    panels_ = ceil_div(all, blocks_);
+    const int64_t units = blocks_ * problem_.geometry.groups;
+    parts_ = threads_ > 1 && units < 6 * threads_ ? std::min(tiles_, ceil_div(6 * threads_, units)) : 1;
+    workspace_ = total();
+  }
+
+  void pack_rows(const void* weight, T* packed, int64_t group, int64_t first, int64_t last) const noexcept {
+    alignas(64) T run[kWeightRun];
+    const int64_t tile_rows = spread_.rows;
+    MoveArgs args{};
+    args.dst = run;
+    args.rows = 1;
+    args.columns = last - first;
+    args.src_column = args.dst_column = 1;
+    for (int64_t channel = 0; channel < depth_; ++channel) {
+      args.src = static_cast<const char*>(weight) + ((group * depth_ + channel) * rows_ + first) *
+                                                        static_cast<int64_t>(storage_bytes(problem_.dtype));
+      load_(args);
+      for (int64_t row = first; row < last;) {
+        const int64_t at = row % tile_rows;
+        const int64_t count = std::min(tile_rows - at, last - row);
+        T* to = packed + (row / tile_rows * depth_ + channel) * tile_rows + at;
+        std::copy(run + row - first, run + row - first + count, to);
+        row += count;
+      }
+    }
+  }
+
+  void spread_bias(const void* bias, T* spread) const noexcept {
+    const int64_t taps = problem_.geometry.taps();
+    with_dtype(problem_.dtype, [&](auto e) {
+      const auto* from = static_cast<const typename decltype(e)::storage*>(bias);
+      for (int64_t g = 0; g < problem_.geometry.groups; ++g) {
+        T* to = spread + g * tiles_ * spread_.rows;
+        for (int64_t row = 0; row < rows_; ++row)
+          to[row] = static_cast<T>(e.load(from[g * filters_ + row / taps]));
+      }
+    });
+  }
+
+  void run_block(const Call& call, const T* weights, const T* bias, const Worker& w, int64_t group,
+                 int64_t block, int64_t first_tile, int64_t last_tile) const noexcept {
+    const int64_t first = block * panels_ * spread_.lanes;
+    const int64_t count = std::min(panels_ * spread_.lanes, positions_ - first);
+    if (count <= 0) return;
+    fill_panels(call.source, w.panel, group, first, count);
+    find_runs(w, first, count);
+    const auto& [z, y, x] = problem_.geometry.axes;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    char* out = static_cast<char*>(call.out);
+    SpreadArgs args{};
+    args.depth = depth_;
+    args.c = w.outputs;
+    args.run = w.runs;
+    args.phases = static_cast<int32_t>(phases_);
+    for (int64_t tile = first_tile; tile < last_tile; ++tile) {
+      const int64_t row = tile * spread_.rows;
+      args.rows = static_cast<int32_t>(std::min<int64_t>(spread_.rows, rows_ - row));
+      args.a = weights + row * depth_;
+      if (bias != nullptr) args.bias = bias + group * tiles_ * spread_.rows + row;
+      for (int64_t r = 0; r < args.rows; r += phases_) {
+        const int64_t tap = (row + r) / phases_;
+        const int64_t map = group * filters_ + tap / (z.kernel * y.kernel);
+        const int64_t tap_z = tap / y.kernel % z.kernel;
+        w.outputs[r / phases_] = out + ((map * z.out + tap_z) * y.out + tap % y.kernel) * x.out * element;
+      }
+      for (int64_t panel = 0; panel * spread_.lanes < count; ++panel) {
+        args.b = w.panel + panel * spread_.lanes * depth_;
+        args.first_run = w.first_run + panel * spread_.lanes / vector_;
+        spread_(args);
+      }
+    }
+  }
+
+  // Panels of input: [panel][channel][lane], zeros behind the last position.
+  void fill_panels(const void* source, T* panel, int64_t group, int64_t first, int64_t count) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    MoveArgs args{};
+    args.rows = depth_;
+    args.src_row = sample_positions_;
+    args.src_column = args.dst_column = 1;
+    args.dst_row = spread_.lanes;
+    for (int64_t begin = 0; begin < count; begin += args.columns) {
+      const int64_t sample = (first + begin) / sample_positions_;
+      const int64_t at = (first + begin) % sample_positions_;
+      const int64_t lane = begin % spread_.lanes;
+      args.columns = std::min({count - begin, sample_positions_ - at, spread_.lanes - lane});
+      args.src = static_cast<const char*>(source) +
+                 ((sample * g.channels + group * depth_) * sample_positions_ + at) * element;
+      args.dst = panel + begin / spread_.lanes * spread_.lanes * depth_ + lane;
+      load_(args);
+    }
+    if (const int64_t rest = count % spread_.lanes; rest > 0) {
+      T* to = panel + count / spread_.lanes * spread_.lanes * depth_;
+      for (int64_t channel = 0; channel < depth_; ++channel, to += spread_.lanes)
+        std::fill(to + rest, to + spread_.lanes, T{0});
+    }
+  }
+
+  // The rows of the input that each vector holds, and where they go.
+  void find_runs(const Worker& w, int64_t first, int64_t count) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto& [z, y, x] = g.axes;
+    int64_t row = first / x.size;
+    int64_t at = first % x.size;
+    int32_t runs = 0;
+    for (int64_t vector = 0; vector < vectors(); ++vector) {
+      w.first_run[vector] = runs;
+      const int64_t end = std::min(count - vector * vector_, vector_);
+      for (int64_t lane = 0; lane < end;) {
+        const int64_t length = std::min(end - lane, x.size - at);
+        const int64_t at_y = row % y.size;
+        const int64_t at_z = row / y.size % z.size;
+        const int64_t sample = row / y.size / z.size;
+        w.runs[runs++] = {((sample * g.filters * z.out + at_z * z.stride) * y.out + at_y * y.stride) * x.out +
+                              at * x.stride,
+                          static_cast<int32_t>(lane), static_cast<int32_t>(lane + length)};
+        lane += length;
+        at += length;
+        if (at == x.size) {
+          at = 0;
+          ++row;
+        }
+      }
+    }
+    w.first_run[vectors()] = runs;
+  }
+
+  Problem problem_;
+  const Kernel& spread_;
+  const Kernel& load_;
+  int64_t vector_;  // lanes of a vector
+  int64_t depth_ = 0;
+  int64_t filters_ = 0;  // of a group
+  int64_t rows_ = 0;     // filters and taps of a group
+  int64_t phases_ = 1;   // of the last axis
+  int64_t tiles_ = 0;
+  int64_t sample_positions_ = 0;
+  int64_t positions_ = 0;  // of all samples
+  int64_t panels_ = 1;     // of a block
+  int64_t blocks_ = 1;
+  int64_t parts_ = 1;  // that tiles are shared in
+  int threads_ = 1;
+  size_t workspace_ = 0;
+};
+
+std::unique_ptr<Recipe> make(const Problem& problem) {
+  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<NoOverlap<double>>(problem);
+  return std::make_unique<NoOverlap<float>>(problem);
+}
+
+std::optional<std::string> refusal(const Problem& problem) {
+  if (problem.pass != Pass::forward) return "the pass is not forward";
+  const Geometry& g = problem.geometry;
+  if (g.channels_last) return "maps lie together";
+  for (const Axis& axis : g.axes) {
+    if (axis.kernel != axis.stride || axis.dilation != 1) return "kernel is not the stride";
+    if (axis.pad_lo != 0 || axis.out != axis.size * axis.stride) return "pads or adj";
+  }
+  if (g.axes[2].stride > 2) return "stride above 2 along the last axis";
+  if (g.filters / g.groups * g.taps() > kMostRows) return "more than " + std::to_string(kMostRows) + " rows";
+  const size_t least = make(problem)->workspace_bytes();
+  if (least > problem.workspace) {
+    return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
+           std::to_string(least);
+  }
+  return std::nullopt;
+}
+
+double cost(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  const Kernel& tile = kernel(Family::spread, problem.dtype, problem.isa);
+  const double rows = static_cast<double>(g.filters / g.groups * g.taps());
+  const double positions = static_cast<double>(g.batch * g.small_positions());
+  const double calls =
+      std::ceil(rows / tile.rows) * static_cast<double>(g.groups) * std::max(1.0, positions / tile.lanes);
+  const double stores =
+      tile.rows * tile.lanes / machine::lanes(compute_dtype(problem.dtype), problem.isa) * 2.0;
+  return calls * (static_cast<double>(g.channels / g.groups) * machine::tile_step_seconds(tile, tile.rows) +
+                  machine::kCallSeconds + stores / machine::kHertz) +
+         machine::traffic_seconds(problem);
+}
+
+}  // namespace
+
+extern const Algorithm no_overlap;
+const Algorithm no_overlap{"no_overlap", refusal, cost, make};
+
+}  // namespace tconv
