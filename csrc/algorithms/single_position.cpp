@@ -1,0 +1,270 @@
+// Forward from an image of one position, as the first layer of a generator: one matrix product, rows being
+// samples, lanes being filters and taps as they lie in the weights and in the output.
+#include <algorithm>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "machine.hpp"
+#include "memory.hpp"
+
+namespace tconv {
+namespace {
+
+constexpr int64_t kMostDepth = 1 << 16;
+
+int64_t ceil_div(int64_t a, int64_t b) noexcept { return (a + b - 1) / b; }
+
+// The product kernel of most lanes. Batch plays no part, because lanes decide how weights are packed.
+const Kernel& widest(const Problem& problem) {
+  const auto candidates = kernels(Family::gemm, compute_dtype(problem.dtype), problem.isa);
+  return *std::max_element(candidates.begin(), candidates.end(),
+                           [](const Kernel& a, const Kernel& b) { return a.lanes < b.lanes; });
+}
+
+template <class T>
+class SinglePosition final : public Recipe {
+ public:
+  explicit SinglePosition(const Problem& problem)
+      : problem_(problem),
+        gemm_(widest(problem)),
+        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
+        store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
+        depth_(problem.geometry.channels / problem.geometry.groups),
+        columns_(problem.geometry.filters / problem.geometry.groups * problem.geometry.taps()),
+        panels_(ceil_div(columns_, gemm_.lanes)),
+        tiles_(ceil_div(problem.geometry.batch, gemm_.rows)) {
+    threads_ = problem.threads;
+    const auto total = [&] {
+      return aligned(bias_bytes()) + aligned(source_bytes()) + worker_bytes() * static_cast<size_t>(threads_);
+    };
+    while (threads_ > 1 && total() > problem.workspace) --threads_;
+    workspace_ = total();
+  }
+
+  std::string kernel() const override { return gemm_.name; }
+  size_t workspace_bytes() const noexcept override { return workspace_; }
+  size_t packed_bytes() const noexcept override {
+    return static_cast<size_t>(problem_.geometry.groups * panels_) * panel_bytes();
+  }
+  std::string packing_key() const override {
+    std::string key = "single_position";
+    const Geometry& g = problem_.geometry;
+    for (const int64_t number : {static_cast<int64_t>(problem_.dtype), int64_t{gemm_.lanes}, g.channels,
+                                 g.filters, g.groups, g.taps()}) {
+      key += " " + std::to_string(number);
+    }
+    return key;
+  }
+
+  // Packed: [group][panel][channel][lane].
+  bool pack(const void* weight, char* packed, Crew& crew) const override {
+    const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
+    crew.share(problem_.geometry.groups * panels_, seconds, [&](int64_t unit, int) noexcept {
+      pack_panel(weight, reinterpret_cast<T*>(packed + static_cast<size_t>(unit) * panel_bytes()),
+                 unit / panels_, unit % panels_);
+    });
+    return true;
+  }
+
+  bool run(const Call& call) const override {
+    const Buffer scratch(workspace_);
+    char* free = scratch.data();
+    const auto claim = [&free](size_t bytes) {
+      char* claimed = free;
+      free += aligned(bytes);
+      return reinterpret_cast<T*>(claimed);
+    };
+    T* bias = claim(bias_bytes());
+    if (call.bias == nullptr) {
+      bias = nullptr;
+    } else {
+      spread_bias(call.bias, bias);
+    }
+    T* source = claim(source_bytes());
+    for (int64_t group = 0; group < problem_.geometry.groups; ++group)
+      pack_source(call.source, source, group);
+    call.crew.limit(threads_);
+    char* const workers = free;
+    const double seconds = machine::seconds(problem_) * threads_;
+    call.crew.share(problem_.geometry.groups * panels_, seconds, [&](int64_t unit, int member) noexcept {
+      run_panel(call, source, bias,
+                reinterpret_cast<T*>(workers + static_cast<size_t>(member) * worker_bytes()), unit / panels_,
+                unit % panels_);
+    });
+    return true;
+  }
+
+ private:
+  size_t panel_bytes() const noexcept {
+    return aligned(static_cast<size_t>(depth_ * gemm_.lanes) * sizeof(T));
+  }
+  size_t bias_bytes() const noexcept {
+    return static_cast<size_t>(problem_.geometry.groups * panels_ * gemm_.lanes) * sizeof(T);
+  }
+  size_t source_bytes() const noexcept {
+    return static_cast<size_t>(problem_.geometry.channels * tiles_ * gemm_.rows) * sizeof(T);
+  }
+  // A panel of weights, and sums on their way to another type.
+  size_t worker_bytes() const noexcept {
+    return panel_bytes() + aligned(static_cast<size_t>(gemm_.rows * gemm_.lanes) * sizeof(T));
+  }
+
+  void pack_panel(const void* weight, T* packed, int64_t group, int64_t panel) const noexcept {
+    const int64_t first = panel * gemm_.lanes;
+    MoveArgs args{};
+    args.src = static_cast<const char*>(weight) +
+               (group * depth_ * columns_ + first) * static_cast<int64_t>(storage_bytes(problem_.dtype));
+    args.src_row = columns_;
+    args.src_column = args.dst_column = 1;
+    args.dst = packed;
+    args.dst_row = gemm_.lanes;
+    args.rows = depth_;
+    args.columns = std::min<int64_t>(gemm_.lanes, columns_ - first);
+    load_(args);
+    if (args.columns == gemm_.lanes) return;
+    for (int64_t channel = 0; channel < depth_; ++channel)
+      std::fill(packed + channel * gemm_.lanes + args.columns, packed + (channel + 1) * gemm_.lanes, T{0});
+  }
+
+  // Samples to rows of tiles: [group][tile][channel][row].
+  void pack_source(const void* source, T* packed, int64_t group) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    MoveArgs args{};
+    args.src_row = g.channels;
+    args.src_column = args.dst_row = 1;
+    args.dst_column = gemm_.rows;
+    args.columns = depth_;
+    for (int64_t tile = 0; tile < tiles_; ++tile) {
+      const int64_t sample = tile * gemm_.rows;
+      args.src = static_cast<const char*>(source) + (sample * g.channels + group * depth_) * element;
+      args.dst = packed + (group * tiles_ + tile) * depth_ * gemm_.rows;
+      args.rows = std::min<int64_t>(gemm_.rows, g.batch - sample);
+      load_(args);
+    }
+  }
+
+  // Bias of each column: taps of a filter are neighbours, or filters of a tap.
+  void spread_bias(const void* bias, T* spread) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const int64_t filters = g.filters / g.groups;
+    with_dtype(problem_.dtype, [&](auto e) {
+      const auto* from = static_cast<const typename decltype(e)::storage*>(bias);
+      for (int64_t group = 0; group < g.groups; ++group, from += filters) {
+        T* to = spread + group * panels_ * gemm_.lanes;
+        for (int64_t column = 0; column < columns_; ++column)
+          to[column] = static_cast<T>(e.load(from[g.channels_last ? column % filters : column / g.taps()]));
+      }
+    });
+  }
+
+  void run_panel(const Call& call, const T* source, const T* bias, T* scratch, int64_t group,
+                 int64_t panel) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const int64_t first = panel * gemm_.lanes;
+    const int64_t columns = std::min<int64_t>(gemm_.lanes, columns_ - first);
+    const bool plain = problem_.dtype == compute_dtype(problem_.dtype);
+    const int64_t zero = 0;
+    GemmArgs args{};
+    args.a_offset = args.b_offset = &zero;
+    args.segments = 1;
+    args.depth = depth_;
+    args.a_step = gemm_.rows;
+    if (call.packed != nullptr) {
+      args.b = static_cast<const char*>(call.packed) +
+               static_cast<size_t>(group * panels_ + panel) * panel_bytes();
+      args.b_step = gemm_.lanes;
+    } else if (plain && tiles_ == 1 && columns == gemm_.lanes) {
+      // Read once, so read where it lies.
+      args.b = static_cast<const T*>(call.weight) + group * depth_ * columns_ + first;
+      args.b_step = columns_;
+    } else {
+      pack_panel(call.weight, scratch, group, panel);
+      args.b = scratch;
+      args.b_step = gemm_.lanes;
+    }
+    if (bias != nullptr) args.bias_lanes = bias + group * panels_ * gemm_.lanes + first;
+    T* const sums = scratch + panel_bytes() / sizeof(T);
+    void* rows[kMostRows];
+    args.c = rows;
+    args.lanes = static_cast<int32_t>(plain ? columns : gemm_.lanes);
+    for (int64_t tile = 0; tile < tiles_; ++tile) {
+      const int64_t sample = tile * gemm_.rows;
+      args.a = source + (group * tiles_ + tile) * depth_ * gemm_.rows;
+      args.rows = static_cast<int32_t>(std::min<int64_t>(gemm_.rows, g.batch - sample));
+      char* out =
+          static_cast<char*>(call.out) + (sample * g.groups + group) * columns_ * element + first * element;
+      for (int64_t r = 0; r < args.rows; ++r) {
+        rows[r] =
+            plain ? static_cast<void*>(out + r * g.groups * columns_ * element) : sums + r * gemm_.lanes;
+      }
+      gemm_(args);
+      if (plain) continue;
+      MoveArgs move{};
+      move.src = sums;
+      move.src_row = gemm_.lanes;
+      move.src_column = move.dst_column = 1;
+      move.dst = out;
+      move.dst_row = g.groups * columns_;
+      move.rows = args.rows;
+      move.columns = columns;
+      store_(move);
+    }
+  }
+
+  static constexpr int kMostRows = 32;  // of a tile
+
+  Problem problem_;
+  const Kernel& gemm_;
+  const Kernel& load_;
+  const Kernel& store_;
+  int64_t depth_;    // channels of a group
+  int64_t columns_;  // filters and taps of a group
+  int64_t panels_;   // of columns, of a group
+  int64_t tiles_;    // of samples
+  int threads_ = 1;
+  size_t workspace_ = 0;
+};
+
+std::unique_ptr<Recipe> make(const Problem& problem) {
+  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<SinglePosition<double>>(problem);
+  return std::make_unique<SinglePosition<float>>(problem);
+}
+
+std::optional<std::string> refusal(const Problem& problem) {
+  if (problem.pass != Pass::forward) return "the pass is not forward";
+  const Geometry& g = problem.geometry;
+  if (g.small_positions() != 1) return "more than one input position";
+  for (const Axis& axis : g.axes) {
+    if (axis.dilation != 1 || axis.pad_lo != 0 || axis.out != axis.kernel) return "dilation, pads or adj";
+  }
+  if (g.channels_last && g.groups > 1) return "groups whose maps lie together";
+  if (g.channels / g.groups > kMostDepth) return "more than " + std::to_string(kMostDepth) + " channels";
+  const size_t least = make(problem)->workspace_bytes();
+  if (least > problem.workspace) {
+    return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
+           std::to_string(least);
+  }
+  return std::nullopt;
+}
+
+double cost(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  const Kernel& tile = widest(problem);
+  const double panels = static_cast<double>(g.groups) *
+                        static_cast<double>(ceil_div(g.filters / g.groups * g.taps(), tile.lanes));
+  const double tiles = static_cast<double>(ceil_div(g.batch, tile.rows));
+  Problem unpacked = problem;
+  unpacked.packed = true;  // plain weights are read once, as packed ones are
+  return panels * (tiles * machine::kCallSeconds +
+                   static_cast<double>(g.channels / g.groups) * machine::rows_step_seconds(tile, g.batch)) +
+         machine::traffic_seconds(unpacked);
+}
+
+}  // namespace
+
+extern const Algorithm single_position;
+const Algorithm single_position{"single_position", refusal, cost, make};
+
+}  // namespace tconv
