@@ -54,7 +54,7 @@ def _mean(context: click.Context, option: click.Parameter, value: str) -> tuple[
     "--overlap", type=click.IntRange(min=0), help="Surroundings of a tile; by default what the model sees."
 )
 @click.option(
-    "--memory", type=click.IntRange(min=1), default=1024, show_default=True, help="MB above which tiles are used."
+    "--memory", type=click.IntRange(min=1), default=512, show_default=True, help="MB above which tiles are used."
 )
 def command(
     model: Path,
