@@ -21,9 +21,10 @@ def to_numpy(array: Any) -> np.ndarray[Any, Any]:
     return plain
 
 
-def from_numpy(array: np.ndarray[Any, Any], like: Any) -> Any:
+def from_numpy(array: np.ndarray[Any, Any], like: Any = None) -> Any:
     """Return a tensor over the memory of `array`."""
     torch = sys.modules["torch"]
-    if array.dtype.name == "bfloat16":
+    # The kind tells it fastest; ml_dtypes has one of its own.
+    if array.dtype.kind == "V" and array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tconv.errors import ShapeError
+from tconv.geometry import Geometry
 from tconv.torch import operators
 from tconv.torch.arguments import Padding, PerAxis, Sizes, Solved, check, per_axis, solve, whole
 
@@ -20,7 +21,6 @@ ORIGINALS: dict[int, Callable[..., Tensor]] = {
 }
 """PyTorch's own operator by the number of spatial axes."""
 
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
 _WITHOUT_OPERATORS = torch._C._disabled_torch_function_impl
 
 
@@ -29,7 +29,7 @@ def refusal(input: Any, weight: Any, bias: Any) -> str | None:
     for tensor in (input, weight) if bias is None else (input, weight, bias):
         if not isinstance(tensor, Tensor):
             return f"{type(tensor).__name__} is no tensor"
-        if type(tensor) not in _PLAIN and type(tensor).__torch_function__ is not _WITHOUT_OPERATORS:
+        if type(tensor) not in operators.PLAIN and type(tensor).__torch_function__ is not _WITHOUT_OPERATORS:
             return f"{type(tensor).__name__} has operators of its own"
         if not tensor.is_cpu:
             return f"device {tensor.device.type}"
@@ -46,31 +46,17 @@ def refusal(input: Any, weight: Any, bias: Any) -> str | None:
     return None
 
 
-def _is_watched(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Tell whether PyTorch wants to see the operator: for gradients, a transform, a trace, a mode or a profile."""
-    if torch.is_grad_enabled() and (
-        input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
-    ):
-        return True
-    return bool(
-        type(input) not in _PLAIN
-        or type(weight) not in _PLAIN
-        or (bias is not None and type(bias) not in _PLAIN)
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._len_torch_function_stack()
-        or torch._C._are_functorch_transforms_active()
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch.is_autocast_enabled("cpu")
-        or torch.autograd.profiler._is_profiler_enabled
-    )
-
-
 def _solve(where: str, input: Sizes, weight: Sizes, bias: Sizes | None, groups: int, *window: Any) -> Solved:
     check(where, input, weight, bias, groups)
     return solve(where, input, weight, groups, *window)
 
 
-_solve_once = lru_cache(maxsize=4096)(_solve)
+@lru_cache(maxsize=4096)
+def _geometry(last: bool, where: str, input: Sizes, weight: Sizes, *rest: Any) -> Geometry:
+    """Return the whole problem; kept, as solving it costs more than a small layer computes."""
+    size, stride, padding, dilation, groups = _solve(where, input, weight, *rest)
+    large = (input[0], weight[1] * groups, *size)
+    return operators.geometry(tuple(input), large, tuple(weight), stride, padding, dilation, groups, last)
 
 
 def conv_transpose(
@@ -116,10 +102,14 @@ def conv_transpose(
     )
     if refused is not None:
         return _by_pytorch(rank, input, weight, bias, _solve(*arguments))
-    if torch.compiler.is_compiling() or _is_watched(input, weight, bias):
-        result: Tensor = operators.forward(input, weight, bias, *_solve(*arguments))
-        return result
-    return operators.compute(input, weight, bias, *(_solve_once if common else _solve)(*arguments))
+    tensors = (input, weight, bias)
+    if torch.compiler.is_compiling():
+        result: Tensor = operators.forward.overload(*tensors, *_solve(*arguments))
+    elif not common or operators.is_recorded(tensors) or operators.is_watched(tensors):
+        result = operators.forward(*tensors, *_solve(*arguments))
+    else:
+        result = operators.compute(_geometry(operators.channels_last(input, weight), *arguments), *tensors)
+    return result
 
 
 def _has_pairs(padding: Any) -> bool:

@@ -12,7 +12,7 @@ beside stride, low padding, dilation and groups.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
@@ -25,11 +25,11 @@ from torch.autograd import forward_ad
 
 from tconv import engine
 from tconv.dtypes import bfloat16
-from tconv.errors import ShapeError
+from tconv.errors import DTypeError, ShapeError
 from tconv.frameworks.torch import from_numpy, to_numpy
 from tconv.geometry import Axis, Geometry, Shape, check_elements
 from tconv.params import workspace_bytes
-from tconv.torch.weights import operand
+from tconv.torch import weights
 
 Array = np.ndarray[Any, Any]
 Sizes = Sequence[int]
@@ -37,9 +37,16 @@ Sizes = Sequence[int]
 COMPUTABLE = {torch.float32, torch.float64, torch.float16} | ({torch.bfloat16} if bfloat16() is not None else set())
 """Element types the engine computes with."""
 
+PLAIN = (Tensor, torch.nn.Parameter)
+"""Classes of tensors that have no operators of their own."""
+
 WORKSPACE = workspace_bytes(512)
 """Ceiling of one call's temporary memory in bytes, that of `tconv.deconvolution`."""
 
+_OPTIONS = 5
+"""Arguments of an operator that are no tensors."""
+
+_LIBRARY = torch.library.Library("tconv", "DEF")
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -66,12 +73,14 @@ def as_array(tensor: Tensor, last: bool) -> Array:
     """Return an array over the tensor's memory, channels moved last if `last`; copied only if it lies otherwise."""
     if last:
         tensor = tensor.movedim(1, -1)
-    return to_numpy(tensor.resolve_neg().contiguous())
+    if not tensor.is_contiguous() or tensor.is_neg():
+        tensor = tensor.resolve_neg().contiguous()
+    return to_numpy(tensor)
 
 
 def as_tensor(array: Array, last: bool) -> Tensor:
     """Return a tensor over the memory of `array`, channels second whichever way they lie."""
-    tensor: Tensor = from_numpy(array, None)
+    tensor: Tensor = from_numpy(array)
     return tensor.movedim(-1, 1) if last else tensor
 
 
@@ -123,7 +132,25 @@ def _weight_shape(small: Tensor, large: Tensor, size: Sizes, groups: int) -> Sha
     return (small.shape[1], large.shape[1] // max(groups, 1), *size)
 
 
-def compute(
+def compute(solved: Geometry, small: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute a transposed convolution, and nothing else: no gradient, no trace."""
+    last = solved.channels_last
+    result = weights.forward(
+        solved, as_array(small, last), weight, None if bias is None else as_array(bias, False), WORKSPACE
+    )
+    return as_tensor(result, last)
+
+
+def _check_types(first: Tensor, *others: Tensor | None) -> None:
+    for tensor in (first, *others):
+        if tensor is not None and (tensor.dtype != first.dtype or tensor.dtype not in COMPUTABLE):
+            names = ", ".join(str(dtype) for dtype in COMPUTABLE)
+            raise DTypeError(
+                f"conv_transpose: got {first.dtype} and {tensor.dtype}; need tensors of one of {names}"
+            )
+
+
+def _forward(
     small: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -133,33 +160,24 @@ def compute(
     dilation: Sizes,
     groups: int,
 ) -> Tensor:
-    """Compute a transposed convolution, and nothing else: no gradient, no trace."""
+    _check_types(small, weight, bias)
     last = channels_last(small, weight)
     large = _large_shape(small, weight, size, groups)
-    solved = geometry(
-        small.shape, large, weight.shape, tuple(stride), tuple(padding), tuple(dilation), groups, last
-    )
-    result = engine.forward(
-        solved,
-        as_array(small, last),
-        operand(weight, last),
-        None if bias is None else as_array(bias, False),
-        workspace=WORKSPACE,
-        threads=torch.get_num_threads(),
-    )
-    return as_tensor(result, last)
+    if bias is not None and bias.shape != (large[1],):
+        raise ShapeError(f"conv_transpose: bias: got shape {tuple(bias.shape)}; need ({large[1]},)")
+    window = (tuple(stride), tuple(padding), tuple(dilation), groups, last)
+    return compute(geometry(small.shape, large, weight.shape, *window), small, weight, bias)
 
 
 def _input_gradient(
     large: Tensor, weight: Tensor, size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
 ) -> Tensor:
+    _check_types(large, weight)
     last = channels_last(large, weight)
     small = _small_shape(large, weight, size, groups)
-    solved = geometry(
-        small, large.shape, weight.shape, tuple(stride), tuple(padding), tuple(dilation), groups, last
-    )
+    window = (tuple(stride), tuple(padding), tuple(dilation), groups, last)
     result = engine.data_gradient(
-        solved,
+        geometry(small, large.shape, weight.shape, *window),
         as_array(large, last),
         as_array(weight, last),
         workspace=WORKSPACE,
@@ -171,13 +189,12 @@ def _input_gradient(
 def _weight_gradient(
     small: Tensor, large: Tensor, size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
 ) -> Tensor:
+    _check_types(small, large)
     last = channels_last(small, large)
     weight = _weight_shape(small, large, size, groups)
-    solved = geometry(
-        small.shape, large.shape, weight, tuple(stride), tuple(padding), tuple(dilation), groups, last
-    )
+    window = (tuple(stride), tuple(padding), tuple(dilation), groups, last)
     result = engine.weight_gradient(
-        solved,
+        geometry(small.shape, large.shape, weight, *window),
         as_array(small, last),
         as_array(large, last),
         workspace=WORKSPACE,
@@ -186,15 +203,110 @@ def _weight_gradient(
     return as_tensor(result, last)
 
 
-_LIBRARY = torch.library.Library("tconv", "DEF")
-_TAIL = "SymInt[] size, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups) -> Tensor"
+def is_watched(tensors: Iterable[Tensor | None]) -> bool:
+    """Tell whether PyTorch is to see the operator itself: for a transform, a trace, a mode, a cast or a profile."""
+    return bool(
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch.is_autocast_enabled("cpu")
+        or torch.autograd.profiler._is_profiler_enabled
+        or any(
+            tensor is not None
+            and (type(tensor) not in PLAIN or torch._C._functorch.is_legacy_batchedtensor(tensor))
+            for tensor in tensors
+        )
+    )
 
 
-def _define(name: str, tensors: str, compute: Callable[..., Tensor], shape: Callable[..., Shape]) -> Any:
-    """Register an operator with its computation and its fake; return what calls it."""
-    _LIBRARY.define(f"{name}({tensors}, {_TAIL}", tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.impl(name, compute, "CPU")
+def is_recorded(tensors: Iterable[Tensor | None]) -> bool:
+    """Tell whether gradients by one of these tensors may be asked for."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
+
+class Operator:
+    """An operator of PyTorch, and the short ways to it where nobody watches.
+
+    Attributes
+    ----------
+    overload : OpOverload
+        What PyTorch's transforms, traces and modes see.
+    """
+
+    def __init__(
+        self, name: str, tensors: str, compute: Callable[..., Tensor], shape: Callable[..., Shape]
+    ) -> None:
+        schema = "SymInt[] size, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
+        _LIBRARY.define(f"{name}({tensors}, {schema}) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
+        _LIBRARY.impl(name, compute, "CPU")
+        torch.library.register_fake(f"tconv::{name}", _fake(shape), lib=_LIBRARY)
+        self.overload = getattr(torch.ops.tconv, name).default
+        self._compute = compute
+        self._derivative: Any = None
+
+    def __call__(self, first: Tensor, second: Tensor, *rest: Any) -> Tensor:
+        """Compute, recording what gradients need."""
+        tensors = (first, second, *rest[:-_OPTIONS])
+        if is_watched(tensors):
+            result: Tensor = self.overload(first, second, *rest)
+        elif is_recorded(tensors):
+            result = self._derivative.apply(self._compute, first, second, *rest)
+        else:
+            result = self._compute(first, second, *rest)
+        return result
+
+    def derive_by(self, derivative: Any) -> None:
+        """Register the derivatives, a single-level autograd function of how to compute and the arguments."""
+        self._derivative = derivative
+        overload = self.overload
+
+        def derive(keyset: Any, first: Tensor, second: Tensor, *rest: Any) -> Tensor:
+            def below(*arguments: Any) -> Tensor:
+                with torch._C._AutoDispatchBelowAutograd():
+                    result: Tensor = overload.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+                return result
+
+            recorded = torch.is_grad_enabled() and torch._C._any_requires_grad(first, second, *rest)
+            if not recorded and forward_ad._current_level < 0:
+                return below(first, second, *rest)
+            # A transform of torch.func has come down to its own level here, so one level is what is wanted.
+            transformed = torch._C._are_functorch_transforms_active()
+            with enable_single_level_autograd_function() if transformed else nullcontext():
+                derived: Tensor = derivative.apply(below, first, second, *rest)
+            return derived
+
+        _LIBRARY.impl(self.name, derive, "Autograd", with_keyset=True)
+
+    def cast_by_autocast(self) -> None:
+        """Register what `torch.autocast` makes of the arrays: as for PyTorch's own, double stays."""
+
+        def cast(*arguments: Any) -> Tensor:
+            lower = torch.get_autocast_dtype("cpu")
+
+            def lowered(value: Any) -> Any:
+                narrow = isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64
+                return value.to(lower) if narrow else value
+
+            with torch.autocast("cpu", enabled=False):
+                result: Tensor = self.overload(*map(lowered, arguments))
+            return result
+
+        _LIBRARY.impl(self.name, cast, "AutocastCPU")
+
+    def map_by(self, rule: Callable[..., tuple[Tensor, int]]) -> None:
+        """Register what `torch.vmap` makes of the operator; PyTorch 2.4 knows no such registration."""
+        if hasattr(torch.library, "register_vmap"):
+            torch.library.register_vmap(f"tconv::{self.name}", rule, lib=_LIBRARY)
+
+    @property
+    def name(self) -> str:
+        """Name in `torch.ops.tconv`."""
+        name: str = self.overload.name().removeprefix("tconv::")
+        return name
+
+
+def _fake(shape: Callable[..., Shape]) -> Callable[..., Tensor]:
     def fake(first: Tensor, second: Tensor, *rest: Any) -> Tensor:
         *_, size, _, _, _, groups = rest
         last = channels_last(first, second)
@@ -205,22 +317,21 @@ def _define(name: str, tensors: str, compute: Callable[..., Tensor], shape: Call
             memory_format=_CHANNELS_LAST[first.dim()] if last else torch.contiguous_format,
         )
 
-    torch.library.register_fake(f"tconv::{name}", fake, lib=_LIBRARY)
-    return getattr(torch.ops.tconv, name).default
+    return fake
 
 
-forward = _define("conv_transpose", "Tensor input, Tensor weight, Tensor? bias", compute, _large_shape)
-input_gradient = _define(
+forward = Operator("conv_transpose", "Tensor input, Tensor weight, Tensor? bias", _forward, _large_shape)
+input_gradient = Operator(
     "conv_transpose_input_gradient", "Tensor gradient, Tensor weight", _input_gradient, _small_shape
 )
-weight_gradient = _define(
+weight_gradient = Operator(
     "conv_transpose_weight_gradient", "Tensor input, Tensor gradient", _weight_gradient, _weight_shape
 )
 
 Partial = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
 """From the result's gradient, the two arrays and the options after the size to the gradient of one array."""
 
-_PARTIALS: dict[Any, tuple[Partial, Partial]] = {
+_PARTIALS: dict[Operator, tuple[Partial, Partial]] = {
     forward: (
         lambda grad, small, weight, options: input_gradient(grad, weight, small.shape[2:], *options),
         lambda grad, small, weight, options: weight_gradient(small, grad, weight.shape[2:], *options),
@@ -236,24 +347,19 @@ _PARTIALS: dict[Any, tuple[Partial, Partial]] = {
 }
 
 
-def _differentiable(operator: Any, partials: tuple[Partial, Partial]) -> None:
-    """Register the derivatives of an operator, backward and forward."""
+def _derivative(operator: Operator, partials: tuple[Partial, Partial]) -> Any:
+    """Return the derivatives of an operator, backward and forward."""
     biased = operator is forward
-
-    def below(keyset: Any, *arguments: Any) -> Tensor:
-        with torch._C._AutoDispatchBelowAutograd():
-            result: Tensor = operator.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
-        return result
 
     class Derivative(torch.autograd.function._SingleLevelFunction):
         @staticmethod
-        def forward(ctx: Any, keyset: Any, first: Tensor, second: Tensor, *rest: Any) -> Tensor:
+        def forward(ctx: Any, compute: Callable[..., Tensor], first: Tensor, second: Tensor, *rest: Any) -> Tensor:
             ctx.save_for_backward(first, second)
             ctx.save_for_forward(first, second)
             ctx.rest = rest[1:] if biased else rest
             # What PyTorch turns off for a forward pass, transforms of torch.func at outer levels still need.
             with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
-                return below(keyset, first, second, *rest)
+                return compute(first, second, *rest)
 
         @staticmethod
         def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -269,7 +375,7 @@ def _differentiable(operator: Any, partials: tuple[Partial, Partial]) -> None:
             return (None, *grads, *(None,) * len(ctx.rest))
 
         @staticmethod
-        def jvp(ctx: Any, keyset_dot: None, first_dot: Tensor | None, second_dot: Tensor | None, *dots: Any) -> Any:
+        def jvp(ctx: Any, _: None, first_dot: Tensor | None, second_dot: Tensor | None, *dots: Any) -> Any:
             first, second = ctx.saved_tensors
             bias = (None,) if biased else ()
             terms = []
@@ -282,40 +388,10 @@ def _differentiable(operator: Any, partials: tuple[Partial, Partial]) -> None:
                 terms.append(dots[0].reshape(-1, *(1,) * len(size)).expand(first.shape[0], -1, *size))
             return sum(terms[1:], start=terms[0])
 
-    def derive(keyset: Any, first: Tensor, second: Tensor, *rest: Any) -> Tensor:
-        recorded = torch.is_grad_enabled() and torch._C._any_requires_grad(first, second, *rest)
-        if recorded or forward_ad._current_level >= 0:
-            # A transform of torch.func has come down to its own level here, so one level is what is wanted.
-            with (
-                enable_single_level_autograd_function()
-                if torch._C._are_functorch_transforms_active()
-                else nullcontext()
-            ):
-                derived: Tensor = Derivative.apply(keyset, first, second, *rest)
-            return derived
-        return below(keyset, first, second, *rest)
-
-    _LIBRARY.impl(operator.name().removeprefix("tconv::"), derive, "Autograd", with_keyset=True)
+    return Derivative
 
 
-def _cast_by_autocast(operator: Any) -> None:
-    """Register what `torch.autocast` makes of an operator's arrays: as of PyTorch's own, double stays."""
-
-    def cast(*arguments: Any) -> Tensor:
-        lower = torch.get_autocast_dtype("cpu")
-
-        def lowered(value: Any) -> Any:
-            narrow = isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64
-            return value.to(lower) if narrow else value
-
-        with torch.autocast("cpu", enabled=False):
-            result: Tensor = operator(*map(lowered, arguments))
-        return result
-
-    _LIBRARY.impl(operator.name().removeprefix("tconv::"), cast, "AutocastCPU")
-
-
-def _mapped(operator: Any) -> Callable[..., tuple[Tensor, int]]:
+def _mapped(operator: Operator) -> Callable[..., tuple[Tensor, int]]:
     """Return the `torch.vmap` of an operator from one side to the other: a mapped axis joins batch or groups."""
 
     def rule(info: Any, dims: Any, source: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, int]:
@@ -369,9 +445,7 @@ _VMAPS = {
     weight_gradient: _mapped_weight_gradient,
 }
 
-for _operator, _both in _PARTIALS.items():
-    _differentiable(_operator, _both)
-    _cast_by_autocast(_operator)
-    # PyTorch 2.4 has no such registration, and no torch.vmap of these.
-    if hasattr(torch.library, "register_vmap"):
-        torch.library.register_vmap(_operator.name(), _VMAPS[_operator], lib=_LIBRARY)
+for _operator, _partials in _PARTIALS.items():
+    _operator.derive_by(_derivative(_operator, _partials))
+    _operator.cast_by_autocast()
+    _operator.map_by(_VMAPS[_operator])

@@ -7,59 +7,101 @@ bytes, all of which go into a fingerprint on every call.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from tconv import engine
 from tconv.frameworks.torch import to_numpy
+from tconv.geometry import Geometry
+
+Array = np.ndarray[Any, Any]
+
+_MOST_BOUND = 64
 
 
-@dataclass
 class _Seen:
-    """What is known of a tensor: its change counter, its fingerprint, and its weights as the engine keeps them."""
+    """What is known of a tensor whose memory is dense: where it lies, what it held, and that packed.
 
-    version: int
-    last: bool
-    fingerprint: int | None = None
-    weights: engine.Weights | None = None
+    The array keeps the memory from being given to another tensor.
+    """
+
+    def __init__(self, weight: Tensor, last: bool, array: Array) -> None:
+        self.tensor = ref(weight, partial(_forget, id(weight)))
+        self.place = _place(weight, last)
+        self.array = array
+        self.fingerprint = 0
+        self.weights: engine.Weights | None = None
+        self._bound: dict[tuple[int, int], tuple[Geometry, engine.Bound | None]] = {}
+
+    def refresh(self, threads: int) -> engine.Weights:
+        """Return the weights the tensor holds now, packed before if they are those it held."""
+        if self.weights is None or self.fingerprint != engine.fingerprint(self.array, threads=threads):
+            self.weights = engine.Weights(self.array)
+            self._bound.clear()
+            # Of the copy, which nobody else can change meanwhile.
+            self.fingerprint = engine.fingerprint(self.weights.plain, threads=threads)
+        return self.weights
+
+    def bound(self, geometry: Geometry, workspace: int, threads: int) -> engine.Bound | None:
+        """Return the engine's short way for these weights, if there is one."""
+        # By identity, as hashing a geometry costs more than a small layer; the entry keeps it alive.
+        key = (id(geometry), threads)
+        found = self._bound.get(key)
+        if found is None:
+            if len(self._bound) >= _MOST_BOUND:
+                self._bound.clear()
+            way = engine.bind(
+                geometry, "forward", self.array.dtype, self.weights, workspace=workspace, threads=threads
+            )
+            found = self._bound[key] = geometry, way
+        return found[1]
 
 
-_seen: MutableMapping[Tensor, _Seen] = WeakIdKeyDictionary()
+_seen: dict[int, _Seen] = {}
 
 
-def operand(weight: Tensor, last: bool) -> np.ndarray[Any, Any] | engine.Weights:
-    """Return what the engine takes for `weight`, channels last if `last`: packed from its second use unchanged on.
+def _forget(key: int, _: object) -> None:
+    _seen.pop(key, None)
+
+
+def _place(weight: Tensor, last: bool) -> tuple[Any, ...]:
+    version = 0 if weight.is_inference() else weight._version
+    return version, weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, last
+
+
+def forward(geometry: Geometry, data: Array, weight: Tensor, bias: Array | None, workspace: int) -> Array:
+    """Compute a transposed convolution by weights packed from the second use unchanged of their tensor on.
 
     So weights that a training step renews, or that are computed for each call, are never packed to be kept.
     """
-    array: np.ndarray[Any, Any] = to_numpy(weight.movedim(1, -1) if last else weight)
-    if not array.flags.c_contiguous:
-        return array
-    version = 0 if weight.is_inference() else weight._version
-    seen = _seen.get(weight)
-    if seen is None or seen.version != version or seen.last != last:
-        _seen[weight] = _Seen(version, last)
-        return array
-    fingerprint = engine.fingerprint(array, threads=torch.get_num_threads())
-    kept: engine.Weights | None = seen.weights
-    if (
-        kept is None
-        or seen.fingerprint != fingerprint
-        or kept.plain.shape != array.shape
-        or kept.plain.dtype != array.dtype
-    ):
-        kept = seen.weights = engine.Weights(array)
-        # Of the copy, which nobody else can change meanwhile.
-        seen.fingerprint = engine.fingerprint(kept.plain, threads=torch.get_num_threads())
-    return kept
+    threads = torch.get_num_threads()
+    last = geometry.channels_last
+    seen = _seen.get(id(weight))
+    if seen is None or seen.tensor() is not weight or seen.place != _place(weight, last):
+        array = to_numpy((weight.movedim(1, -1) if last else weight).resolve_neg())
+        if array.flags.c_contiguous and not weight.is_neg():
+            _seen[id(weight)] = _Seen(weight, last, array)
+        return engine.forward(geometry, data, array, bias, workspace=workspace, threads=threads)
+    weights = seen.refresh(threads)
+    bound = seen.bound(geometry, workspace, threads)
+    result = None if bound is None else bound(data, bound.weight, bias, None)
+    if result is None:
+        result = engine.forward(geometry, data, weights, bias, workspace=workspace, threads=threads)
+    return result
 
 
 def kept_bytes() -> int:
-    """Return the bytes that packed weights of all tensors take."""
-    return sum(seen.weights.nbytes for seen in _seen.values() if seen.weights is not None)
+    """Return the bytes that packed weights of all tensors take.
+
+    Examples
+    --------
+    >>> from tconv.torch import weights
+    >>> weights.kept_bytes() >= 0
+    True
+    """
+    return sum(seen.weights.nbytes for seen in list(_seen.values()) if seen.weights is not None)
