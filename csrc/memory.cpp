@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstdlib>
 #include <mutex>
 #include <string>
@@ -21,23 +22,28 @@ constexpr size_t kHugePage = size_t{1} << 21;
 constexpr size_t kKeptWorkspace = size_t{1} << 26;
 constexpr size_t kKeptOutputs = size_t{1} << 28;
 
+constexpr size_t kBlocks = 16;
+// From here on a huge page is had and cleared sooner than small ones.
+constexpr size_t kLeastHuge = kHugePage / 2;
+
 struct Block {
   char* data = nullptr;
   size_t capacity = 0;
+  uint64_t age = 0;  // number of blocks freed before
 };
 
 // Freed blocks, for the next that ask.
 class Kept {
  public:
-  // Of a kept block, up to `spare` percent of what is asked for may lie idle.
+  // Of a kept block, up to `spare` percent of what is asked for may lie idle, or the rest of a huge page.
   Kept(size_t limit, size_t spare) : limit_(limit), spare_(spare) {}
 
   Block take(size_t bytes) noexcept {
+    const size_t idle = std::max(bytes / 100 * spare_, bytes < kLeastHuge ? 0 : kHugePage);
     const std::lock_guard lock(mutex);
     Block* best = nullptr;
     for (Block& block : blocks_) {
-      if (block.data != nullptr && block.capacity >= bytes &&
-          block.capacity - bytes <= bytes / 100 * spare_ &&
+      if (block.data != nullptr && block.capacity >= bytes && block.capacity - bytes <= idle &&
           (best == nullptr || block.capacity < best->capacity)) {
         best = &block;
       }
@@ -47,22 +53,38 @@ class Kept {
     return std::exchange(*best, {});
   }
 
+  // Those kept longest make room.
   void give(Block block) noexcept {
+    std::array<Block, kBlocks> dropped;
+    size_t count = 0;
     {
       const std::lock_guard lock(mutex);
-      for (Block& slot : blocks_) {
-        if (slot.data == nullptr && block.capacity <= limit_ - std::min(limit_, bytes_)) {
-          bytes_ += block.capacity;
-          slot = block;
-          return;
+      if (block.capacity > limit_) {
+        dropped[count++] = block;
+      } else {
+        Block* slot = nullptr;
+        while (true) {
+          Block* oldest = nullptr;
+          for (Block& kept : blocks_) {
+            if (kept.data == nullptr)
+              slot = &kept;
+            else if (oldest == nullptr || kept.age < oldest->age)
+              oldest = &kept;
+          }
+          if (slot != nullptr && bytes_ + block.capacity <= limit_) break;
+          bytes_ -= oldest->capacity;
+          dropped[count++] = std::exchange(*oldest, {});
         }
+        bytes_ += block.capacity;
+        block.age = freed_++;
+        *slot = block;
       }
     }
-    std::free(block.data);
+    for (size_t i = 0; i < count; ++i) std::free(dropped[i].data);
   }
 
   void trim(size_t limit) noexcept {
-    std::array<Block, 8> freed;
+    std::array<Block, kBlocks> freed;
     {
       const std::lock_guard lock(mutex);
       freed = std::exchange(blocks_, {});
@@ -81,14 +103,15 @@ class Kept {
   std::mutex mutex;
 
  private:
-  std::array<Block, 8> blocks_;
+  std::array<Block, kBlocks> blocks_;
+  uint64_t freed_ = 0;
   size_t bytes_ = 0;
   size_t limit_;
   size_t spare_;
 };
 
 Kept kept_workspace(kKeptWorkspace, 300);
-Kept kept_outputs(kKeptOutputs, 25);
+Kept kept_outputs(kKeptOutputs, 40);
 
 const int fork_handlers = pthread_atfork(
     [] {
@@ -113,8 +136,10 @@ Block obtain(Kept& kept, size_t bytes) noexcept {
   if (bytes > SIZE_MAX / 2) return {};
   Block block = kept.take(bytes);
   if (block.data != nullptr) return block;
-  const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : kAlignment;
-  const size_t capacity = (bytes + alignment - 1) / alignment * alignment;
+  const size_t alignment = bytes >= kLeastHuge ? kHugePage : kAlignment;
+  // Rounded up, so that a block also serves what is a little larger.
+  const size_t step = std::max(alignment, std::bit_floor(bytes) / 8);
+  const size_t capacity = (bytes + step - 1) / step * step;
   block.data = static_cast<char*>(std::aligned_alloc(alignment, capacity));
   if (block.data == nullptr) {
     trim_memory();

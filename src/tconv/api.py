@@ -425,6 +425,14 @@ class Prepared:
             found = self._shapes[shape] = geometry, _forward_shapes(geometry)
         return found
 
+    def _bind(self, shape: Shape) -> engine.Bound | None:
+        geometry, _ = self._solved(shape)
+        plain = self._weights.plain
+        if geometry.weight_shape != plain.shape:
+            return None
+        bound = self._bound[shape] = engine.bind(geometry, "forward", plain.dtype, self._weights, **self._limits)
+        return bound
+
     def __call__(self, x: Any, *, out: Any = None) -> Any:
         """Compute the deconvolution of `x`.
 
@@ -446,7 +454,7 @@ class Prepared:
             All of them `MXNetError`; no array is changed.
         """
         if type(x) is np.ndarray and (out is None or type(out) is np.ndarray):
-            bound = self._bound.get(x.shape)
+            bound = self._bound[x.shape] if x.shape in self._bound else self._bind(x.shape)
             if bound is not None and (out is None or out.shape == bound.shape):
                 quick = bound(x, bound.weight, self._bias, out)
                 if quick is not None:
@@ -457,10 +465,6 @@ class Prepared:
         geometry, shapes = self._solved(data.shape)
         _check(operator, {"w": self._weights.plain, "x": data, "out": result}, shapes)
         y = engine.forward(geometry, data, self._weights, self._bias, result, **self._limits)
-        if data.shape not in self._bound:
-            self._bound[data.shape] = engine.bind(
-                geometry, "forward", self._weights.plain.dtype, self._weights, **self._limits
-            )
         return from_numpy(y, x) if out is None else out
 
     def explain(self, shape: Iterable[int]) -> Explanation:

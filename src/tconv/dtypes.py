@@ -56,6 +56,7 @@ def is_computable(dtype: DType) -> bool:
     return dtype.name in COMPUTABLE
 
 
+@cache
 def to_code(dtype: DType) -> int:
     """Return MXNet's number for `dtype`.
 

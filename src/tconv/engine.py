@@ -31,7 +31,6 @@ def _candidates() -> tuple[ModuleType, ...]:
     return tuple(import_module(f"tconv.backends.{name}") for name in ((forced,) if forced else ORDER))
 
 
-@lru_cache(maxsize=4096)
 def backend_for(geometry: Geometry, dtype: DType) -> ModuleType:
     """Return the first backend that does not refuse this problem.
 

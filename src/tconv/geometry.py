@@ -174,6 +174,8 @@ class Window:
 
     def check(self, operator: str) -> None:
         """Raise ShapeError where an entry is out of its range, whatever the data."""
+        if "_fit" in self.__dict__:
+            return
         for word, sizes in (("kernel", self.kernel), ("stride", self.stride), ("dilate", self.dilation)):
             if any(size < 1 for size in sizes):
                 raise ShapeError(f"{operator}: {word}: got {sizes}; each entry must be at least 1")
@@ -196,6 +198,7 @@ class Window:
             raise ShapeError(
                 f"{operator}: target_shape: got {self.target}; need {self.rank} sizes, none of them negative"
             )
+        self.__dict__["_fit"] = True
 
     def _full(self, axis: int, size: int) -> int:
         return (size - 1) * self.stride[axis] + (self.kernel[axis] - 1) * self.dilation[axis] + 1

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tconv import _core, knobs
-from tconv.dtypes import COMPUTABLE, DType, to_code
+from tconv.dtypes import COMPUTABLE, DType, is_computable, to_code
 from tconv.geometry import Geometry, Shape
 
 Array = np.ndarray[Any, Any]
@@ -26,7 +26,7 @@ FORWARD, DATA_GRADIENT, WEIGHT_GRADIENT = range(len(PASSES))
 
 _PLANS_KEPT_BY_A_GEOMETRY = 16
 _ORDERS_KEPT_BY_WEIGHTS = 4
-_LEAST_LARGE_OUTPUT = 1 << 20
+_LEAST_LARGE_OUTPUT = 1 << 17
 _MOST_BYTES = 1 << 63
 
 _isa: str = knobs.read("isa")
@@ -90,7 +90,7 @@ def refusal(geometry: Geometry, dtype: DType) -> str | None:
     """Say why this backend cannot compute, or return None."""
     if len(geometry.axes) > 3:
         return f"{len(geometry.axes)} spatial axes; need 1 to 3"
-    if dtype.name not in COMPUTABLE:
+    if not is_computable(dtype):
         return f"dtype {dtype.name}; need one of {', '.join(COMPUTABLE)}"
     return None
 
@@ -143,7 +143,7 @@ def plan_for(
             geometry.filters,
             geometry.groups,
             geometry.channels_last,
-            [[a.size, a.out, a.kernel, a.stride, a.dilation, a.pad_lo, a.pad_hi, a.adj] for a in geometry.axes],
+            [(a.size, a.out, a.kernel, a.stride, a.dilation, a.pad_lo, a.pad_hi, a.adj) for a in geometry.axes],
         )
         plan = _core.plan(
             core,
