@@ -399,12 +399,10 @@ def test_equal_inputs_may_share_memory() -> None:
 def test_no_backend_says_each_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = CORNERS[0].geometry
     monkeypatch.setattr(engine, "_candidates", lambda: (native,))
-    engine.backend_for.cache_clear()
     with pytest.raises(
         DTypeError, match=r"no backend computes .* in int32: native: dtype int32; need one of float32"
     ):
         engine.backend_for(problem, np.dtype("int32"))
-    engine.backend_for.cache_clear()
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
