@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _ON_DEMAND = {
+    "Stream": "stream:Stream",
     "AttrScope": "attribute:AttrScope",
     "Context": "context:Context",
     "attribute": "attribute",

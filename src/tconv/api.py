@@ -398,27 +398,29 @@ class Prepared:
     ----------
     nbytes : int
         Bytes held: the weights, plain and in every order that calls have asked for.
+    window, weights, bias, limits
+        What was prepared, as `tconv.engine` takes it.
     """
 
     def __init__(
         self, window: Window, weight: Array, bias: Array | None, workspace: int, threads: int | None
     ) -> None:
-        self._window = window
-        self._weights = engine.Weights(weight)
-        self._bias = None if bias is None else np.array(bias, weight.dtype.newbyteorder("="))
-        self._limits: dict[str, Any] = {"workspace": workspace, "threads": threads}
+        self.window = window
+        self.weights = engine.Weights(weight)
+        self.bias = None if bias is None else np.array(bias, weight.dtype.newbyteorder("="))
+        self.limits: dict[str, Any] = {"workspace": workspace, "threads": threads}
         self._shapes: dict[Shape, tuple[Geometry, dict[str, Shape]]] = {}
         self._bound: dict[Shape, engine.Bound | None] = {}
 
     @property
     def nbytes(self) -> int:
         """Bytes held by the weights in all their orders."""
-        return self._weights.nbytes
+        return self.weights.nbytes
 
     def _solved(self, shape: Shape) -> tuple[Geometry, dict[str, Shape]]:
         found = self._shapes.get(shape)
         if found is None:
-            geometry = solve_deconvolution("prepared deconvolution", self._window, shape)
+            geometry = solve_deconvolution("prepared deconvolution", self.window, shape)
             if len(self._shapes) >= _SHAPES_KEPT:
                 self._shapes.clear()
                 self._bound.clear()
@@ -427,10 +429,10 @@ class Prepared:
 
     def _bind(self, shape: Shape) -> engine.Bound | None:
         geometry, _ = self._solved(shape)
-        plain = self._weights.plain
+        plain = self.weights.plain
         if geometry.weight_shape != plain.shape:
             return None
-        bound = self._bound[shape] = engine.bind(geometry, "forward", plain.dtype, self._weights, **self._limits)
+        bound = self._bound[shape] = engine.bind(geometry, "forward", plain.dtype, self.weights, **self.limits)
         return bound
 
     def __call__(self, x: Any, *, out: Any = None) -> Any:
@@ -456,15 +458,15 @@ class Prepared:
         if type(x) is np.ndarray and (out is None or type(out) is np.ndarray):
             bound = self._bound[x.shape] if x.shape in self._bound else self._bind(x.shape)
             if bound is not None and (out is None or out.shape == bound.shape):
-                quick = bound(x, bound.weight, self._bias, out)
+                quick = bound(x, bound.weight, self.bias, out)
                 if quick is not None:
                     return quick
         operator = "prepared deconvolution"
         data = to_numpy(f"{operator}: x", x)
         result = None if out is None else to_numpy(f"{operator}: out", out)
         geometry, shapes = self._solved(data.shape)
-        _check(operator, {"w": self._weights.plain, "x": data, "out": result}, shapes)
-        y = engine.forward(geometry, data, self._weights, self._bias, result, **self._limits)
+        _check(operator, {"w": self.weights.plain, "x": data, "out": result}, shapes)
+        y = engine.forward(geometry, data, self.weights, self.bias, result, **self.limits)
         return from_numpy(y, x) if out is None else out
 
     def explain(self, shape: Iterable[int]) -> Explanation:
@@ -476,7 +478,7 @@ class Prepared:
             Shape of the data.
         """
         geometry, _ = self._solved(tuple(shape))
-        return _explanation(geometry, self._weights.plain.dtype, self._limits, packed=True)
+        return _explanation(geometry, self.weights.plain.dtype, self.limits, packed=True)
 
 
 def prepare(

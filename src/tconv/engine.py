@@ -186,8 +186,12 @@ def bind(
     *,
     workspace: int,
     threads: int | None = None,
+    algorithms: tuple[str, ...] = (),
 ) -> Bound | None:
-    """Return the short way of `forward` or `data_gradient`, with plain weights or these, if there is one."""
+    """Return the short way of `forward` or `data_gradient`, with plain weights or these, if there is one.
+
+    `algorithms` are those to choose from, as `steady` gives them; by default all.
+    """
     backend = backend_for(geometry, dtype)
     backend_bind = getattr(backend, "bind", None)
     if backend_bind is None or geometry.pad_mode != "zero" or not dtype.isnative:
@@ -195,9 +199,20 @@ def bind(
     if 0 in geometry.small_shape or 0 in geometry.large_shape:
         return None
     kept = None if weights is None else weights.kept_by(backend)
-    run, weight = backend_bind(geometry, pass_name, dtype, workspace=workspace, threads=threads, weight=kept)
+    run, weight = backend_bind(
+        geometry, pass_name, dtype, workspace=workspace, threads=threads, weight=kept, algorithms=algorithms
+    )
     shape = geometry.large_shape if pass_name == "forward" else geometry.small_shape
     return Bound(run, weight, shape, dtype)
+
+
+def steady(geometry: Geometry, dtype: DType, *, workspace: int) -> tuple[str, ...]:
+    """Return algorithms for `bind` that give an output of `forward` the same bits wherever on an axis it lies.
+
+    The bits of all of them are the same, and depend neither on the sizes nor on the place.
+    """
+    algorithms: tuple[str, ...] = backend_for(geometry, dtype).steady(geometry, dtype, workspace=workspace)
+    return algorithms
 
 
 def _quick(

@@ -7,13 +7,14 @@ and one dtype, not empty, `out` apart from the inputs. A weight may also be a `K
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
 
 from tconv import _core, knobs
 from tconv.dtypes import COMPUTABLE, DType, is_computable, to_code
+from tconv.errors import ParameterError
 from tconv.geometry import Geometry, Shape
 
 Array = np.ndarray[Any, Any]
@@ -23,6 +24,12 @@ name = "native"
 PASSES = ("forward", "data_gradient", "weight_gradient")
 """The passes, in the order `_core` numbers them."""
 FORWARD, DATA_GRADIENT, WEIGHT_GRADIENT = range(len(PASSES))
+
+_STEADY = (("depthwise",), ("phase_gemm", "position_lanes"), ("direct",))
+"""Algorithms that compute an output alike wherever it lies, those with the same order of sums together.
+
+Winograd's is none: what is rounded depends on the place of an output in its tile.
+"""
 
 _PLANS_KEPT_BY_A_GEOMETRY = 16
 _ORDERS_KEPT_BY_WEIGHTS = 4
@@ -169,15 +176,56 @@ def bind(
     workspace: int,
     threads: int | None = None,
     weight: KeptWeights | None = None,
+    algorithms: tuple[str, ...] = (),
 ) -> tuple[Run, Any]:
     """Return a short way to repeat a pass, and what it takes for `weight`, if that is kept.
+
+    The algorithm is the cheapest of `algorithms`, by default of all.
 
     The way takes source, weight, bias and output as NumPy arrays of the geometry's shapes and native `dtype`, and
     returns whether they are contiguous, aligned and the output apart; else it has done nothing.
     """
     pass_ = PASSES.index(pass_name)
-    plan = plan_for(geometry, pass_, dtype, workspace=workspace, threads=threads, packed=weight is not None)
+    plan = _cheapest(
+        geometry, pass_, dtype, algorithms or ("",), workspace=workspace, threads=threads, packed=weight is not None
+    )
     return plan.try_run, None if weight is None else weight.packed_for(plan)
+
+
+def _cheapest(
+    geometry: Geometry, pass_: int, dtype: DType, algorithms: tuple[str, ...], **limits: Any
+) -> _core.Plan:
+    """Return the plan of the cheapest of `algorithms`; raise ParameterError if all refuse."""
+    best, refused = None, None
+    for algorithm in algorithms:
+        try:
+            plan = plan_for(geometry, pass_, dtype, algorithm=algorithm, **limits)
+        except ParameterError as error:
+            refused = error
+            continue
+        if best is None or plan.seconds < best.seconds:
+            best = plan
+    if best is None:
+        assert refused is not None
+        raise refused
+    return best
+
+
+def steady(geometry: Geometry, dtype: DType, *, workspace: int) -> tuple[str, ...]:
+    """Return algorithms whose bits are the same and depend neither on the sizes nor on the place of an output.
+
+    Of those that take the problem, the cheapest with packed weights on one thread, and its equals.
+    """
+
+    def seconds(algorithms: tuple[str, ...]) -> float:
+        try:
+            return _cheapest(
+                geometry, FORWARD, dtype, algorithms, workspace=workspace, threads=1, packed=True
+            ).seconds
+        except ParameterError:
+            return inf
+
+    return min(_STEADY, key=seconds)
 
 
 def _weighted(
