@@ -30,8 +30,9 @@ endef
 help: ## list the tasks
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: $(VENV)/.installed $(VENV)/.group-demo ## enlarge a photograph as symbol and as array, check it, write a PNG
+demo: $(VENV)/.installed $(VENV)/.group-demo ## enlarge photographs by tconv run and by hand, check them, write pictures
 	$(BIN)/python examples/bilinear_upsampling.py --out out
+	$(BIN)/python examples/super_resolution/demo.py --out out
 
 test: $(VENV)/.installed $(VENV)/.group-test ## run the tests on all cores
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)

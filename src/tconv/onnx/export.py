@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from tconv import dtypes
+from tconv import dtypes, ndarray
 from tconv.dtypes import DType
 from tconv.errors import ParameterError
 from tconv.ndarray import NDArray
-from tconv.onnx import elementwise, shapes, spatial
+from tconv.onnx import elementwise, shapes, spatial  # noqa: F401  # Converters enter themselves.
 from tconv.onnx.graph import CONVERTERS, ExportError, Graph, OnnxNode, OnnxValue, Site
 from tconv.onnx.writer import write
 from tconv.operators.registry import Array
-from tconv.symbol import Symbol
+from tconv.symbol import Symbol, load
 from tconv.symbol.inference import DTypes, Shapes
 from tconv.symbol.node import Entry, Node, variables, walk
 
-__all__ = ["elementwise", "export_model", "shapes", "spatial", "to_model"]
+__all__ = ["Dims", "export_model", "to_model"]
 
 Dims = Sequence["int | str | None"]
 """Sizes of an input; a text, or None, is one that varies."""
@@ -85,10 +85,7 @@ def export_model(
     >>> mx.onnx.export_model(up, params, [("batch", 8, 16, 16)], onnx_file_path="up.onnx")  # doctest: +SKIP
     'up.onnx'
     """
-    # Imported here, as a graph that is only converted needs no files.
-    from tconv import ndarray, symbol
-
-    network = sym if isinstance(sym, Symbol) else symbol.load(sym)
+    network = sym if isinstance(sym, Symbol) else load(sym)
     given = params if isinstance(params, Mapping) else ndarray.load(params)
     if not isinstance(given, Mapping):
         raise ParameterError(f"onnx: params: got {str(params)!r}, a file of arrays without names; need names")
