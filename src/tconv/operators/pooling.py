@@ -90,7 +90,7 @@ class Windows:
         return counts
 
 
-def _windows(params: PoolingParams, data: tuple[int | None, ...]) -> list[Windows | None]:
+def windows_of(params: PoolingParams, data: tuple[int | None, ...]) -> list[Windows | None]:
     """Return the windows along each spatial axis, None where the size is not known.
 
     Raises
@@ -133,7 +133,7 @@ def _shape(
     (data,) = inputs
     if data is None:
         return inputs, outputs
-    windows = _windows(params, data)
+    windows = windows_of(params, data)
     first = 1 if check_layout(params.operator, params.layout, len(windows)) else 2
     sizes = [1 if params.global_pool else None if one is None else one.out for one in windows]
     found: PartialShape = (*data[:first], *sizes, *data[first + len(sizes) :])
@@ -141,7 +141,7 @@ def _shape(
 
 
 def _solved(params: PoolingParams, data: Array) -> list[Windows]:
-    return [one for one in _windows(params, data.shape) if one is not None]
+    return [one for one in windows_of(params, data.shape) if one is not None]
 
 
 def _extended(x: Array, windows: Windows, value: float) -> Array:

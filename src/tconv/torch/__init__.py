@@ -8,16 +8,19 @@ except ImportError:
 from tconv.torch.acceleration import Report, accelerate, patched, restore
 from tconv.torch.functional import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from tconv.torch.modules import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from tconv.torch.mxnet import MXNetModule, from_mxnet
 
 __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "MXNetModule",
     "Report",
     "accelerate",
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "from_mxnet",
     "patched",
     "restore",
 ]
