@@ -31,6 +31,8 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = import_module(f"tconv.cli.{cmd_name}").command
         command.name = cmd_name
+        # Docstrings are raw, and click wants the character itself before lines it must not join.
+        command.help = (command.help or "").replace("\\b\n", "\b\n")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -42,6 +44,8 @@ class LazyGroup(click.Group):
         """Run a subcommand, and tell its errors in one line."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
         except (MXNetError, OSError) as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except MemoryError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -66,34 +66,41 @@ def _multiply_adds(node: Node, inputs: list[PartialShape], output: PartialShape)
     return 0
 
 
-def layers(symbol: Symbol, shapes: Mapping[str, PartialShape]) -> list[Layer]:
-    """Return the operators of a symbol in the order of computation.
+def layers(found: Shapes, inputs: Collection[str]) -> list[Layer]:
+    """Return the operators of a graph in the order of computation.
 
     Parameters
     ----------
-    symbol : Symbol
-        The model.
-    shapes : mapping of str to shape
-        What is known of inputs and parameters.
+    found : Shapes
+        The graph, with what is known of its shapes.
+    inputs : collection of str
+        Variables that are no parameters. A parameter counts where it is used first.
     """
-    found = Shapes(symbol.heads, shapes)
-    users: dict[Node, int] = {}
+    counted = set(inputs)
     table = []
     for node in found.order:
         if node.operator is None:
             continue
-        inputs = [found.of(entry) for entry in node.inputs]
-        own = [
-            _elements(shape)
-            for entry, shape in zip(node.inputs, inputs)
-            if entry.node.operator is None and entry.node.name in shapes and not users.get(entry.node)
-        ]
-        for entry in node.inputs:
-            users[entry.node] = users.get(entry.node, 0) + 1
+        shapes = [found.of(entry) for entry in node.inputs]
+        own: list[int | None] = [0]
+        for entry, shape in zip(node.inputs, shapes):
+            if entry.node.operator is None and entry.node.name not in counted:
+                counted.add(entry.node.name)
+                own.append(_elements(shape))
         output = found.of(Entry(node))
-        params = None if None in own else sum(size or 0 for size in own)
-        table.append(Layer(node.name, node.operator.name, output, params, _multiply_adds(node, inputs, output)))
+        work = _multiply_adds(node, shapes, output)
+        table.append(Layer(node.name, node.operator.name, output, total(own), work))
     return table
+
+
+def total(numbers: Iterable[int | None]) -> int | None:
+    """Return the sum, None if one of them is not known."""
+    summed = 0
+    for number in numbers:
+        if number is None:
+            return None
+        summed += number
+    return summed
 
 
 def layer_seconds(symbol: Symbol, arrays: Mapping[str, NDArray], runs: int = 5) -> list[float]:

@@ -9,12 +9,13 @@ from pathlib import Path
 import click
 import numpy as np
 
-from tconv.cli._layers import Layer, layer_seconds, layers
+from tconv.cli._layers import Layer, layer_seconds, layers, total
 from tconv.cli._options import MODEL, PARAMS, SHAPE, fixed_shapes, load_model
 from tconv.errors import ParameterError
 from tconv.geometry import PartialShape
 from tconv.ndarray import NDArray, array
 from tconv.operators.registry import show
+from tconv.pictures.network import labels
 from tconv.pictures.plot import plot
 from tconv.symbol import Symbol
 from tconv.symbol.inference import Shapes
@@ -55,11 +56,7 @@ def command(model: Path, params: Path | None, shapes: Sequence[str], timed: bool
         click.echo(f"input   {name} {_shown(variables[name])}")
     for name, shape in zip(loaded.symbol.list_outputs(), found.of_heads()):
         click.echo(f"output  {name} {_shown(shape)}")
-    table = layers(loaded.symbol, {name: shape for name, shape in variables.items() if name not in inputs})
-    table = [
-        Layer(row.name, row.operator, of.shape, row.params, of.multiply_adds)
-        for row, of in zip(table, layers(loaded.symbol, known))
-    ]
+    table = layers(found, {*inputs, *labels(loaded.symbol)})
     counts = Counter(row.operator for row in table)
     click.echo(f"operators: {', '.join(f'{count} {name}' for name, count in counts.most_common())}")
     if loaded.params:
@@ -101,11 +98,8 @@ def _print_table(table: Sequence[Layer], seconds: Sequence[float] | None) -> Non
         shape = "?" if row.shape is None else show(row.shape)
         numbers = ["?" if value is None else f"{value:,}" for value in (row.params, row.multiply_adds)]
         rows.append([row.name, row.operator, shape, *numbers])
-    totals = [
-        "?" if None in values else f"{sum(value or 0 for value in values):,}"
-        for values in ([row.params for row in table], [row.multiply_adds for row in table])
-    ]
-    rows.append(["all", "", "", *totals])
+    sums = total(row.params for row in table), total(row.multiply_adds for row in table)
+    rows.append(["all", "", "", *("?" if value is None else f"{value:,}" for value in sums)])
     if seconds is not None:
         whole = sum(seconds)
         head += ["ms", "share"]
