@@ -9,10 +9,12 @@
 #include <nanobind/stl/vector.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <optional>
 #include <tuple>
 
 #include "bias_gradient.hpp"
+#include "elementwise.hpp"
 #include "fingerprint.hpp"
 #include "plan.hpp"
 
@@ -289,6 +291,92 @@ uint64_t fingerprint_of(nb::handle array, int64_t elements, int dtype, int64_t t
   return found;
 }
 
+// Numbers by row, or None.
+class RowView {
+ public:
+  RowView(const std::tuple<nb::object, int64_t>& given, const char* name) {
+    const auto& [array, period] = given;
+    if (array.is_none()) return;
+    if (period < 1)
+      throw ShapeError(std::string(name) + ": got period " + std::to_string(period) + "; need 1 or more");
+    view_.emplace(array, name, period, DType::f32, false).require();
+    rows_ = {static_cast<const float*>(view_->data()), period};
+  }
+
+  ByRow rows() const noexcept { return rows_; }
+
+ private:
+  std::optional<View> view_;
+  ByRow rows_;
+};
+
+void run_pointwise(nb::handle x, nb::handle z, const std::tuple<nb::object, int64_t>& scale,
+                   const std::tuple<nb::object, int64_t>& shift, const std::tuple<nb::object, int64_t>& slope,
+                   int bend, int64_t rows, int64_t inner, nb::handle out, std::string_view isa,
+                   int64_t threads) {
+  if (bend < 0 || bend > static_cast<int>(Bend::tanh))
+    throw ParameterError("bend: got " + std::to_string(bend) + "; need 0 to 3");
+  const int64_t elements = checked_product({rows, inner});
+  View from(x, "x", elements, DType::f32, false);
+  View to(out, "out", elements, DType::f32, true);
+  std::optional<View> other;
+  from.require();
+  to.require();
+  if (!z.is_none()) other.emplace(z, "z", elements, DType::f32, false).require();
+  const RowView scales(scale, "scale");
+  const RowView shifts(shift, "shift");
+  const RowView slopes(slope, "slope");
+  const Isa chosen = isa_of(isa);
+  if (elements == 0) return;
+  run_released(resolve_threads(threads), static_cast<double>(elements) / 2e9, [&](Crew& crew) {
+    pointwise(static_cast<const float*>(from.data()),
+              other ? static_cast<const float*>(other->data()) : nullptr, scales.rows(), shifts.rows(),
+              slopes.rows(), static_cast<Bend>(bend), rows, inner, static_cast<float*>(to.data()), chosen,
+              crew);
+  });
+}
+
+void run_pool(nb::handle source, int64_t maps, const std::vector<std::vector<int64_t>>& axes,
+              nb::handle factor_rows, nb::handle factor_columns, nb::handle out, std::string_view isa,
+              int64_t threads) {
+  if (axes.size() != 2 || axes[0].size() != 5 || axes[1].size() != 5)
+    throw ShapeError("pool: axes: got other than 2 times 5 numbers");
+  for (const auto& axis : axes) {
+    if (std::ranges::any_of(axis, [](int64_t number) { return number < 0 || number > INT32_MAX; }) ||
+        axis[3] < 1)
+      throw ShapeError("pool: axes: got a number out of range");
+  }
+  const auto& h = axes[0];
+  const auto& w = axes[1];
+  View from(source, "source", checked_product({maps, h[0], w[0]}), DType::f32, false);
+  View to(out, "out", checked_product({maps, h[1], w[1]}), DType::f32, true);
+  from.require();
+  to.require();
+  std::optional<View> rows;
+  std::optional<View> columns;
+  if (!factor_rows.is_none()) {
+    rows.emplace(factor_rows, "factor_rows", h[1], DType::f32, false).require();
+    columns.emplace(factor_columns, "factor_columns", w[1], DType::f32, false).require();
+  }
+  const PoolArgs map{.src = static_cast<const float*>(from.data()),
+                     .out = static_cast<float*>(to.data()),
+                     .rows = h[0],
+                     .columns = w[0],
+                     .out_rows = h[1],
+                     .out_columns = w[1],
+                     .kernel_rows = h[2],
+                     .kernel_columns = w[2],
+                     .stride_rows = h[3],
+                     .stride_columns = w[3],
+                     .pad_rows = h[4],
+                     .pad_columns = w[4],
+                     .factor_rows = rows ? static_cast<const float*>(rows->data()) : nullptr,
+                     .factor_columns = columns ? static_cast<const float*>(columns->data()) : nullptr};
+  const Isa chosen = isa_of(isa);
+  const double taps = static_cast<double>(maps * h[1] * w[1] * h[2] * w[2]);
+  run_released(resolve_threads(threads), taps / 2e9, [&](Crew& crew) { pool(map, maps, chosen, crew); });
+}
+
 void raise_as(const char* name, const char* message) {
   PyObject* module = PyImport_ImportModule("tconv.errors");
   if (module == nullptr) return;
@@ -379,6 +467,14 @@ NB_MODULE(_core, m) {
 
   m.def("fingerprint", &fingerprint_of, "array"_a, "elements"_a, "dtype"_a, "threads"_a,
         "Return a number of 64 bits that tells whether the array's bytes have changed.");
+  m.def("pointwise", &run_pointwise, "x"_a, "z"_a.none(), "scale"_a, "shift"_a, "slope"_a, "bend"_a, "rows"_a,
+        "inner"_a, "out"_a, "isa"_a, "threads"_a,
+        "Write bend(x * scale + shift + z), float32; scale, shift and slope are pairs of numbers by row, or "
+        "None, and the number of rows after which they begin anew.");
+  m.def("pool", &run_pool, "source"_a, "maps"_a, "axes"_a, "factor_rows"_a.none(), "factor_columns"_a.none(),
+        "out"_a, "isa"_a, "threads"_a,
+        "Write the largest element of every window of float32 maps, or sums times factors. An axis is (size, "
+        "out, kernel, stride, pad).");
 
   m.def("cores", &usable_cores, "Number of cores this process may use.");
   m.def(

@@ -32,7 +32,9 @@ enum class Family : uint8_t {
   depthwiselast,
   winogradtaps,
   winogradsum,
-  spread
+  spread,
+  pointwise,
+  pool
 };
 
 struct Kernel {

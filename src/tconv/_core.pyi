@@ -53,6 +53,29 @@ def plan(
 def bias_gradient(
     grad: object, outer: int, maps: int, inner: int, dtype: int, out: object, threads: int
 ) -> None: ...
+def pointwise(
+    x: object,
+    z: object | None,
+    scale: tuple[object, int],
+    shift: tuple[object, int],
+    slope: tuple[object, int],
+    bend: int,
+    rows: int,
+    inner: int,
+    out: object,
+    isa: str,
+    threads: int,
+) -> None: ...
+def pool(
+    source: object,
+    maps: int,
+    axes: Sequence[Sequence[int]],
+    factor_rows: object | None,
+    factor_columns: object | None,
+    out: object,
+    isa: str,
+    threads: int,
+) -> None: ...
 def fingerprint(array: object, elements: int, dtype: int, threads: int) -> int: ...
 def cores() -> int: ...
 def isas() -> list[str]: ...

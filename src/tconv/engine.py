@@ -31,6 +31,11 @@ def _candidates() -> tuple[ModuleType, ...]:
     return tuple(import_module(f"tconv.backends.{name}") for name in ((forced,) if forced else ORDER))
 
 
+def preferred() -> ModuleType:
+    """Return the backend that is asked first."""
+    return _candidates()[0]
+
+
 def backend_for(geometry: Geometry, dtype: DType) -> ModuleType:
     """Return the first backend that does not refuse this problem.
 
@@ -76,7 +81,7 @@ def allocate(shape: Shape, dtype: DType) -> Array:
         If the memory cannot be had.
     """
     try:
-        allocated: Array = _candidates()[0].allocate(shape, dtype)
+        allocated: Array = preferred().allocate(shape, dtype)
     except (MemoryError, ValueError):
         raise OutOfMemoryError(f"output: shape {shape} of {dtype} does not fit in memory") from None
     return allocated
@@ -84,7 +89,7 @@ def allocate(shape: Shape, dtype: DType) -> Array:
 
 def fingerprint(array: Array, *, threads: int | None = None) -> int:
     """Return a number that tells whether an array has changed: every bit of a C-contiguous array goes into it."""
-    found: int = _candidates()[0].fingerprint(array, threads=threads)
+    found: int = preferred().fingerprint(array, threads=threads)
     return found
 
 

@@ -318,3 +318,36 @@ def explain(
         "packed_bytes": plan.packed_bytes,
         "refusals": dict(plan.refusals),
     }
+
+
+BENDS = ("none", "leaky", "sigmoid", "tanh")
+"""What `pointwise` does to every element at last, in the order `_core` numbers them."""
+
+ByRow = tuple[Array | None, int]
+
+
+def pointwise(
+    x: Array,
+    z: Array | None,
+    scale: ByRow,
+    shift: ByRow,
+    slope: ByRow,
+    bend: str,
+    rows: int,
+    inner: int,
+    out: Array,
+) -> None:
+    """Write `bend(x * scale + shift + z)`, all float32; `out` may be `x` or `z`.
+
+    `scale`, `shift` and `slope` are numbers by row and how many there are before they begin anew, or (None, 1).
+    """
+    _core.pointwise(x, z, scale, shift, slope, BENDS.index(bend), rows, inner, out, _isa, _threads)
+
+
+def pool(x: Array, maps: int, axes: list[list[int]], factors: tuple[Array, Array] | None, out: Array) -> None:
+    """Write the largest element of every window of float32 maps, or sums times factors by row and by column.
+
+    Each of the two axes is (size, out, kernel, stride, pad).
+    """
+    rows, columns = factors or (None, None)
+    _core.pool(x, maps, axes, rows, columns, out, _isa, _threads)

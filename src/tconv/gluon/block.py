@@ -22,6 +22,7 @@ from tconv.gluon.summary import summary_text
 from tconv.gluon.text import brief, indent
 from tconv.ndarray import NDArray, tape
 from tconv.symbol import Symbol
+from tconv.symbol.passes import Streamlined
 from tconv.symbol.program import Program
 
 __all__ = ["Block", "HybridBlock", "SymbolBlock"]
@@ -332,18 +333,18 @@ class _Graph:
         self.in_form = in_form
         self.out_form = out_form
         self.program = Program(out)
+        self.streamlined = Streamlined(self.program)
         self.input_names = [str(variable.name) for variable in self.inputs]
         self.param_names = [name for name in out.list_inputs() if name not in set(self.input_names)]
 
     def run(self, arrays: Sequence[NDArray], params: dict[str, NDArray]) -> list[NDArray]:
         """Compute the outputs, as one step of the tape."""
         values = {**params, **dict(zip(self.input_names, arrays))}
-        run = self.program.forward(
-            {name: value._data for name, value in values.items()},
-            autograd.is_training(),
-            keep=autograd.is_recording(),
-        )
+        given = {name: value._data for name, value in values.items()}
         ctx = next(iter(values.values())).ctx
+        if not (autograd.is_training() or autograd.is_recording()):
+            return [NDArray(array, ctx) for array in self.streamlined(given)]
+        run = self.program.forward(given, autograd.is_training(), keep=autograd.is_recording())
         outputs = [NDArray(array, ctx) for array in run.outputs]
         if not autograd.is_recording():
             return outputs

@@ -8,6 +8,7 @@ from itertools import product
 
 import numpy as np
 
+from tconv import engine, loops
 from tconv.errors import ParameterError, ShapeError
 from tconv.geometry import PartialShape, Shape
 from tconv.operators.compute import arithmetic, quiet
@@ -173,13 +174,35 @@ def _reduced(x: Array, all_windows: list[Windows], function: np.ufunc, value: fl
     return x
 
 
+def _counts(params: PoolingParams, windows: Windows) -> Array:
+    counts = windows.counts if params.count_include_pad is False else windows.padded_counts
+    least: Array = np.maximum(counts, 1)
+    return least
+
+
 def _divisor(params: PoolingParams, all_windows: list[Windows], rank: int, dtype: type) -> Array:
     divisor: Array = np.ones((1,) * rank, dtype)
     for windows in all_windows:
-        counts = windows.counts if params.count_include_pad is False else windows.padded_counts
         shape = [-1 if axis == windows.axis else 1 for axis in range(rank)]
-        divisor = divisor * np.maximum(counts, 1).reshape(shape)
+        divisor = divisor * _counts(params, windows).reshape(shape)
     return divisor
+
+
+def _by_loop(params: PoolingParams, data: Array, all_windows: list[Windows], out: Array | None) -> Array | None:
+    """Return what the compiled loop makes of maps of two axes, or None where it refuses."""
+    if len(all_windows) != 2 or all_windows[0].axis != 2 or params.pool_type == "lp":
+        return None
+    shape = (*data.shape[:2], *(windows.out for windows in all_windows))
+    if out is None or not out.flags.c_contiguous or np.may_share_memory(out, data):
+        out = engine.allocate(shape, data.dtype)
+    axes = [[one.size, one.out, one.kernel, one.stride, one.pad] for one in all_windows]
+    factors = None
+    if params.pool_type != "max":
+        rows, columns = (
+            np.ones(one.out) if params.pool_type == "sum" else 1 / _counts(params, one) for one in all_windows
+        )
+        factors = (rows.astype(np.float32), columns.astype(np.float32))
+    return out if loops.pool(data, out, axes, factors) else None
 
 
 @quiet
@@ -188,6 +211,9 @@ def _pooling(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
     (data,) = inputs
     check_computable(params.operator, data)
     all_windows = _solved(params, data)
+    done = _by_loop(params, data, all_windows, call.out)
+    if done is not None:
+        return [done]
     x = arithmetic(data)
     if params.pool_type == "max":
         out = _reduced(x, all_windows, np.maximum, np.finfo(x.dtype).min)

@@ -17,6 +17,7 @@ from tconv.ndarray import NDArray
 from tconv.ndarray.ndarray import supported
 from tconv.operators.registry import Array
 from tconv.symbol.inference import DTypes, Shapes, to_inner, to_outer
+from tconv.symbol.passes import Streamlined
 from tconv.symbol.program import Monitor, Program, Run
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Executor:
         self._grad_req = copy.deepcopy(grad_req)
         self._group2ctx = group2ctx
         self._program = Program(self._symbol)
+        self._streamlined = Streamlined(self._program)
         self._monitor: Monitor | None = None
         self._run: Run | None = None
         self.arg_arrays = list(args)
@@ -161,13 +163,17 @@ class Executor:
             if target.shape != array.shape:
                 raise ValueError(f"forward: {name}: got shape {array.shape}; need {target.shape}")
             target[:] = array
-        self._run = self._program.forward(
-            self._arrays(),
-            bool(is_train),
-            keep=bool(is_train and self._reqs),
-            out=self._buffers,
-            monitor=self._monitor,
-        )
+        if is_train or self._monitor is not None:
+            self._run = self._program.forward(
+                self._arrays(),
+                bool(is_train),
+                keep=bool(is_train and self._reqs),
+                out=self._buffers,
+                monitor=self._monitor,
+            )
+        else:
+            self._run = None
+            self._streamlined(self._arrays(), self._buffers)
         self.outputs = self._wrapped()
         return self.outputs
 

@@ -95,6 +95,16 @@ class Program:
     ----------
     arguments, auxiliaries, outputs : tuple of str
         Names, in the order of `list_arguments`, `list_auxiliary_states` and `list_outputs`.
+    heads : list of Entry
+        The outputs.
+    steps : list of Step
+        The operator calls, in order.
+    entry_slots : dict of Entry to int
+        The number of the slot that an output of a node is kept in.
+    variable_slots : dict of str to int
+        Those of the variables, by name.
+    head_slots : list of int
+        Those of the outputs.
 
     Raises
     ------
@@ -114,12 +124,12 @@ class Program:
     """
 
     def __init__(self, symbol: Symbol) -> None:
-        self._heads = list(symbol.heads)
-        order = walk(self._heads)
+        self.heads = list(symbol.heads)
+        order = walk(self.heads)
         arguments, auxiliaries = variables(order)
         self.arguments = tuple(node.name for node in arguments)
         self.auxiliaries = tuple(node.name for node in auxiliaries)
-        self.outputs = tuple(head.name for head in self._heads)
+        self.outputs = tuple(head.name for head in self.heads)
         names = [*self.arguments, *self.auxiliaries]
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) != len(names) else []
         if twice:
@@ -129,11 +139,11 @@ class Program:
         for node in order:
             for index in range(len(node.output_names)):
                 slots[Entry(node, index)] = len(slots)
-        self._slot_count = len(slots)
-        self._variables = {node.name: slots[Entry(node)] for node in (*arguments, *auxiliaries)}
-        self._head_slots = [slots[head._replace(version=0)] for head in self._heads]
-        self._steps: list[Step] = []
-        still_read = set(self._head_slots)
+        self.entry_slots = slots
+        self.variable_slots = {node.name: slots[Entry(node)] for node in (*arguments, *auxiliaries)}
+        self.head_slots = [slots[head._replace(version=0)] for head in self.heads]
+        self.steps: list[Step] = []
+        still_read = set(self.head_slots)
         for node in reversed(order):
             if node.operator is None:
                 continue
@@ -141,7 +151,7 @@ class Program:
             writes = tuple(slots[Entry(node, index)] for index in range(len(node.output_names)))
             last_reads = tuple(slot for slot in {*reads, *writes} if slot not in still_read)
             still_read.update(reads)
-            self._steps.append(
+            self.steps.append(
                 Step(
                     node.name,
                     node.operator,
@@ -154,9 +164,9 @@ class Program:
                     last_reads,
                 )
             )
-        self._steps.reverse()
-        self._sources: list[Step | None] = [None] * self._slot_count
-        for step in self._steps:
+        self.steps.reverse()
+        self._sources: list[Step | None] = [None] * len(self.entry_slots)
+        for step in self.steps:
             for slot in step.outputs:
                 self._sources[slot] = step
         self._direct_heads = self._find_direct_heads()
@@ -166,10 +176,14 @@ class Program:
     def _find_direct_heads(self) -> list[bool]:
         """Tell for every head whether the array computed for it belongs to it alone."""
         direct = []
-        for place, slot in enumerate(self._head_slots):
+        for place, slot in enumerate(self.head_slots):
             step = self._sources[slot]
-            direct.append(step is not None and not step.operator.view and slot not in self._head_slots[:place])
+            direct.append(step is not None and not step.operator.view and slot not in self.head_slots[:place])
         return direct
+
+    def signature(self, arrays: Mapping[str, Array]) -> Signature:
+        """Return shape and type of every variable."""
+        return tuple((arrays[name].shape, arrays[name].dtype) for name in self.variable_slots)
 
     def solve(self, arrays: Mapping[str, Array]) -> Signature:
         """Check arrays, and return shape and type of every output.
@@ -184,15 +198,15 @@ class Program:
         MXNetError
             If one is missing, or they do not fit the graph.
         """
-        missing = [name for name in self._variables if name not in arrays]
+        missing = [name for name in self.variable_slots if name not in arrays]
         if missing:
             raise MXNetError(f"forward: {', '.join(missing)}: missing; need an array for every variable")
-        signature = tuple((arrays[name].shape, arrays[name].dtype) for name in self._variables)
+        signature = self.signature(arrays)
         solved = self._solved.get(signature)
         if solved is None:
-            shapes = {name: arrays[name].shape for name in self._variables}
-            dtypes = {name: arrays[name].dtype for name in self._variables}
-            solved = solve(self._heads, shapes, dtypes)
+            shapes = {name: arrays[name].shape for name in self.variable_slots}
+            dtypes = {name: arrays[name].dtype for name in self.variable_slots}
+            solved = solve(self.heads, shapes, dtypes)
             if len(self._solved) >= _REMEMBERED:
                 self._solved.clear()
             self._solved[signature] = solved
@@ -229,15 +243,15 @@ class Program:
         """
         self.solve(arrays)
         keep = is_train if keep is None else keep
-        values: list[Array | None] = [None] * self._slot_count
-        for name, slot in self._variables.items():
+        values: list[Array | None] = [None] * len(self.entry_slots)
+        for name, slot in self.variable_slots.items():
             values[slot] = arrays[name]
         targets: dict[int, Array] = {}
         if out is not None:
             targets = {
-                slot: array for slot, array, direct in zip(self._head_slots, out, self._direct_heads) if direct
+                slot: array for slot, array, direct in zip(self.head_slots, out, self._direct_heads) if direct
             }
-        for step in self._steps:
+        for step in self.steps:
             try:
                 self._compute(step, values, targets, is_train, monitor)
             except (MXNetError, MemoryError) as error:
@@ -246,7 +260,7 @@ class Program:
                 for slot in step.last_reads:
                     values[slot] = None
         outputs = []
-        for place, (slot, direct) in enumerate(zip(self._head_slots, self._direct_heads)):
+        for place, (slot, direct) in enumerate(zip(self.head_slots, self._direct_heads)):
             value = values[slot]
             assert value is not None
             if not direct and out is not None:
@@ -283,7 +297,7 @@ class Program:
                 monitor.callback(name, array)
 
     def _variable_name(self, slot: int) -> str:
-        return next(name for name, place in self._variables.items() if place == slot)
+        return next(name for name, place in self.variable_slots.items() if place == slot)
 
     def backward(
         self,
@@ -326,7 +340,7 @@ class Program:
                 self._differentiate(step, flags, sums, run, monitor)
             except (MXNetError, MemoryError) as error:
                 raise in_operator(step.name, error) from error
-        return {name: self._gradient(self._variables[name], sums, run) for name in wanted}
+        return {name: self._gradient(self.variable_slots[name], sums, run) for name in wanted}
 
     @staticmethod
     def _gradient(slot: int, sums: _Sums, run: Run) -> Array:
@@ -342,9 +356,9 @@ class Program:
         unknown = sorted(wanted - set(self.arguments))
         if unknown:
             raise MXNetError(f"backward: got {', '.join(unknown)}; the arguments are {', '.join(self.arguments)}")
-        slots = {self._variables[name] for name in wanted}
+        slots = {self.variable_slots[name] for name in wanted}
         steps: list[tuple[Step, tuple[bool, ...]]] = []
-        for step in self._steps:
+        for step in self.steps:
             if step.operator.backward is no_gradient:
                 continue
             flags = tuple(slot in slots and place not in step.changed for place, slot in enumerate(step.inputs))
@@ -358,12 +372,12 @@ class Program:
         return path
 
     def _seed(self, sums: _Sums, path: _Path, run: Run, out_grads: Sequence[Array | None]) -> None:
-        if len(out_grads) > len(self._head_slots):
+        if len(out_grads) > len(self.head_slots):
             raise MXNetError(
                 f"backward: out_grads: got {len(out_grads)} arrays; the outputs are {', '.join(self.outputs)}"
             )
-        padded = [*out_grads, *[None] * (len(self._head_slots) - len(out_grads))]
-        for name, slot, grad, value in zip(self.outputs, self._head_slots, padded, run.outputs):
+        padded = [*out_grads, *[None] * (len(self.head_slots) - len(out_grads))]
+        for name, slot, grad, value in zip(self.outputs, self.head_slots, padded, run.outputs):
             if grad is not None:
                 if grad.shape != value.shape:
                     raise ShapeError(f"backward: out_grads: {name}: got shape {grad.shape}; need {value.shape}")
@@ -380,7 +394,7 @@ class Program:
         self, step: Step, flags: tuple[bool, ...], sums: _Sums, run: Run, monitor: Monitor | None
     ) -> None:
         grads = [sums.grads.pop(slot, None) for slot in step.outputs]
-        is_loss = step.operator.head and any(slot in self._head_slots for slot in step.outputs)
+        is_loss = step.operator.head and any(slot in self.head_slots for slot in step.outputs)
         if not is_loss and all(grad is None for grad in grads):
             return
         if step.operator.backward is None:

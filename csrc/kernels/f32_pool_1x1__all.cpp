@@ -1,0 +1,3 @@
+#include "elementwise_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept { pool(*static_cast<const PoolArgs*>(args)); }
