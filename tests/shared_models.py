@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,8 @@ class Model(NamedTuple):
     tolerances: list[float]
 
 
-@cache
+# One at a time, as some take half a gigabyte.
+@lru_cache(maxsize=1)
 def load(name: str) -> Model:
     """Read a model; its parameters have `arg:` or `aux:` before their names."""
     folder = FOLDER / name

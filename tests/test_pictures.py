@@ -10,7 +10,7 @@ import pytest
 
 import tconv as mx
 from tconv.errors import FormatError, MXNetError, ParameterError, ShapeError
-from tconv.pictures.files import View, is_image, read_image, write_image
+from tconv.pictures.files import View, is_image, pillow, read_image, write_image
 from tconv.pictures.network import PictureNetwork, bound
 from tconv.pictures.reach import Unbounded
 from tconv.pictures.tiles import cut, fitting_size, run_tiles, tile_size, tiles
@@ -182,6 +182,10 @@ def test_files(tmp_path: Path) -> None:
     assert read_image(tmp_path / "gray.png").shape == (5, 7, 3)
     assert is_image("x.JPEG")
     assert not is_image("x.npz")
+    turned = pillow().fromarray(pixels)
+    turned.getexif()[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=turned.getexif())
+    assert (read_image(tmp_path / "turned.png") == np.rot90(pixels, -1)).all()
     (tmp_path / "bad.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
     for path in (tmp_path / "bad.png", tmp_path / "absent.png"):
         with pytest.raises(FormatError, match="image"):

@@ -17,6 +17,7 @@ CHANNELS = {"rgb": 3, "bgr": 3, "luma": 1, "gray": 1}
 """How a network sees a photograph, and how many channels that takes."""
 
 _LARGEST = 1 << 30
+_JPEG_QUALITY = 95
 
 
 def is_image(path: str | PathLike[str]) -> bool:
@@ -46,7 +47,7 @@ def pillow() -> Any:
 
 
 def read_image(path: str | PathLike[str]) -> Array:
-    """Return the pixels of an image file, (height, width, 3), 8-bit RGB.
+    """Return the pixels of an image file, (height, width, 3), 8-bit RGB, upright as the camera held it.
 
     Raises
     ------
@@ -54,11 +55,13 @@ def read_image(path: str | PathLike[str]) -> Array:
         If it is missing, damaged, no image, or has more than a thousand million pixels.
     """
     image = pillow()
+    from PIL import ImageOps
+
     try:
         with image.open(path) as opened:
             if opened.width * opened.height > _LARGEST:
                 raise FormatError(f"image {str(path)!r}: got {opened.width} x {opened.height}; need fewer pixels")
-            return np.asarray(opened.convert("RGB"))
+            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
     except (OSError, SyntaxError, ValueError, image.DecompressionBombError) as error:
         if isinstance(error, FormatError):
             raise
@@ -77,7 +80,7 @@ def write_image(path: str | PathLike[str], pixels: Array) -> None:
     """
     shown = pixels[..., 0] if pixels.shape[2] == 1 else pixels
     try:
-        pillow().fromarray(shown).save(path)
+        pillow().fromarray(shown).save(path, quality=_JPEG_QUALITY)
     except ValueError as error:
         raise FormatError(f"image {str(path)!r}: {error}") from None
 
