@@ -9,6 +9,7 @@ from tconv.torch.acceleration import Report, accelerate, patched, restore
 from tconv.torch.functional import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from tconv.torch.modules import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from tconv.torch.mxnet import MXNetModule, from_mxnet
+from tconv.torch.stream import Stream, StreamStack
 
 __all__ = [
     "ConvTranspose1d",
@@ -16,6 +17,8 @@ __all__ = [
     "ConvTranspose3d",
     "MXNetModule",
     "Report",
+    "Stream",
+    "StreamStack",
     "accelerate",
     "conv_transpose1d",
     "conv_transpose2d",
