@@ -472,6 +472,109 @@ template <class A, class B>
   }
 }
 
+// Lane l of the first and second of two vectors, and those after them: `first` + l * N of the stream that the
+// vectors are.
+template <class T, int N, int first, int... I>
+[[gnu::always_inline]] inline typename Vector<T>::type every(const typename Vector<T>::type (&v)[N],
+                                                             Sequence<I...>) noexcept {
+  using Type = typename Vector<T>::type;
+  typedef decltype(Type{} == Type{}) Index;
+  constexpr int L = sizeof...(I);
+  constexpr Index start = {(I * N + first < 2 * L ? I * N + first : 0)...};
+  Type all = __builtin_shuffle(v[0], v[1], start);
+  if constexpr (N > 2) {
+    constexpr Index third = {((I * N + first) / L == 2 ? L + (I * N + first) % L : I)...};
+    all = __builtin_shuffle(all, v[2], third);
+  }
+  if constexpr (N > 3) {
+    constexpr Index fourth = {((I * N + first) / L == 3 ? L + (I * N + first) % L : I)...};
+    constexpr Index fifth = {((I * N + first) / L == 4 ? L + (I * N + first) % L : I)...};
+    all = __builtin_shuffle(__builtin_shuffle(all, v[3], fourth), v[4], fifth);
+  }
+  if constexpr (N > 5) {
+    constexpr Index sixth = {((I * N + first) / L == 5 ? L + (I * N + first) % L : I)...};
+    constexpr Index seventh = {((I * N + first) / L == 6 ? L + (I * N + first) % L : I)...};
+    all = __builtin_shuffle(__builtin_shuffle(all, v[5], sixth), v[6], seventh);
+  }
+  return all;
+}
+
+// Vectors that hold a stream of N numbers in turn come to hold one of them each, for N up to 8.
+template <class T, int N, int... J>
+[[gnu::always_inline]] inline void unzip(typename Vector<T>::type (&v)[N], Sequence<J...>) noexcept {
+  using Type = typename Vector<T>::type;
+  constexpr auto lanes = UpTo<Vector<T>::lanes>{};
+  if constexpr (N % 2 == 0) {
+    constexpr int half = N / 2;
+    Type even[half];
+    Type odd[half];
+#pragma GCC unroll 4
+    for (int i = 0; i < half; ++i) {
+      const Type pair[2] = {v[2 * i], v[2 * i + 1]};
+      even[i] = every<T, 2, 0>(pair, lanes);
+      odd[i] = every<T, 2, 1>(pair, lanes);
+    }
+    unzip<T, half>(even, UpTo<half>{});
+    unzip<T, half>(odd, UpTo<half>{});
+#pragma GCC unroll 4
+    for (int i = 0; i < half; ++i) {
+      v[2 * i] = even[i];
+      v[2 * i + 1] = odd[i];
+    }
+  } else if constexpr (N > 1) {
+    const Type all[N] = {every<T, N, J>(v, lanes)...};
+    ((v[J] = all[J]), ...);
+  }
+}
+
+// dst[j * dst_column + i] = src[i * N + j] for i < rows, j < N.
+template <class A, class B, int N>
+[[gnu::always_inline]] inline void deinterleave(const typename A::storage* src, typename B::storage* dst,
+                                                int64_t dst_column, int64_t rows) noexcept {
+  using From = Lanes<A>;
+  constexpr int L = From::count;
+  for (int64_t i = 0; i < rows; i += L) {
+    const int64_t rest = (rows - i) * N;
+    typename From::type v[N];
+#pragma GCC unroll 8
+    for (int k = 0; k < N; ++k) {
+      const auto* from = src + i * N + k * L;
+      __builtin_prefetch(from + 8 * L);
+      v[k] =
+          rest >= N * L ? From::load(from) : From::load(from, From::first(rest > k * L ? rest - k * L : 0));
+    }
+    unzip<typename A::compute, N>(v, UpTo<N>{});
+    const int width = rest >= N * L ? L : (int)(rows - i);
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) Lanes<B>::store(dst + j * dst_column + i, v[j], width);
+  }
+}
+
+// The same for a number of columns that is known at run time; false where it is not among those compiled.
+template <class A, class B>
+[[gnu::always_inline]] inline bool deinterleave(const typename A::storage* src, typename B::storage* dst,
+                                                int64_t dst_column, int64_t rows, int64_t columns) noexcept {
+  switch (columns) {
+    case 2:
+      deinterleave<A, B, 2>(src, dst, dst_column, rows);
+      return true;
+    case 3:
+      deinterleave<A, B, 3>(src, dst, dst_column, rows);
+      return true;
+    case 4:
+      deinterleave<A, B, 4>(src, dst, dst_column, rows);
+      return true;
+    case 5:
+      deinterleave<A, B, 5>(src, dst, dst_column, rows);
+      return true;
+    case 8:
+      deinterleave<A, B, 8>(src, dst, dst_column, rows);
+      return true;
+    default:
+      return false;
+  }
+}
+
 // dst[i * dst_row + j] = src[i * src_row + j].
 template <class A, class B>
 [[gnu::always_inline]] inline void copy(const typename A::storage* src, int64_t src_row,
@@ -527,6 +630,8 @@ template <class A, class B>
     copy<A, B>(src, args.src_row, dst, args.dst_row, args.rows, args.columns);
   } else if (args.src_column == 1 && args.dst_row == 1 && args.rows == 2 && args.dst_column == 2) {
     interleave<A, B>(src, args.src_row, dst, args.columns);
+  } else if (args.src_column == 1 && args.dst_row == 1 && args.src_row == args.columns &&
+             deinterleave<A, B>(src, dst, args.dst_column, args.rows, args.columns)) {
   } else if (args.src_column == 1 && args.dst_row == 1) {
     transpose<A, B>(src, args.src_row, dst, args.dst_column, args.rows, args.columns);
   } else if (args.src_row == 1 && args.dst_column == 1) {

@@ -19,6 +19,8 @@ namespace {
 constexpr int64_t kMostRows = 4096;
 constexpr int64_t kMostTaps = 1 << 16;
 constexpr size_t kMostClasses = 64;
+constexpr int64_t kMostTogether = 64;  // splits of a row that are read at a time
+constexpr int64_t kMostPlanes = 256;   // of a strip, about
 constexpr int64_t kStripBytes = 512 << 10;
 constexpr int64_t kResultBytes = 384 << 10;
 
@@ -114,6 +116,16 @@ LaneAxis lane_axis(const Axis& axis, Pass pass) {
     for (int64_t k = first; k < axis.kernel; k += period) same->taps.push_back(k);
   }
   made.halo = high - made.low;
+  // Ascending, so that neighbours in the source are in neighbouring planes.
+  std::vector<int64_t> sorted = made.splits;
+  std::sort(sorted.begin(), sorted.end());
+  for (Class& c : made.classes) {
+    for (int64_t& plane : c.planes) {
+      const int64_t split = made.splits[static_cast<size_t>(plane)];
+      plane = std::lower_bound(sorted.begin(), sorted.end(), split) - sorted.begin();
+    }
+  }
+  made.splits = std::move(sorted);
   return made;
 }
 
@@ -157,6 +169,9 @@ struct Layout {
     residues = axes[0].dst_step * axes[1].dst_step * axes[2].dst_step;
     streams = column_maps * residues;
     chunk = chunk_maps(g, problem.pass, depth_maps);
+    // Fewer maps at a time where each has many splits, or a strip holds too few rows for its halo.
+    const size_t splits = axes[0].splits.size() * axes[1].splits.size() * axes[2].splits.size();
+    if (splits > 1) chunk = std::clamp<int64_t>(kMostPlanes / static_cast<int64_t>(splits), 1, chunk);
     gemm = &choose_tile(problem);
     if (with_rows) rows.reserve(static_cast<size_t>(streams));
     taps = 0;
@@ -561,91 +576,157 @@ class PositionLanes final : public Recipe {
     store_block(call.out, w.result, sample, group, box);
   }
 
-  // Positions [begin, end) of an axis of the strip that lie inside the source.
-  void inside(int axis, const Box& box, int64_t split, int64_t* begin, int64_t* end,
-              int64_t* source) const noexcept {
+  // Positions [begin, end) of an axis of the strip that lie inside the source, the first at `at`.
+  struct Reach {
+    int64_t begin;
+    int64_t end;
+    int64_t at;
+  };
+  Reach inside(int axis, const Box& box, int64_t split) const noexcept {
     const LaneAxis& a = layout_.axes[axis];
     const int64_t origin = (a.first + box.begin[axis] + a.low) * a.src_step + split;
     const int64_t size = box.size[axis] + a.halo;
-    *begin = std::clamp<int64_t>(ceil_div(-origin, a.src_step), 0, size);
-    *end = std::clamp<int64_t>(floor_div(a.src_size - 1 - origin, a.src_step) + 1, *begin, size);
-    *source = origin + *begin * a.src_step;
+    const int64_t begin = std::clamp<int64_t>(ceil_div(-origin, a.src_step), 0, size);
+    const int64_t end = std::clamp<int64_t>(floor_div(a.src_size - 1 - origin, a.src_step) + 1, begin, size);
+    return {begin, end, origin + begin * a.src_step};
   }
 
   void fill_strip(const void* source, T* strip, int64_t sample, int64_t first_map, int64_t maps,
                   const Box& box) const noexcept {
+    const char* from =
+        static_cast<const char*>(source) +
+        (sample * src_sample_ + first_map * src_map_) * static_cast<int64_t>(storage_bytes(problem_.dtype));
+    std::memset(strip + maps * blocks_.plane, 0, static_cast<size_t>(blocks_.length) * sizeof(T));
+    if (src_map_ == 1 && src_x_ != 1) {
+      fill_maps_inside(from, strip, maps, box);
+    } else {
+      fill_maps_apart(from, strip, maps, box);
+    }
+  }
+
+  void fill_maps_inside(const char* from, T* strip, int64_t maps, const Box& box) const noexcept {
     const auto& [z, y, x] = layout_.axes;
-    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     const int64_t src_y = x.src_size * src_x_;
     const int64_t src_z = y.src_size * src_y;
-    const char* from =
-        static_cast<const char*>(source) + (sample * src_sample_ + first_map * src_map_) * element;
-    const bool maps_inside = src_map_ == 1 && src_x_ != 1;
     const int64_t row = blocks_.strip[2];
     const int64_t slab = blocks_.strip[1] * row;
-    const int64_t plane = blocks_.plane;
-    std::memset(strip + maps * plane, 0, static_cast<size_t>(blocks_.length) * sizeof(T));
-    if (maps_inside) std::memset(strip, 0, static_cast<size_t>(maps * plane) * sizeof(T));
-    int64_t split = 0;
+    std::memset(strip, 0, static_cast<size_t>(maps * blocks_.plane) * sizeof(T));
     for (const int64_t split_z : z.splits) {
+      const Reach rz = inside(0, box, split_z);
       for (const int64_t split_y : y.splits) {
+        const Reach ry = inside(1, box, split_y);
         for (const int64_t split_x : x.splits) {
-          int64_t begin[kAxes];
-          int64_t end[kAxes];
-          int64_t at[kAxes];
-          inside(0, box, split_z, &begin[0], &end[0], &at[0]);
-          inside(1, box, split_y, &begin[1], &end[1], &at[1]);
-          inside(2, box, split_x, &begin[2], &end[2], &at[2]);
-          T* to = strip + split++ * blocks_.strip[0] * slab;
+          const Reach rx = inside(2, box, split_x);
           MoveArgs args{};
-          if (maps_inside) {
-            args.rows = end[2] - begin[2];
-            args.columns = maps;
-            args.src_row = src_x_ * x.src_step;
-            args.src_column = 1;
-            args.dst_row = 1;
-            args.dst_column = plane;
-            for (int64_t iz = begin[0]; iz < end[0]; ++iz) {
-              for (int64_t iy = begin[1]; iy < end[1]; ++iy) {
-                args.src = from + ((at[0] + (iz - begin[0]) * z.src_step) * src_z +
-                                   (at[1] + (iy - begin[1]) * y.src_step) * src_y + at[2] * src_x_) *
-                                      element;
-                args.dst = to + iz * slab + iy * row + begin[2];
-                if (args.rows > 0) load_(args);
-              }
+          args.rows = rx.end - rx.begin;
+          args.columns = maps;
+          args.src_row = src_x_ * x.src_step;
+          args.src_column = 1;
+          args.dst_row = 1;
+          args.dst_column = blocks_.plane;
+          for (int64_t iz = rz.begin; iz < rz.end; ++iz) {
+            for (int64_t iy = ry.begin; iy < ry.end; ++iy) {
+              args.src = from + ((rz.at + (iz - rz.begin) * z.src_step) * src_z +
+                                 (ry.at + (iy - ry.begin) * y.src_step) * src_y + rx.at * src_x_) *
+                                    static_cast<int64_t>(storage_bytes(problem_.dtype));
+              args.dst = strip + iz * slab + iy * row + rx.begin;
+              if (args.rows > 0) load_(args);
             }
-            continue;
           }
-          args.rows = end[1] - begin[1];
-          args.columns = end[2] - begin[2];
-          args.src_row = src_y * y.src_step;
-          args.src_column = x.src_step;
-          args.dst_row = row;
-          args.dst_column = 1;
-          for (int64_t map = 0; map < maps; ++map) {
-            T* slabs = to + map * plane;
+          strip += blocks_.strip[0] * slab;
+        }
+      }
+    }
+  }
+
+  // A row of the source at a time: all splits along x together where they are neighbours.
+  void fill_maps_apart(const char* from, T* strip, int64_t maps, const Box& box) const noexcept {
+    const auto& [z, y, x] = layout_.axes;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const int64_t row = blocks_.strip[2];
+    const int64_t slab = blocks_.strip[1] * row;
+    const int64_t split_step = blocks_.strip[0] * slab;
+    const auto splits = static_cast<int64_t>(x.splits.size());
+    const int64_t together =
+        splits == x.src_step && splits <= kMostTogether ? std::max<int64_t>(splits, 1) : 1;
+    for (int64_t first = 0; first < splits; first += together) {
+      Reach reach[kMostTogether];
+      Reach all{0, INT64_MAX, 0};  // of every split
+      for (int64_t i = 0; i < together; ++i) {
+        reach[i] = inside(2, box, x.splits[static_cast<size_t>(first + i)]);
+        all.begin = std::max(all.begin, reach[i].begin);
+        all.end = std::min(all.end, reach[i].end);
+      }
+      all.end = std::max(all.end, all.begin);
+      MoveArgs args{};
+      args.src_column = together > 1 ? 1 : x.src_step;
+      args.dst_column = together > 1 ? split_step : 1;
+      const int64_t skipped = (all.begin - reach[0].begin) * x.src_step + reach[0].at;
+      for (int64_t map = 0; map < maps; ++map) {
+        T* to = strip + map * blocks_.plane + first * split_step;
+        for (const int64_t split_z : z.splits) {
+          const Reach rz = inside(0, box, split_z);
+          for (const int64_t split_y : y.splits) {
+            const Reach ry = inside(1, box, split_y);
             for (int64_t iz = 0; iz < blocks_.strip[0]; ++iz) {
-              T* rows = slabs + iz * slab;
-              if (iz < begin[0] || iz >= end[0] || args.rows <= 0 || args.columns <= 0) {
-                std::memset(rows, 0, static_cast<size_t>(slab) * sizeof(T));
-                continue;
+              T* const rows = to + iz * slab;
+              const bool some = iz >= rz.begin && iz < rz.end && ry.begin < ry.end;
+              const int64_t begin = some ? ry.begin : blocks_.strip[1];
+              const int64_t end = some ? ry.end : blocks_.strip[1];
+              const int64_t line =
+                  map * src_map_ + ((rz.at + (iz - rz.begin) * z.src_step) * y.src_size + ry.at) * x.src_size;
+              for (int64_t i = 0; i < together; ++i) {
+                T* const part = rows + i * split_step;
+                std::fill(part, part + begin * row, T{0});
+                std::fill(part + end * row, part + slab, T{0});
+                for (int64_t iy = begin; iy < end; ++iy) {
+                  fill_ends(from + (line + (iy - begin) * y.src_step * x.src_size) * element, part + iy * row,
+                            reach[i], all);
+                }
               }
-              // Of a row the part before and after, together with what lies between two rows.
-              std::memset(rows, 0, static_cast<size_t>(begin[1] * row + begin[2]) * sizeof(T));
-              for (int64_t iy = begin[1]; iy + 1 < end[1]; ++iy) {
-                std::fill(rows + iy * row + end[2], rows + (iy + 1) * row + begin[2], T{0});
+              args.src = from + (line + skipped) * element;
+              args.dst = rows + begin * row + all.begin;
+              if (together > 1) {
+                args.rows = all.end - all.begin;
+                args.columns = together;
+                args.src_row = x.src_step;
+                args.dst_row = 1;
+                for (int64_t iy = begin; args.rows > 0 && iy < end; ++iy) {
+                  load_(args);
+                  args.src = static_cast<const char*>(args.src) + y.src_step * x.src_size * element;
+                  args.dst = static_cast<T*>(args.dst) + row;
+                }
+              } else if (begin < end && all.begin < all.end) {
+                args.rows = end - begin;
+                args.columns = all.end - all.begin;
+                args.src_row = y.src_step * x.src_size;
+                args.dst_row = row;
+                load_(args);
               }
-              std::fill(rows + (end[1] - 1) * row + end[2], rows + slab, T{0});
-              args.src = from + (map * src_map_ + (at[0] + (iz - begin[0]) * z.src_step) * src_z +
-                                 at[1] * src_y + at[2] * src_x_) *
-                                    element;
-              args.dst = rows + begin[1] * row + begin[2];
-              load_(args);
             }
+            to += splits * split_step;
           }
         }
       }
     }
+  }
+
+  // What a row of one split holds beside the places of all: zeros, or the few that only some splits have.
+  void fill_ends(const char* line, T* row, const Reach& reach, const Reach& all) const noexcept {
+    std::fill(row, row + reach.begin, T{0});
+    std::fill(row + reach.end, row + blocks_.strip[2], T{0});
+    const auto copy = [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        MoveArgs args{};
+        args.src = line + (reach.at + (i - reach.begin) * layout_.axes[2].src_step) *
+                              static_cast<int64_t>(storage_bytes(problem_.dtype));
+        args.dst = row + i;
+        args.rows = args.columns = 1;
+        load_(args);
+      }
+    };
+    copy(reach.begin, std::min(all.begin, reach.end));
+    copy(std::max(all.end, reach.begin), reach.end);
   }
 
   void multiply(const T* weights, const T* bias, const Worker& w, int64_t map, int64_t maps,
