@@ -16,6 +16,7 @@
 #include "bias_gradient.hpp"
 #include "elementwise.hpp"
 #include "fingerprint.hpp"
+#include "peak.hpp"
 #include "plan.hpp"
 
 namespace nb = nanobind;
@@ -449,7 +450,8 @@ NB_MODULE(_core, m) {
             return static_cast<size_t>(g.small_elements() + g.large_elements() + g.weight_elements()) *
                    storage_bytes(plan.problem().dtype);
           })
-      .def_prop_ro("refusals", &Plan::refusals);
+      .def_prop_ro("refusals", &Plan::refusals)
+      .def_prop_ro("costs", &Plan::costs);
 
   m.def(
       "plan",
@@ -476,6 +478,12 @@ NB_MODULE(_core, m) {
         "Write the largest element of every window of float32 maps, or sums times factors. An axis is (size, "
         "out, kernel, stride, pad).");
 
+  m.def(
+      "peak",
+      [](int dtype, std::string_view isa) {
+        return measured_peak(compute_dtype(dtype_of(dtype)), isa_of(isa));
+      },
+      "dtype"_a, "isa"_a, "Measure the operations a second of the product kernels, on one thread.");
   m.def("cores", &usable_cores, "Number of cores this process may use.");
   m.def(
       "isas",

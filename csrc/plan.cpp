@@ -68,6 +68,14 @@ std::vector<std::pair<std::string, std::string>> Plan::refusals() const {
   return list;
 }
 
+std::vector<std::pair<std::string, double>> Plan::costs() const {
+  std::vector<std::pair<std::string, double>> list;
+  for (const Algorithm* algorithm : kAlgorithms) {
+    if (!algorithm->refusal(problem_)) list.emplace_back(algorithm->name, algorithm->cost(problem_));
+  }
+  return list;
+}
+
 PackedWeights Plan::pack(const void* weight, Crew& crew) const {
   Buffer packed;
   if (!packing_key_.empty()) {

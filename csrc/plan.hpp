@@ -44,6 +44,8 @@ class Plan {
   const std::string& packing_key() const noexcept { return packing_key_; }
   // Every algorithm that refuses, and why.
   std::vector<std::pair<std::string, std::string>> refusals() const;
+  // The seconds expected of each of the others.
+  std::vector<std::pair<std::string, double>> costs() const;
 
   PackedWeights pack(const void* weight, Crew& crew) const;
   void run(const void* source, const void* weight, const void* bias, void* out, Crew& crew) const;

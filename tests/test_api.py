@@ -260,9 +260,23 @@ def test_explanation_tells_what_runs() -> None:
         assert told.algorithm in str(told)
         assert all(name in str(told) and reason in str(told) for name, reason in told.refusals.items())
         assert 0 <= told.details["workspace_bytes"] <= 512 * 2**20
+        assert told.algorithm in told.expected
+        assert told.expected.keys().isdisjoint(told.refusals)
     tight = tconv.explain(x, w, stride=2, pad=1, workspace=0)
     assert tight.algorithm == "direct"
     assert "workspace" in tight.refusals[told.algorithm]
+
+
+@pytest.mark.parametrize("gradient", [None, "data", "weight"])
+def test_explanation_measures_on_request(gradient: str | None) -> None:
+    x, w = np.ones((1, 8, 8), np.float16), np.ones((8, 8, 4), np.float16)
+    told = tconv.explain(x, w, stride=2, pad=1, threads=1, gradient=gradient, measure=True)
+    assert told.algorithm in told.measured
+    assert told.measured.keys() <= told.expected.keys()
+    assert told.details["share_of_peak"] > 0
+    assert not tconv.explain(x, w, stride=2, pad=1, gradient=gradient).measured
+    with pytest.raises(ParameterError, match="explain: gradient: got 'bias'; need None, 'data' or 'weight'"):
+        tconv.explain(x, w, gradient="bias")
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 5), (1, 3, 1)])

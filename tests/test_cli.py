@@ -325,3 +325,38 @@ def test_compare_finds_the_layer_that_differs(run: Callable[..., Result], small:
     assert "the outputs differ by" in result.stderr
     assert run(*args, "--params-b", other, "--tolerance", 1).exit_code == 0
     assert run("compare", small, small).exit_code == 1
+
+
+@pytest.mark.parametrize("more", [[], ["--prepared"], ["--gradient", "weight"], ["--layout", "NWC"]])
+def test_explain_tells_the_algorithm_and_every_refusal(run: Callable[..., Result], more: list[str]) -> None:
+    shape = "1,6,4" if "--layout" in more else "1,4,6"
+    result = run("explain", shape, "--filters", "2", "--kernel", "4", "--stride", "2", *more)
+    assert result.exit_code == 0, result.output
+    for algorithm in ("winograd", "direct"):
+        assert re.search(rf"^{algorithm}: expected|^not {algorithm}: .", result.output, re.MULTILINE)
+    assert "of the direct method" in result.output
+
+
+def test_explain_measures(run: Callable[..., Result]) -> None:
+    result = run(
+        "explain", "1,4,6", "--filters", "2", "--kernel", "4", "--stride", "2", "--threads", "1", "--measure"
+    )
+    assert result.exit_code == 0, result.output
+    assert "of the measured peak" in result.output
+    assert re.search(r"expected [\d.]+ ms, measured [\d.]+ ms", result.output)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["1,4"], "explain: shape: got 1,4; need batch, channels and 1 to 3 sizes"),
+        (["1,x,4"], "explain: shape: got '1,x,4'; need numbers"),
+        (["1,4,6", "--groups", "3"], "explain: filters: got 2; need a multiple of 3 groups"),
+        (["1,4,6", "--prepared", "--gradient", "data"], "explain: gradient: got one with --prepared"),
+        (["1,4,6", "--pad", "40"], "explain: pad: got"),
+    ],
+)
+def test_explain_tells_what_is_wrong(run: Callable[..., Result], words: list[str], sentence: str) -> None:
+    result = run("explain", *words, "--filters", "2", "--kernel", "4")
+    assert result.exit_code == 1
+    assert sentence in result.output

@@ -24,6 +24,7 @@ ADJ_RULES = ("below_stride", "any")
 
 _WORKSPACE = 512
 _SHAPES_KEPT = 64
+_PASSES = {None: "forward", "data": "data_gradient", "weight": "weight_gradient"}
 _CALLS_KEPT = 1024
 
 
@@ -469,16 +470,19 @@ class Prepared:
         y = engine.forward(geometry, data, self.weights, self.bias, result, **self.limits)
         return from_numpy(y, x) if out is None else out
 
-    def explain(self, shape: Iterable[int]) -> Explanation:
+    def explain(self, shape: Iterable[int], *, measure: bool = False) -> Explanation:
         """Tell what a call with data of that shape runs, and what else was considered.
 
         Parameters
         ----------
         shape : iterable of int
             Shape of the data.
+        measure : bool
+            Whether to time the algorithms, on arrays of their own.
         """
         geometry, _ = self._solved(tuple(shape))
-        return _explanation(geometry, self.weights.plain.dtype, self.limits, packed=True)
+        dtype = self.weights.plain.dtype
+        return _explanation(geometry, "forward", dtype, self.limits, packed=True, measure=measure)
 
 
 def prepare(
@@ -547,7 +551,13 @@ class Explanation:
     flops : int
         Operations of the direct method, two for each multiply-add.
     details : dict
-        What else the backend tells: threads, expected seconds, bytes of arrays, workspace and packed weights.
+        What else the backend tells: instruction set, threads, expected seconds, bytes of arrays, workspace and
+        packed weights; `share_of_peak`, if measured: direct operations a second over those that the product kernels
+        reach on these threads with all data near the core, above 1 where an algorithm saves operations.
+    expected : dict of str to float
+        The seconds that the cost model gives each algorithm that could run.
+    measured : dict of str to float
+        The least seconds that algorithms took, if measured; those without prospect are left out.
     refusals : dict of str to str
         Algorithms that cannot solve the problem, and why.
     """
@@ -559,30 +569,38 @@ class Explanation:
     dtype: DType
     flops: int
     details: dict[str, Any]
+    expected: dict[str, float]
+    measured: dict[str, float]
     refusals: dict[str, str]
 
     def __str__(self) -> str:
-        g = self.geometry
+        g, told = self.geometry, self.details
         lines = [
-            f"{g.small_shape} -> {g.large_shape}, weight {g.weight_shape}, {self.dtype}",
+            f"{g.small_shape} <-> {g.large_shape}, weight {g.weight_shape}, {self.dtype}",
             f"{self.algorithm} by {self.backend}, kernel {self.kernel}",
-            f"flops {self.flops:,}",
-            *(f"{name.replace('_', ' ')} {value:,}" for name, value in self.details.items()),
-            *(f"not {name}: {reason}" for name, reason in self.refusals.items()),
+            f"  {self.flops:,} operations of the direct method",
         ]
+        if told:
+            sizes = (f"{name} {told[f'{name}_bytes']:,}" for name in ("array", "workspace", "packed"))
+            lines += [f"  threads {told['threads']}, {told['isa']}", f"  bytes: {', '.join(sizes)}"]
+        if "share_of_peak" in told:
+            rate = self.flops / self.measured[self.algorithm] / 1e9
+            lines.append(f"  {rate:.1f} GFLOP/s, {told['share_of_peak']:.2f} of the measured peak")
+        for name, seconds in sorted(self.expected.items(), key=lambda pair: pair[1]):
+            took = f", measured {self.measured[name] * 1e3:.3f} ms" if name in self.measured else ""
+            lines.append(f"{name}: expected {seconds * 1e3:.3f} ms{took}")
+        lines += (f"not {name}: {reason}" for name, reason in self.refusals.items())
         return "\n".join(lines)
 
 
-def _explanation(geometry: Geometry, dtype: DType, limits: dict[str, Any], *, packed: bool) -> Explanation:
-    found = engine.explain(geometry, "forward", dtype.newbyteorder("="), packed=packed, **limits)
+def _explanation(
+    geometry: Geometry, pass_name: str, dtype: DType, limits: dict[str, Any], *, packed: bool, measure: bool
+) -> Explanation:
+    found = engine.explain(geometry, pass_name, dtype.newbyteorder("="), packed=packed, measure=measure, **limits)
     named = {key: found.pop(key) for key in ("backend", "algorithm", "kernel", "refusals")}
-    found.pop("isa", None)
+    times = {key: found.pop(key, {}) for key in ("expected", "measured")}
     return Explanation(
-        geometry=geometry,
-        dtype=dtype,
-        flops=int(found.pop("flops")),
-        details=found,
-        **named,
+        geometry=geometry, dtype=dtype, flops=int(found.pop("flops")), details=found, **named, **times
     )
 
 
@@ -601,6 +619,8 @@ def explain(
     adj_rule: str = ADJ_RULES[0],
     workspace: int = _WORKSPACE,
     threads: int | None = None,
+    gradient: str | None = None,
+    measure: bool = False,
 ) -> Explanation:
     """Tell what `deconvolution` runs for these arguments, without computing.
 
@@ -608,6 +628,10 @@ def explain(
     ----------
     x, w, stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule, workspace, threads
         As for `deconvolution`.
+    gradient : str, optional
+        Tell about the gradient of `data` or `weight` instead.
+    measure : bool
+        Whether to time the algorithms, on arrays of their own.
 
     Returns
     -------
@@ -631,4 +655,6 @@ def explain(
     options = stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
     call = _understand(operator, data, weight, options, workspace, threads)
     _check(operator, {"x": data, "w": weight}, call.shapes)
-    return _explanation(call.geometry, data.dtype, call.limits, packed=False)
+    if gradient not in _PASSES:
+        raise ParameterError(f"{operator}: gradient: got {gradient!r}; need None, 'data' or 'weight'")
+    return _explanation(call.geometry, _PASSES[gradient], data.dtype, call.limits, packed=False, measure=measure)

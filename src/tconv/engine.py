@@ -54,7 +54,14 @@ def backend_for(geometry: Geometry, dtype: DType) -> ModuleType:
 
 
 def explain(
-    geometry: Geometry, pass_name: str, dtype: DType, *, workspace: int, threads: int | None, packed: bool
+    geometry: Geometry,
+    pass_name: str,
+    dtype: DType,
+    *,
+    workspace: int,
+    threads: int | None,
+    packed: bool,
+    measure: bool,
 ) -> dict[str, Any]:
     """Return what would run for the pass `forward`, `data_gradient` or `weight_gradient`, as its backend tells."""
     backend = backend_for(geometry, dtype)
@@ -68,6 +75,7 @@ def explain(
         workspace=workspace,
         threads=threads,
         packed=packed,
+        measure=measure,
     )
     return {"backend": backend.name, **found}
 

@@ -7,7 +7,9 @@ and one dtype, not empty, `out` apart from the inputs. A weight may also be a `K
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from math import inf, prod
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,8 @@ _PLANS_KEPT_BY_A_GEOMETRY = 16
 _ORDERS_KEPT_BY_WEIGHTS = 4
 _LEAST_LARGE_OUTPUT = 1 << 17
 _MOST_BYTES = 1 << 63
+_HOPELESS = 20
+_SECONDS_OF_TIMING = 0.02
 
 _isa: str = knobs.read("isa")
 _threads: int = knobs.read("threads")
@@ -295,6 +299,60 @@ def bias_gradient(grad: Array, channel_axis: int, out: Array, *, threads: int | 
     )
 
 
+def time_algorithms(
+    geometry: Geometry,
+    pass_: int,
+    dtype: DType,
+    *,
+    workspace: int,
+    threads: int | None = None,
+    packed: bool = False,
+) -> dict[str, float]:
+    """Return the seconds that algorithms take, on arrays of their own.
+
+    Left out are those that refuse, and those expected to take more than twenty times as long as the best.
+    """
+    limits: dict[str, Any] = {"workspace": workspace, "threads": threads, "packed": packed}
+    expected = dict(plan_for(geometry, pass_, dtype, **limits).costs)
+    random = np.random.default_rng(0)
+    small, weight, large = (
+        random.standard_normal(shape, np.float32).astype(dtype)
+        for shape in (geometry.small_shape, geometry.weight_shape, geometry.large_shape)
+    )
+    source, second, out = {
+        FORWARD: (small, weight, np.empty_like(large)),
+        DATA_GRADIENT: (large, weight, np.empty_like(small)),
+        WEIGHT_GRADIENT: (small, large, np.empty_like(weight)),
+    }[pass_]
+    found = {}
+    for algorithm, seconds in expected.items():
+        if seconds > _HOPELESS * min(expected.values()):
+            continue
+        plan = plan_for(geometry, pass_, dtype, algorithm=algorithm, **limits)
+        operand = plan.pack(weight) if packed else second
+        found[algorithm] = _time(lambda: plan.run(source, operand, None, out))  # noqa: B023 - called at once
+    return found
+
+
+def _time(run: Callable[[], None]) -> float:
+    """Return the least seconds of a call."""
+    run()
+    least = inf
+    started = now = perf_counter()
+    while now - started < _SECONDS_OF_TIMING:
+        before = now
+        run()
+        now = perf_counter()
+        least = min(least, now - before)
+    return least
+
+
+@cache
+def peak(code: int, isa: str) -> float:
+    """Return the operations a second that one thread's product kernels reach, measured once."""
+    return _core.peak(code, isa)
+
+
 def explain(
     geometry: Geometry,
     pass_name: str,
@@ -303,10 +361,15 @@ def explain(
     workspace: int,
     threads: int | None = None,
     packed: bool = False,
+    measure: bool = False,
 ) -> dict[str, Any]:
-    """Return what would run and what it would cost, under the names of `_core.Plan`'s properties."""
-    plan = plan_for(geometry, PASSES.index(pass_name), dtype, workspace=workspace, threads=threads, packed=packed)
-    return {
+    """Return what would run and what it would cost, under the names of `_core.Plan`'s properties.
+
+    With `measure`, also the seconds that it and its competitors take, and what share of the peak that makes.
+    """
+    pass_ = PASSES.index(pass_name)
+    plan = plan_for(geometry, pass_, dtype, workspace=workspace, threads=threads, packed=packed)
+    told: dict[str, Any] = {
         "algorithm": plan.algorithm,
         "kernel": plan.kernel,
         "isa": plan.isa,
@@ -316,8 +379,15 @@ def explain(
         "array_bytes": plan.array_bytes,
         "workspace_bytes": plan.workspace_bytes,
         "packed_bytes": plan.packed_bytes,
+        "expected": dict(plan.costs),
         "refusals": dict(plan.refusals),
     }
+    if measure:
+        limits: dict[str, Any] = {"workspace": workspace, "threads": threads, "packed": packed}
+        told["measured"] = time_algorithms(geometry, pass_, dtype, **limits)
+        rate = plan.flops / told["measured"][plan.algorithm]
+        told["share_of_peak"] = rate / (plan.threads * peak(to_code(dtype), plan.isa))
+    return told
 
 
 BENDS = ("none", "leaky", "sigmoid", "tanh")

@@ -169,6 +169,7 @@ def explain(
     workspace: int,
     threads: int | None = None,
     packed: bool = False,
+    measure: bool = False,
 ) -> dict[str, Any]:
     """Return the little there is to tell."""
     return {"algorithm": "loops", "kernel": "NumPy in float64", "flops": geometry.flops, "refusals": {}}

@@ -1,0 +1,98 @@
+"""Tell which algorithm computes a layer, what it costs, and why not another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import numpy as np
+
+from tconv import api
+from tconv.dtypes import as_dtype
+from tconv.errors import ParameterError
+
+
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(entry) for entry in text.replace("x", ",").split(","))
+    except ValueError:
+        raise ParameterError(f"explain: {name}: got {text!r}; need numbers such as 4 or 4,3") from None
+
+
+def _per_axis(name: str, text: str) -> int | tuple[int, ...]:
+    numbers = _numbers(name, text)
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+@click.command(epilog="Exit codes: 0 done, 1 error, 2 wrong usage.")
+@click.argument("shape", metavar="N,C,SIZE...")
+@click.option("--filters", type=click.IntRange(1), required=True, help="Filters.")
+@click.option("--kernel", required=True, help="Kernel size: 4, or 4,3.")
+@click.option("--stride", default="1", help="Stride.", show_default=True)
+@click.option("--pad", default="0", help="Positions cut off at both ends.", show_default=True)
+@click.option("--dilate", default="1", help="Distance between taps.", show_default=True)
+@click.option("--adj", default="0", help="Positions added at the high end.", show_default=True)
+@click.option("--groups", type=click.IntRange(1), default=1, help="Groups.", show_default=True)
+@click.option("--layout", help="NCHW and the like; then SHAPE is in this order.")
+@click.option("--dtype", default="float32", help="Type of the arrays.", show_default=True)
+@click.option("--workspace", type=int, default=512, help="Ceiling of temporary memory in MB.", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="Threads; by default all cores the process may use.")
+@click.option("--gradient", type=click.Choice(["data", "weight"]), help="Of a gradient instead of the output.")
+@click.option("--prepared", is_flag=True, help="With weights packed beforehand.")
+@click.option("--measure", is_flag=True, help="Time the algorithms too.")
+def command(
+    shape: str,
+    filters: int,
+    kernel: str,
+    stride: str,
+    pad: str,
+    dilate: str,
+    adj: str,
+    groups: int,
+    layout: str | None,
+    dtype: str,
+    workspace: int,
+    threads: int | None,
+    gradient: str | None,
+    prepared: bool,
+    measure: bool,
+) -> None:
+    r"""Tell which algorithm computes a layer on data of a shape, what it costs, and why not another.
+
+    \b
+    Examples:
+      tconv explain 1,256,32,24 --filters 256 --kernel 4 --stride 2 --pad 1
+      tconv explain 1,1026,224 --filters 1 --kernel 1024 --stride 256 --prepared --measure
+    """
+    if prepared and gradient:
+        raise ParameterError("explain: gradient: got one with --prepared; need one of the two")
+    if filters % groups:
+        raise ParameterError(f"explain: filters: got {filters}; need a multiple of {groups} groups")
+    sizes = _numbers("shape", shape)
+    rank = len(sizes) - 2
+    if rank not in (1, 2, 3) or min(sizes) < 0:
+        raise ParameterError(f"explain: shape: got {shape}; need batch, channels and 1 to 3 sizes")
+    last = layout is not None and layout.endswith("C")
+    taps = _numbers("kernel", kernel)
+    taps = taps * rank if len(taps) == 1 else taps
+    channels = sizes[-1] if last else sizes[1]
+    maps = filters // groups
+    of_type = as_dtype(dtype, "explain: dtype")
+    # Views of one number: nothing reads the values, and arrays of these shapes may not fit in memory.
+    x = np.broadcast_to(np.zeros((), of_type), sizes)
+    w = np.broadcast_to(np.zeros((), of_type), (channels, *taps, maps) if last else (channels, maps, *taps))
+    options: dict[str, Any] = {
+        "stride": _per_axis("stride", stride),
+        "pad": _per_axis("pad", pad),
+        "dilate": _per_axis("dilate", dilate),
+        "adj": _per_axis("adj", adj),
+        "num_group": groups,
+        "layout": layout,
+        "workspace": workspace,
+        "threads": threads,
+    }
+    if prepared:
+        told = api.prepare(w, **options).explain(sizes, measure=measure)
+    else:
+        told = api.explain(x, w, gradient=gradient, measure=measure, **options)
+    click.echo(told)
