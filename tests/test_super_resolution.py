@@ -32,7 +32,7 @@ def test_network_starts_as_bicubic_interpolation() -> None:
     first = network.initialized(symbol, np.random.default_rng(0), data=(1, 1, 32, 32))
     first["enlarge_weight"][:-1] = 0
     small = photographs.halved(photographs.photograph("chelsea"))
-    seen = np.float32(photographs.luma(small))[None, None] / 255
+    seen = photographs.luma(small)[None, None] / np.float32(255)
     (enlarged,) = symbol.eval(data=mx.nd.array(seen), **{name: mx.nd.array(one) for name, one in first.items()})
     bicubic = photographs.luma(photographs.doubled(small))
     assert photographs.psnr(np.rint(255 * enlarged.asnumpy()[0, 0].clip(0, 1)), bicubic) > 45

@@ -47,7 +47,7 @@ def enlarged(small: Image.Image, folder: Path, name: str) -> tuple[Image.Image, 
 def quality(image: Image.Image, truth: Image.Image) -> tuple[float, float]:
     """Return PSNR in dB and SSIM of the luma of a picture."""
     ours, wanted = photographs.luma(image), photographs.luma(truth)
-    return photographs.psnr(ours, wanted), float(structural_similarity(ours, wanted))
+    return photographs.psnr(ours, wanted), float(structural_similarity(ours, wanted, data_range=255))
 
 
 def panel(image: Image.Image, lines: tuple[str, str], scale: int) -> Image.Image:
@@ -80,7 +80,7 @@ def against_pytorch(small: Image.Image) -> str | None:
     except ModuleNotFoundError:
         return None
     symbol, params, _ = mx.model.load_checkpoint(str(HERE / "super_resolution"), 0)
-    data = np.float32(photographs.luma(small))[None, None] / 255
+    data = photographs.luma(small)[None, None] / np.float32(255)
     executor = symbol.bind(mx.cpu(), {**params, "data": mx.nd.array(data)}, grad_req="null")
     p = {name: torch.from_numpy(array.asnumpy()) for name, array in params.items()}
 

@@ -94,7 +94,7 @@ def evaluate(params: dict[str, mx.nd.NDArray]) -> dict[str, tuple[float, float]]
     for name in photographs.HELD_OUT:
         image = photographs.photograph(name)
         small, truth = photographs.halved(image), photographs.luma(image)
-        data = mx.nd.array(np.float32(photographs.luma(small))[None, None] / 255)
+        data = mx.nd.array(photographs.luma(small)[None, None] / 255)
         (enlarged,) = symbol.eval(data=data, **params)
         ours = np.rint(255 * enlarged.asnumpy()[0, 0].clip(0, 1))
         bicubic = photographs.luma(photographs.doubled(small))
@@ -106,7 +106,7 @@ def main() -> None:
     """Train, log, save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("out/super_resolution"), help="folder for the checkpoint")
-    parser.add_argument("--epochs", type=int, default=60, help="epochs of 250 batches in all")
+    parser.add_argument("--epochs", type=int, default=80, help="epochs of 250 batches in all")
     arguments = parser.parse_args()
     folder: Path = arguments.out
     folder.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,9 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp",
 CHANNELS = {"rgb": 3, "bgr": 3, "luma": 1, "gray": 1}
 """How a network sees a photograph, and how many channels that takes."""
 
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Parts of red, green and blue in luma, by ITU-R BT.601."""
+
 _LARGEST = 1 << 30
 _JPEG_QUALITY = 95
 
@@ -115,7 +118,7 @@ class View:
         """Return (1, channels, height, width), float32, from 8-bit RGB pixels (height, width, 3)."""
         seen = pixels
         if CHANNELS[self.channels] == 1:
-            seen = np.asarray(pillow().fromarray(pixels).convert("YCbCr"))[..., :1]
+            seen = pixels.astype(np.float32) @ _LUMA[:, None]
         elif self.channels == "bgr":
             seen = pixels[..., ::-1]
         made: Array = (seen.astype(np.float32) - np.asarray(self.mean, np.float32)) / np.float32(self.scale)
@@ -142,14 +145,19 @@ class View:
         mean = np.asarray(self.mean if fits else np.mean(self.mean), np.float32)
         values = output[0].transpose(1, 2, 0) * np.float32(self.scale) + mean
         np.nan_to_num(values, copy=False)
+        if self.channels == "bgr" and values.shape[2] == 3:
+            values = values[..., ::-1]
+        if self.channels == "luma" and values.shape[2] == 1:
+            values = values + _resized(source - source @ _LUMA[:, None], values.shape[:2])
         pixels: Array = np.rint(values.clip(0, 255)).astype(np.uint8)
-        if self.channels == "bgr" and pixels.shape[2] == 3:
-            pixels = pixels[..., ::-1]
-        if self.channels != "luma" or pixels.shape[2] != 1:
-            return pixels
-        image = pillow()
-        colours = image.fromarray(source).convert("YCbCr")
-        size = (pixels.shape[1], pixels.shape[0])
-        _, blue, red = colours.resize(size, image.Resampling.BICUBIC).split()
-        merged = image.merge("YCbCr", (image.fromarray(pixels[..., 0]), blue, red))
-        return np.asarray(merged.convert("RGB"))
+        return pixels
+
+
+def _resized(planes: Array, size: tuple[int, ...]) -> Array:
+    """Return planes (height, width, count) at another size by bicubic interpolation."""
+    image = pillow()
+    resized = [
+        np.asarray(image.fromarray(np.ascontiguousarray(plane)).resize(size[::-1], image.Resampling.BICUBIC))
+        for plane in planes.astype(np.float32).transpose(2, 0, 1)
+    ]
+    return np.stack(resized, axis=2)
