@@ -15,7 +15,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import re
 import statistics
 import sys
@@ -32,7 +31,7 @@ import peers
 import tconv
 from peers.layer import Array, Layer, RefusalError, Way, channels_first, channels_last
 from problem_list import load
-from timing import summary, time_in_turn
+from timing import processor, summary, time_in_turn
 
 PASSES = ("forward", "backward")
 _LARGEST_ERROR = 1e-4
@@ -143,13 +142,6 @@ def _print_means(rows: list[dict[str, Any]]) -> None:
         print(f"{name}: geometric mean x{mean:.2f}, least x{ratios[least]:.2f} ({least}), {len(ratios)} layers")
 
 
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
 def _write(path: Path, rows: list[dict[str, Any]], versions: dict[str, str]) -> None:
     """Put the rows into the file, in place of those of the same layer, pass and threads."""
     kept: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -160,7 +152,7 @@ def _write(path: Path, rows: list[dict[str, Any]], versions: dict[str, str]) -> 
     kept.update({(row["pass"], row["threads"], row["layer"]): row for row in rows})
     order = [problem.name for problem in load("layers")]
     document = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "versions": versions,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
