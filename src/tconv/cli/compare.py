@@ -20,7 +20,7 @@ from tconv.cli._options import (
     read_arrays,
 )
 from tconv.errors import FormatError, FrameworkError, ParameterError
-from tconv.ndarray import array
+from tconv.ndarray import NDArray, array
 from tconv.onnx.writer import package
 from tconv.operators.registry import Array, show
 from tconv.pictures.files import View, is_image, read_image
@@ -116,7 +116,13 @@ def _traced(model: Model, inputs: Mapping[str, Array]) -> Traced:
     arrays = {**model.params, **{name: array(value, dtype=value.dtype) for name, value in inputs.items()}}
     executor = bound(model.symbol, arrays)
     seen: dict[str, Array] = {}
-    executor.set_monitor_callback(lambda name, value: seen.update({name: value.asnumpy()}))
+    shown = set(model.symbol.get_internals().list_outputs())
+
+    def look(name: str, value: NDArray) -> None:
+        if name in shown:
+            seen[name] = value.asnumpy()
+
+    executor.set_monitor_callback(look)
     outputs = model.symbol.list_outputs()
     for name, value in zip(outputs, executor.forward()):
         seen[name] = value.asnumpy()
