@@ -360,3 +360,31 @@ def test_explain_tells_what_is_wrong(run: Callable[..., Result], words: list[str
     result = run("explain", *words, "--filters", "2", "--kernel", "4")
     assert result.exit_code == 1
     assert sentence in result.output
+
+
+@pytest.mark.parametrize(
+    ("module", "args", "message"),
+    [
+        ("PIL", ("run", "small-symbol.json", "-i", "photo.png"), "images: Pillow is missing; install it by"),
+        (
+            "onnx",
+            ("convert", "small-symbol.json", "-s", "data=1,3,8,8"),
+            "onnx: the package is missing; install it by",
+        ),
+    ],
+)
+def test_absent_packages_are_one_sentence(
+    run: Callable[..., Result],
+    small: Path,
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    args: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(small.parent)
+    monkeypatch.setitem(sys.modules, module, None)
+    result = run(*args)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1

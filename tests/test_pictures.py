@@ -152,6 +152,11 @@ def test_view_and_back(channels: str) -> None:
     assert (view.to_pixels(seen, pixels) == pixels).all()
 
 
+def test_view_of_luma_and_back_is_the_same() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    assert (View("luma").to_pixels(View("luma").to_network(pixels), pixels) == pixels).all()
+
+
 def test_view_of_luma_keeps_colours() -> None:
     pixels = np.full((4, 4, 3), (200, 40, 90), np.uint8)
     view = View("luma")
