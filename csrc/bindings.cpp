@@ -464,6 +464,7 @@ NB_MODULE(_core, m) {
       "Return the plan of a problem, remembered. Pass 0 is forward, 1 the data gradient, 2 the weight "
       "gradient; "
       "dtype is MXNet's number; threads 0 is every core; empty texts leave the choice.");
+  m.def("usual_batch", &usual_batch, "geometry"_a, "The batch for which algorithms are compared.");
   m.def("bias_gradient", &sum_over_maps, "grad"_a, "outer"_a, "maps"_a, "inner"_a, "dtype"_a, "out"_a,
         "threads"_a, "Sum an array of (outer, maps, inner) over all but its maps.");
 

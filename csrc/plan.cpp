@@ -24,17 +24,19 @@ constexpr const Algorithm* kAlgorithms[] = {
 // Positions that the problem is taken to have at least when algorithms are compared.
 constexpr int64_t kUsualPositions = 256;
 
-// Algorithms may differ in the last bit, and a batch must give the same bits whole or in parts, on any number
-// of threads: so the choice is made for a batch and threads that the call does not decide.
+// For the same reason one thread is what they are compared on.
 Problem usual(const Problem& problem) {
   Problem usual = problem;
-  const Geometry& g = problem.geometry;
-  usual.geometry.batch = std::max<int64_t>(1, kUsualPositions / g.small_positions());
+  usual.geometry.batch = usual_batch(problem.geometry);
   usual.threads = 1;
   return usual;
 }
 
 }  // namespace
+
+int64_t usual_batch(const Geometry& geometry) noexcept {
+  return std::max<int64_t>(1, kUsualPositions / geometry.small_positions());
+}
 
 Plan::Plan(const Problem& problem, std::string_view wanted) : problem_(problem) {
   check(problem.geometry);

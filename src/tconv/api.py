@@ -22,6 +22,9 @@ Pads = int | Iterable[int | Iterable[int]]
 ADJ_RULES = ("below_stride", "any")
 """Which adj are let through: MXNet's below the stride, or all."""
 
+TUNINGS = ("off", "limited_workspace", "fastest")
+"""Who chooses an algorithm: the cost model, or a clock within a workspace or without."""
+
 _WORKSPACE = 512
 _SHAPES_KEPT = 64
 _PASSES = {None: "forward", "data": "data_gradient", "weight": "weight_gradient"}
@@ -404,12 +407,18 @@ class Prepared:
     """
 
     def __init__(
-        self, window: Window, weight: Array, bias: Array | None, workspace: int, threads: int | None
+        self,
+        window: Window,
+        weight: Array,
+        bias: Array | None,
+        workspace: int,
+        threads: int | None,
+        tune: str = TUNINGS[0],
     ) -> None:
         self.window = window
         self.weights = engine.Weights(weight)
         self.bias = None if bias is None else np.array(bias, weight.dtype.newbyteorder("="))
-        self.limits: dict[str, Any] = {"workspace": workspace, "threads": threads}
+        self.limits: dict[str, Any] = {"workspace": workspace, "threads": threads, "tune": tune}
         self._shapes: dict[Shape, tuple[Geometry, dict[str, Shape]]] = {}
         self._bound: dict[Shape, engine.Bound | None] = {}
 
@@ -500,6 +509,7 @@ def prepare(
     adj_rule: str = ADJ_RULES[0],
     workspace: int = _WORKSPACE,
     threads: int | None = None,
+    tune: str = TUNINGS[0],
 ) -> Prepared:
     """Return `deconvolution` with these weights as a callable that packs them once.
 
@@ -507,6 +517,9 @@ def prepare(
     ----------
     w, bias, stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule, workspace, threads
         As for `deconvolution`. The weights are copied: changing `w` later changes nothing.
+    tune : str
+        Who chooses the algorithm for data of a new shape: `off` the cost model; `limited_workspace` a clock, among
+        those that keep to `workspace`; `fastest` among all. What was found is kept, see the knob `tuned`.
 
     Returns
     -------
@@ -533,7 +546,8 @@ def prepare(
     )
     window.check(operator)
     _check(operator, {"w": weight, "bias": offset}, {"w": weight.shape, "bias": (window.filters,)})
-    return Prepared(window, weight, offset, _workspace(operator, workspace), _threads(operator, threads))
+    check_choice(operator, "tune", tune, TUNINGS)
+    return Prepared(window, weight, offset, _workspace(operator, workspace), _threads(operator, threads), tune)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ def explain(
     *,
     workspace: int,
     threads: int | None,
+    tune: str | None = None,
     packed: bool,
     measure: bool,
 ) -> dict[str, Any]:
@@ -74,6 +75,7 @@ def explain(
         dtype,
         workspace=workspace,
         threads=threads,
+        tune=tune,
         packed=packed,
         measure=measure,
     )
@@ -199,6 +201,7 @@ def bind(
     *,
     workspace: int,
     threads: int | None = None,
+    tune: str | None = None,
     algorithms: tuple[str, ...] = (),
 ) -> Bound | None:
     """Return the short way of `forward` or `data_gradient`, with plain weights or these, if there is one.
@@ -213,7 +216,14 @@ def bind(
         return None
     kept = None if weights is None else weights.kept_by(backend)
     run, weight = backend_bind(
-        geometry, pass_name, dtype, workspace=workspace, threads=threads, weight=kept, algorithms=algorithms
+        geometry,
+        pass_name,
+        dtype,
+        workspace=workspace,
+        threads=threads,
+        tune=tune,
+        weight=kept,
+        algorithms=algorithms,
     )
     shape = geometry.large_shape if pass_name == "forward" else geometry.small_shape
     return Bound(run, weight, shape, dtype)
@@ -235,19 +245,18 @@ def _quick(
     weight: Array | Weights,
     bias: Array | None,
     out: Array | None,
-    workspace: int,
-    threads: int | None,
+    limits: dict[str, Any],
 ) -> Array | None:
     """Compute if the weights are plain and no array needs care, else return None."""
     dtype = source.dtype
     if isinstance(weight, Weights) or weight.dtype is not dtype or (bias is not None and bias.dtype is not dtype):
         return None
     known: dict[Any, Bound | None] = geometry.__dict__.setdefault("_bound", {})
-    key = (pass_name, dtype, workspace, threads)
+    key = (pass_name, dtype, *limits.values())
     if key not in known:
         if len(known) >= _BOUND_KEPT_BY_A_GEOMETRY:
             known.clear()
-        known[key] = bind(geometry, pass_name, dtype, workspace=workspace, threads=threads)
+        known[key] = bind(geometry, pass_name, dtype, **limits)
     bound = known[key]
     return None if bound is None else bound(source, weight, bias, out)
 
@@ -261,6 +270,7 @@ def forward(
     *,
     workspace: int,
     threads: int | None = None,
+    tune: str | None = None,
 ) -> Array:
     """Compute the large side from the small one: transposed convolution.
 
@@ -275,8 +285,11 @@ def forward(
         Ceiling of temporary memory in bytes.
     threads : int, optional
         Threads to use; the knob's by default.
+    tune : str, optional
+        `limited_workspace` to time algorithms once and take the fastest, `fastest` to heed no ceiling at that.
     """
-    quick = _quick(geometry, "forward", data, weight, bias, out, workspace, threads)
+    limits: dict[str, Any] = {"workspace": workspace, "threads": threads, "tune": tune}
+    quick = _quick(geometry, "forward", data, weight, bias, out, limits)
     if quick is not None:
         return quick
     dtype = data.dtype.newbyteorder("=")
@@ -288,11 +301,11 @@ def forward(
     if room.buffer.size:
         operand = weight.kept_by(backend) if isinstance(weight, Weights) else plain
         if geometry.pad_mode == "zero":
-            backend.forward(geometry, data, operand, bias, room.buffer, workspace=workspace, threads=threads)
+            backend.forward(geometry, data, operand, bias, room.buffer, **limits)
         else:
             widened = padding.widened(geometry)
             wide = allocate(widened.large_shape, dtype)
-            backend.forward(widened, data, operand, None, wide, workspace=workspace, threads=threads)
+            backend.forward(widened, data, operand, None, wide, **limits)
             # A bias is added once to what is folded, not to each of its parts.
             np.add(padding.fold(geometry, wide), _spread(geometry, bias, dtype), out=room.buffer)
     return room.finish()
@@ -307,9 +320,11 @@ def data_gradient(
     *,
     workspace: int,
     threads: int | None = None,
+    tune: str | None = None,
 ) -> Array:
     """Compute the small side from the large one: convolution, or the data gradient of `forward`."""
-    quick = _quick(geometry, "data_gradient", out_grad, weight, bias, out, workspace, threads)
+    limits: dict[str, Any] = {"workspace": workspace, "threads": threads, "tune": tune}
+    quick = _quick(geometry, "data_gradient", out_grad, weight, bias, out, limits)
     if quick is not None:
         return quick
     dtype = out_grad.dtype.newbyteorder("=")
@@ -321,7 +336,7 @@ def data_gradient(
     if room.buffer.size and out_grad.size:
         operand = weight.kept_by(backend) if isinstance(weight, Weights) else plain
         geometry, out_grad = _continued(geometry, out_grad)
-        backend.data_gradient(geometry, out_grad, operand, bias, room.buffer, workspace=workspace, threads=threads)
+        backend.data_gradient(geometry, out_grad, operand, bias, room.buffer, **limits)
     else:
         room.buffer[...] = _spread(geometry, bias, dtype)
     return room.finish()
@@ -352,6 +367,7 @@ def weight_gradient(
     *,
     workspace: int,
     threads: int | None = None,
+    tune: str | None = None,
 ) -> Array:
     """Compute the weight's gradient from both sides."""
     dtype = data.dtype.newbyteorder("=")
@@ -360,7 +376,7 @@ def weight_gradient(
     if data.size and out_grad.size:
         geometry, out_grad = _continued(geometry, out_grad)
         backend_for(geometry, dtype).weight_gradient(
-            geometry, data, out_grad, room.buffer, workspace=workspace, threads=threads
+            geometry, data, out_grad, room.buffer, workspace=workspace, threads=threads, tune=tune
         )
     else:
         room.buffer[...] = 0

@@ -32,6 +32,8 @@ def _count(text: str) -> int:
     return value
 
 
+_CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "tconv")
+
 KNOBS = {
     knob.name: knob
     for knob in (
@@ -39,6 +41,7 @@ KNOBS = {
         Knob("isa", str, "", "Instruction set of the native kernels: avx512, avx2, portable; empty for the best."),
         Knob("threads", _count, 0, "Threads of the native backend; 0 for the cores this process may use."),
         Knob("kept_outputs", _count, 256, "MB of freed large outputs the native backend keeps for the next."),
+        Knob("tuned", str, _CACHE, "Folder that keeps what cudnn_tune has timed; empty to keep nothing."),
         Knob("plans", _count, 1024, "Plans the native backend keeps."),
     )
 }

@@ -443,7 +443,7 @@ _WORKSPACE = (
     "and the copies of arrays that are strided, misaligned or of another byte order. Negative means no ceiling."
 )
 _NO_BIAS = "Whether there is no bias."
-_CUDNN_TUNE = "Whether to time algorithms before the first call; accepted and kept on the CPU."
+_CUDNN_TUNE = "Whether to time algorithms before the first call: those within the workspace, or all."
 _CUDNN_OFF = "Whether to keep off cuDNN; no effect on the CPU."
 _LAYOUT = "Order of the axes of data and output; channel first by default."
 

@@ -7,6 +7,7 @@ and one dtype, not empty, `out` apart from the inputs. A weight may also be a `K
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from math import inf, prod
 from time import perf_counter
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tconv import _core, knobs
+from tconv import _core, knobs, tuning
 from tconv.dtypes import COMPUTABLE, DType, is_computable, to_code
 from tconv.errors import ParameterError
 from tconv.geometry import Geometry, Shape
@@ -38,6 +39,7 @@ _ORDERS_KEPT_BY_WEIGHTS = 4
 _LEAST_LARGE_OUTPUT = 1 << 17
 _MOST_BYTES = 1 << 63
 _HOPELESS = 20
+_NO_CEILING = 1 << 62
 _SECONDS_OF_TIMING = 0.02
 
 _isa: str = knobs.read("isa")
@@ -106,6 +108,17 @@ def refusal(geometry: Geometry, dtype: DType) -> str | None:
     return None
 
 
+def _solved(geometry: Geometry) -> _core.Geometry:
+    return _core.Geometry(
+        geometry.batch,
+        geometry.channels,
+        geometry.filters,
+        geometry.groups,
+        geometry.channels_last,
+        [(a.size, a.out, a.kernel, a.stride, a.dilation, a.pad_lo, a.pad_hi, a.adj) for a in geometry.axes],
+    )
+
+
 def plan_for(
     geometry: Geometry,
     pass_: int,
@@ -116,6 +129,7 @@ def plan_for(
     isa: str | None = None,
     algorithm: str = "",
     packed: bool = False,
+    tune: str | None = None,
 ) -> _core.Plan:
     """Return the plan of a problem.
 
@@ -137,27 +151,24 @@ def plan_for(
         Algorithm to use; empty for the cheapest.
     packed : bool
         Whether the weights come packed.
+    tune : str, optional
+        `limited_workspace` for the algorithm that is fastest when timed, `fastest` to heed no ceiling at that.
 
     Raises
     ------
     ParameterError
         If the instruction set or the algorithm is unknown, or the algorithm refuses.
     """
-    key = (pass_, dtype.num, workspace, threads, isa, algorithm, packed)
+    key = (pass_, dtype.num, workspace, threads, isa, algorithm, packed, tune)
     # Kept with the geometry, which is solved once a shape: hashing one on each call costs more than a small layer.
     plans: dict[Any, _core.Plan] = geometry.__dict__.setdefault("_native_plans", {})
     plan = plans.get(key)
     if plan is None:
-        core = _core.Geometry(
-            geometry.batch,
-            geometry.channels,
-            geometry.filters,
-            geometry.groups,
-            geometry.channels_last,
-            [(a.size, a.out, a.kernel, a.stride, a.dilation, a.pad_lo, a.pad_hi, a.adj) for a in geometry.axes],
-        )
+        if tune in ("fastest", "limited_workspace"):
+            workspace = _NO_CEILING if tune == "fastest" else workspace
+            algorithm = _fastest(geometry, pass_, dtype, workspace, packed)
         plan = _core.plan(
-            core,
+            _solved(geometry),
             pass_,
             to_code(dtype),
             workspace,
@@ -179,6 +190,7 @@ def bind(
     *,
     workspace: int,
     threads: int | None = None,
+    tune: str | None = None,
     weight: KeptWeights | None = None,
     algorithms: tuple[str, ...] = (),
 ) -> tuple[Run, Any]:
@@ -190,9 +202,11 @@ def bind(
     returns whether they are contiguous, aligned and the output apart; else it has done nothing.
     """
     pass_ = PASSES.index(pass_name)
-    plan = _cheapest(
-        geometry, pass_, dtype, algorithms or ("",), workspace=workspace, threads=threads, packed=weight is not None
-    )
+    limits: dict[str, Any] = {"workspace": workspace, "threads": threads, "packed": weight is not None}
+    if algorithms:
+        plan = _cheapest(geometry, pass_, dtype, algorithms, **limits)
+    else:
+        plan = plan_for(geometry, pass_, dtype, tune=tune, **limits)
     return plan.try_run, None if weight is None else weight.packed_for(plan)
 
 
@@ -239,14 +253,13 @@ def _weighted(
     weight: Weight,
     bias: Array | None,
     out: Array,
-    workspace: int,
-    threads: int | None,
+    **limits: Any,
 ) -> None:
     if isinstance(weight, KeptWeights):
-        plan = plan_for(geometry, pass_, source.dtype, workspace=workspace, threads=threads, packed=True)
+        plan = plan_for(geometry, pass_, source.dtype, packed=True, **limits)
         plan.run(source, weight.packed_for(plan), bias, out)
     else:
-        plan = plan_for(geometry, pass_, source.dtype, workspace=workspace, threads=threads)
+        plan = plan_for(geometry, pass_, source.dtype, **limits)
         plan.run(source, weight, bias, out)
 
 
@@ -259,9 +272,10 @@ def forward(
     *,
     workspace: int,
     threads: int | None = None,
+    tune: str | None = None,
 ) -> None:
     """Write the large side: `large[f, y] = bias[f] + sum of small[c, i] * weight[c, f, k]`."""
-    _weighted(geometry, FORWARD, data, weight, bias, out, workspace, threads)
+    _weighted(geometry, FORWARD, data, weight, bias, out, workspace=workspace, threads=threads, tune=tune)
 
 
 def data_gradient(
@@ -273,16 +287,24 @@ def data_gradient(
     *,
     workspace: int,
     threads: int | None = None,
+    tune: str | None = None,
 ) -> None:
     """Write the small side: `small[c, i] = bias[c] + sum of large[f, y] * weight[c, f, k]`."""
-    _weighted(geometry, DATA_GRADIENT, out_grad, weight, bias, out, workspace, threads)
+    _weighted(geometry, DATA_GRADIENT, out_grad, weight, bias, out, workspace=workspace, threads=threads, tune=tune)
 
 
 def weight_gradient(
-    geometry: Geometry, data: Array, out_grad: Array, out: Array, *, workspace: int, threads: int | None = None
+    geometry: Geometry,
+    data: Array,
+    out_grad: Array,
+    out: Array,
+    *,
+    workspace: int,
+    threads: int | None = None,
+    tune: str | None = None,
 ) -> None:
     """Write the weight's gradient: `weight[c, f, k] = sum of small[c, i] * large[f, y]`."""
-    plan = plan_for(geometry, WEIGHT_GRADIENT, data.dtype, workspace=workspace, threads=threads)
+    plan = plan_for(geometry, WEIGHT_GRADIENT, data.dtype, workspace=workspace, threads=threads, tune=tune)
     plan.run(data, out_grad, None, out)
 
 
@@ -334,6 +356,27 @@ def time_algorithms(
     return found
 
 
+def _fastest(geometry: Geometry, pass_: int, dtype: DType, workspace: int, packed: bool) -> str:
+    """Return the algorithm that was fastest for a problem when first asked for, timing them if nobody has yet.
+
+    As where the cost model chooses, neither the batch nor the threads of a call may decide, lest they change bits.
+    """
+    g = replace(geometry, batch=_core.usual_batch(_solved(geometry)))
+    isa = _isa or _core.isas()[0]
+    axes = " ".join(",".join(map(str, vars(axis).values())) for axis in g.axes)
+    problem = f"{PASSES[pass_]} {dtype.name} {isa} {g.batch},{g.channels},{g.filters},{g.groups} {axes}"
+    problem += f" last={g.channels_last:d} packed={packed:d} workspace={workspace}"
+    algorithm = tuning.recall(problem)
+    if algorithm is None:
+        try:
+            seconds = time_algorithms(g, pass_, dtype, workspace=workspace, threads=1, packed=packed)
+        except MemoryError:
+            return ""
+        algorithm = tuning.remember(problem, min(seconds, key=seconds.__getitem__))
+    refused = dict(plan_for(geometry, pass_, dtype, workspace=workspace, packed=packed).refusals)
+    return algorithm if algorithm in _core.algorithms() and algorithm not in refused else ""
+
+
 def _time(run: Callable[[], None]) -> float:
     """Return the least seconds of a call."""
     run()
@@ -360,6 +403,7 @@ def explain(
     *,
     workspace: int,
     threads: int | None = None,
+    tune: str | None = None,
     packed: bool = False,
     measure: bool = False,
 ) -> dict[str, Any]:
@@ -368,7 +412,7 @@ def explain(
     With `measure`, also the seconds that it and its competitors take, and what share of the peak that makes.
     """
     pass_ = PASSES.index(pass_name)
-    plan = plan_for(geometry, pass_, dtype, workspace=workspace, threads=threads, packed=packed)
+    plan = plan_for(geometry, pass_, dtype, workspace=workspace, threads=threads, packed=packed, tune=tune)
     told: dict[str, Any] = {
         "algorithm": plan.algorithm,
         "kernel": plan.kernel,

@@ -1,7 +1,7 @@
 """The slow reference: float64 loops written from the definition, sharing no code with the fast paths.
 
-Each function works in float64 whatever the arrays hold and rounds once, at the end. `workspace` and `threads` are
-part of every backend's signature and mean nothing here.
+Each function works in float64 whatever the arrays hold and rounds once, at the end. `workspace`, `threads` and
+`tune` are part of every backend's signature and mean nothing here.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ def forward(
     *,
     workspace: int,
     threads: int | None = None,
+    tune: str | None = None,
 ) -> None:
     """Write the large side: `large[f, y] = bias[f] + sum of small[c, i] * weight[c, f, k]`."""
     x, w = _maps_second(geometry, data), _maps_second(geometry, weight)
@@ -120,6 +121,7 @@ def data_gradient(
     *,
     workspace: int,
     threads: int | None = None,
+    tune: str | None = None,
 ) -> None:
     """Write the small side: `small[c, i] = bias[c] + sum of large[f, y] * weight[c, f, k]`."""
     y, w = _maps_second(geometry, out_grad), _maps_second(geometry, weight)
@@ -142,6 +144,7 @@ def weight_gradient(
     *,
     workspace: int,
     threads: int | None = None,
+    tune: str | None = None,
 ) -> None:
     """Write the weight's gradient: `weight[c, f, k] = sum of small[c, i] * large[f, y]`."""
     x, y = _maps_second(geometry, data), _maps_second(geometry, out_grad)
@@ -168,6 +171,7 @@ def explain(
     *,
     workspace: int,
     threads: int | None = None,
+    tune: str | None = None,
     packed: bool = False,
     measure: bool = False,
 ) -> dict[str, Any]:

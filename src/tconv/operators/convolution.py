@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tconv import engine
 from tconv.geometry import infer_convolution, solve_convolution
@@ -25,8 +26,8 @@ def _forward(call: Call, inputs: Sequence[Array]) -> Sequence[Array]:
     data, weight, *bias = inputs
     check_computable(params.operator, data)
     geometry = solve_convolution(params.operator, params.window, data.shape)
-    workspace = workspace_bytes(params.workspace)
-    return [engine.data_gradient(geometry, data, weight, bias[0] if bias else None, call.out, workspace=workspace)]
+    limits: dict[str, Any] = {"workspace": workspace_bytes(params.workspace), "tune": params.cudnn_tune}
+    return [engine.data_gradient(geometry, data, weight, bias[0] if bias else None, call.out, **limits)]
 
 
 def _backward(
@@ -36,11 +37,11 @@ def _backward(
     data, weight = inputs[:2]
     (grad,) = out_grads
     geometry = solve_convolution(params.operator, params.window, data.shape)
-    workspace = workspace_bytes(params.workspace)
+    limits: dict[str, Any] = {"workspace": workspace_bytes(params.workspace), "tune": params.cudnn_tune}
     wanted = (*call.wanted, False)
     return [
-        engine.forward(geometry, grad, weight, workspace=workspace) if wanted[0] else None,
-        engine.weight_gradient(geometry, grad, data, workspace=workspace) if wanted[1] else None,
+        engine.forward(geometry, grad, weight, **limits) if wanted[0] else None,
+        engine.weight_gradient(geometry, grad, data, **limits) if wanted[1] else None,
         engine.bias_gradient(geometry, grad) if wanted[2] else None,
     ][: len(inputs)]
 

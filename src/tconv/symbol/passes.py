@@ -522,8 +522,9 @@ class _Run:
         kept = self._weights(work, geometry)
         compute = engine.forward if work.step.operator.name == "Deconvolution" else engine.data_gradient
         target = self._targets.get(work.outputs[0])
-        limit = workspace_bytes(work.step.params.workspace)
-        y = compute(geometry, self._value(work.inputs[0]), kept.weights, kept.bias, target, workspace=limit)
+        params = work.step.params
+        limits: dict[str, Any] = {"workspace": workspace_bytes(params.workspace), "tune": params.cudnn_tune}
+        y = compute(geometry, self._value(work.inputs[0]), kept.weights, kept.bias, target, **limits)
         if work.bend is not None:
             kind, slope = self._bend(work.bend)
             done = loops.pointwise(y, y, bend=kind, slope=slope)
