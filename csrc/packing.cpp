@@ -2,16 +2,15 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 
 #include "machine.hpp"
+#include "pack_abi.hpp"
 #include "phases.hpp"
 
 namespace tconv {
 namespace {
 
-constexpr int64_t kRun = 64;
-constexpr int64_t kMostLanes = 64;
+constexpr int64_t kSliceMaps = 64;  // that one thread packs at a time
 
 }  // namespace
 
@@ -23,7 +22,7 @@ ColumnPacking::ColumnPacking(const Problem& problem, int lanes, int64_t chunk_ma
       groups_(problem.geometry.groups),
       chunk_maps_(chunk_maps),
       taps_(problem.geometry.taps()),
-      load_(kernel(Family::load, problem.dtype, problem.isa)) {
+      pack_(kernel(Family::pack, problem.dtype, problem.isa)) {
   const Geometry& g = problem.geometry;
   const int64_t channels = g.channels / g.groups;
   const int64_t filters = g.filters / g.groups;
@@ -106,48 +105,29 @@ size_t ColumnPacking::panel_bytes() const noexcept {
 }
 
 template <class T>
-bool ColumnPacking::pack_panel(const void* weight, T* packed, int64_t panel,
-                               const std::vector<int64_t>& order) const noexcept {
-  alignas(64) T run[kRun * kMostLanes];
+bool ColumnPacking::pack_maps(const void* weight, T* packed, int64_t panel, int64_t begin, int64_t end,
+                              const std::vector<int64_t>& order) const noexcept {
   const int64_t group = panel / panels_;
-  const int64_t column0 = panel % panels_ * lanes_;
-  const int64_t columns = std::min(lanes_, column_maps_ - column0);
+  const int64_t column = panel % panels_ * lanes_;
   const auto element = static_cast<int64_t>(storage_bytes(dtype_));
   const char* from =
-      static_cast<const char*>(weight) + (group * group_stride_ + column0 * column_stride_) * element;
-  if (columns < lanes_) std::fill(run, run + kRun * lanes_, T{0});
+      static_cast<const char*>(weight) + (group * group_stride_ + column * column_stride_) * element;
   bool finite = true;
-  MoveArgs args{};
-  args.dst = run;
-  for (int64_t map = 0; map < depth_maps_; ++map) {
+  PackArgs args{};
+  args.column_stride = column_stride_;
+  args.tap_stride = tap_stride_;
+  args.columns = std::min(lanes_, column_maps_ - column);
+  args.taps = taps_;
+  args.order = order.data();
+  args.lanes = lanes_;
+  args.finite = &finite;
+  for (int64_t map = begin; map < end; ++map) {
     const int64_t chunk = map / chunk_maps_;
     const int64_t maps = std::min(chunk_maps_, depth_maps_ - chunk * chunk_maps_);
-    T* to = packed + chunk * chunk_maps_ * taps_ * lanes_ + (map - chunk * chunk_maps_) * lanes_;
-    for (int64_t first = 0; first < taps_; first += kRun) {
-      const int64_t taps = std::min(kRun, taps_ - first);
-      args.src = from + (map * depth_stride_ + first * tap_stride_) * element;
-      if (column_stride_ == 1) {
-        args.rows = taps;
-        args.src_row = tap_stride_;
-        args.dst_row = lanes_;
-        args.columns = columns;
-        args.src_column = 1;
-        args.dst_column = 1;
-      } else {
-        args.rows = columns;
-        args.src_row = column_stride_;
-        args.dst_row = 1;
-        args.columns = taps;
-        args.src_column = tap_stride_;
-        args.dst_column = lanes_;
-      }
-      load_(args);
-      finite &= all_finite(run, taps * lanes_);
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        std::memcpy(to + order[static_cast<size_t>(first + tap)] * maps * lanes_, run + tap * lanes_,
-                    static_cast<size_t>(lanes_) * sizeof(T));
-      }
-    }
+    args.src = from + map * depth_stride_ * element;
+    args.dst = packed + chunk * chunk_maps_ * taps_ * lanes_ + (map - chunk * chunk_maps_) * lanes_;
+    args.tap_step = maps * lanes_;
+    pack_(args);
   }
   return finite;
 }
@@ -155,13 +135,17 @@ bool ColumnPacking::pack_panel(const void* weight, T* packed, int64_t panel,
 bool ColumnPacking::pack(const void* weight, char* packed, int64_t first, int64_t last, Crew& crew) const {
   const std::vector<int64_t> order = this->order();
   std::atomic<bool> finite{true};
+  const int64_t slices = (depth_maps_ + kSliceMaps - 1) / kSliceMaps;
   const double seconds =
       static_cast<double>(last - first) * static_cast<double>(panel_bytes()) / machine::kStoreBytesPerSecond;
-  crew.share(last - first, seconds, [&](int64_t unit, int) noexcept {
-    char* to = packed + static_cast<size_t>(unit) * panel_bytes();
+  crew.share((last - first) * slices, seconds, [&](int64_t unit, int) noexcept {
+    char* to = packed + static_cast<size_t>(unit / slices) * panel_bytes();
+    const int64_t panel = first + unit / slices;
+    const int64_t begin = unit % slices * kSliceMaps;
+    const int64_t end = std::min(begin + kSliceMaps, depth_maps_);
     const bool good = compute_dtype(dtype_) == DType::f64
-                          ? pack_panel(weight, reinterpret_cast<double*>(to), first + unit, order)
-                          : pack_panel(weight, reinterpret_cast<float*>(to), first + unit, order);
+                          ? pack_maps(weight, reinterpret_cast<double*>(to), panel, begin, end, order)
+                          : pack_maps(weight, reinterpret_cast<float*>(to), panel, begin, end, order);
     if (!good) finite.store(false, std::memory_order_relaxed);
   });
   return finite.load();

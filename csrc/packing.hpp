@@ -44,8 +44,8 @@ class ColumnPacking {
 
  private:
   template <class T>
-  bool pack_panel(const void* weight, T* packed, int64_t panel,
-                  const std::vector<int64_t>& order) const noexcept;
+  bool pack_maps(const void* weight, T* packed, int64_t panel, int64_t begin, int64_t end,
+                 const std::vector<int64_t>& order) const noexcept;
   std::vector<int64_t> order() const;
 
   DType dtype_;
@@ -63,7 +63,7 @@ class ColumnPacking {
   int64_t column_stride_;
   int64_t depth_stride_;
   int64_t tap_stride_;
-  const Kernel& load_;
+  const Kernel& pack_;
   std::string order_key_;
 };
 

@@ -23,6 +23,7 @@ enum class Family : uint8_t {
   panel,
   load,
   store,
+  pack,
   rowgemm,
   strip,
   unstrip,

@@ -18,6 +18,7 @@ constexpr int64_t kMostStride = 1 << 16;
 constexpr int64_t kMostTaps = 1 << 20;
 constexpr int64_t kPanelBytes = 384 << 10;
 constexpr int64_t kStripBytes = 256 << 10;
+constexpr int64_t kPackedBytes = 16 << 20;
 constexpr int64_t kMostBlockPositions = 512;
 constexpr int64_t kRuns = 1024;
 // Maps up to this size are worth turning inside out, so that tiles hold one place of many samples.
@@ -319,7 +320,9 @@ class PhaseGemm final : public Recipe {
       const int64_t all_panels = sides_.groups * panels_;
       const size_t other = total() - aligned(packing_.panel_bytes());
       const auto room = static_cast<int64_t>((problem_.workspace - other) / aligned(packing_.panel_bytes()));
-      pack_panels_ = std::clamp<int64_t>(room, 1, all_panels);
+      // No more than stay near until they are used.
+      const int64_t near = std::max<int64_t>(1, kPackedBytes / static_cast<int64_t>(packing_.panel_bytes()));
+      pack_panels_ = std::clamp<int64_t>(std::min(room, near), 1, all_panels);
       // A pass over the input for each round of packing; even rounds.
       pack_panels_ = ceil_div(all_panels, ceil_div(all_panels, pack_panels_));
     }
