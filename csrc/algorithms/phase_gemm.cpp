@@ -102,7 +102,7 @@ class PhaseGemm final : public Recipe {
     positions_ = sides_.batch * grid_;
     // Samples innermost: a tile then holds one place of many samples, and taps outside the image drop out
     // whole.
-    samples_inside_ = sides_.batch >= 4 && grid_ <= 256 && offsets_ > 1;
+    samples_inside_ = sides_.batch >= 4 && grid_ <= 256 && offsets_ > 1 && leaves_image();
     panels_ = ceil_div(sides_.column_maps, gemm_.lanes);
     jobs_ = panels_ * axes_[0].phases() * axes_[1].phases();
     staged_ = src_;
@@ -225,6 +225,14 @@ class PhaseGemm final : public Recipe {
     int64_t first_panel;
     int64_t last_panel;
   };
+
+  // Whether some tap leads outside the image from some position.
+  bool leaves_image() const noexcept {
+    return std::any_of(axes_.begin(), axes_.end(), [](const PhaseAxis& axis) {
+      return axis.offsets.front() < 0 ||
+             (axis.positions - 1) * axis.src_step + axis.offsets.back() >= axis.src_size;
+    });
+  }
 
   int64_t strip_rows() const noexcept { return block_ * axes_[2].phases(); }
   int64_t block_tiles() const noexcept { return ceil_div(block_, gemm_.rows); }
