@@ -31,7 +31,11 @@ import peers
 import tconv
 from peers.layer import Array, Layer, RefusalError, Way, channels_first, channels_last
 from problem_list import load
-from timing import processor, summary, time_in_turn
+from tconv import _core
+from tconv.backends import native
+from tconv.dtypes import to_code
+from tconv.tuning import processor
+from timing import summary, time_in_turn
 
 PASSES = ("forward", "backward")
 _LARGEST_ERROR = 1e-4
@@ -114,6 +118,7 @@ def measure(layer: Layer, pass_: str, threads: int, opponents: dict[str, Any], s
         best[name] = min(against, key=lambda peer: found[peer]["median"], default=None)
     return {
         "layer": layer.name,
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "pass": pass_,
         "threads": threads,
         "flops": layer.geometry.flops,
@@ -155,7 +160,7 @@ def _write(path: Path, rows: list[dict[str, Any]], versions: dict[str, str]) -> 
         "processor": processor(),
         "cores": os.cpu_count(),
         "versions": versions,
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "peak": native.peak(to_code(np.dtype("float32")), _core.isas()[0]),
         "rows": sorted(
             kept.values(), key=lambda r: (PASSES.index(r["pass"]), r["threads"], order.index(r["layer"]))
         ),

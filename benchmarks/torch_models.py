@@ -37,7 +37,8 @@ import unet_3d
 import vocoder
 
 import tconv.torch
-from timing import processor, summary, time_in_turn
+from tconv.tuning import processor
+from timing import summary, time_in_turn
 
 _LARGEST_ERROR = 1e-3
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}

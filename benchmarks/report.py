@@ -1,0 +1,162 @@
+"""Write docs/benchmarks.md and its picture from the results of `layers.py`.
+
+python benchmarks/report.py benchmarks/results/layers.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("svg")
+from matplotlib import pyplot
+
+Row = dict[str, Any]
+
+DOCS = Path(__file__).parent.parent / "docs"
+MODES = {
+    "prepared": "weights prepared",
+    "one-shot": "one shot, weights plain",
+    "channel-last": "channel-last, weights prepared",
+    "gradients": "gradients of data, weight and bias",
+}
+_SHARED = 1.0  # milliseconds from which a layer should gain from a second thread
+
+INTRODUCTION = """# Benchmarks
+
+Every layer of `tests/problems/layers.txt` against {peers}, all in one process, turn by turn, on the same cores,
+every result checked against float64. A figure is a median; spreads and all ways of every peer are in
+[{file}](../{file}). Written by `python benchmarks/report.py {file}`; measured by
+
+```console
+$ python benchmarks/layers.py --threads 1 --json {file}
+$ python benchmarks/layers.py --threads 2 --json {file}
+$ python benchmarks/layers.py --threads 1 --pass backward --json {file}
+$ python benchmarks/layers.py --threads 2 --pass backward --json {file}
+```
+
+{processor}, {cores} cores, {dates}; {versions}; float32.
+
+Every result of tconv lies in memory of its own; OpenVINO and LiteRT, whose results do not, are not charged for a copy.
+Weights prepared and channel-last are compared with the best way of any peer, whatever its layout; one-shot calls and
+gradients with the better of PyTorch and JAX, which prepare nothing. The ratio is the peer's time over tconv's: above
+1, tconv is faster. GFLOP/s count the operations of the direct method, so algorithms that save some may pass the
+{peak:.0f} GFLOP/s that the product kernels reach on one core.
+
+![Ratio of each layer](benchmarks.svg)
+"""
+
+
+def _mean(rows: Iterable[Row], mode: str) -> str:
+    ratios = {row["layer"]: row["ratio"][mode] for row in rows}
+    least = min(ratios, key=ratios.__getitem__)
+    return f"{statistics.geometric_mean(ratios.values()):.2f} | {ratios[least]:.2f} ({least}) | {len(ratios)}"
+
+
+def _groups(rows: list[Row]) -> Iterator[tuple[int, str, list[Row]]]:
+    """Yield the rows of each number of threads and mode."""
+    for mode in MODES:
+        for threads in sorted({row["threads"] for row in rows}):
+            some = [row for row in rows if row["threads"] == threads and mode in row["ratio"]]
+            if some:
+                yield threads, mode, some
+
+
+def _table(rows: list[Row], mode: str) -> Iterator[str]:
+    yield "| layer | best peer | ms | tconv (ms) | GFLOP/s | ratio | by |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for row in rows:
+        times, peer = row["milliseconds"], row["best peer"][mode]
+        ours = times[mode]["median"]
+        # Gradients of data and weight take the operations of the output each.
+        flops = row["flops"] * (2 if mode == "gradients" else 1)
+        algorithm = row["plans"].get(mode, "").partition(" ")[0]
+        yield (
+            f"| {row['layer']} | {peer} | {times[peer]['median']:.3f} | {ours:.3f} | {flops / ours / 1e6:.0f} "
+            f"| {row['ratio'][mode]:.2f} | {algorithm} |"
+        )
+
+
+def _gains(rows: list[Row]) -> Iterator[str]:
+    """Yield the lines about two threads against one."""
+    one = {row["layer"]: row for row in rows if row["pass"] == "forward" and row["threads"] == 1}
+    two = {row["layer"]: row for row in rows if row["pass"] == "forward" and row["threads"] == 2}
+    gains = {}
+    for layer in one.keys() & two.keys():
+        before, after = (rows[layer]["milliseconds"]["prepared"]["median"] for rows in (one, two))
+        if before > _SHARED:
+            gains[layer] = before / after
+    if gains:
+        least = min(gains, key=gains.__getitem__)
+        yield "## Two threads against one"
+        yield ""
+        yield (
+            f"Weights prepared, the {len(gains)} layers above {_SHARED:g} ms: geometric mean "
+            f"{statistics.geometric_mean(gains.values()):.2f}, least {gains[least]:.2f} ({least})."
+        )
+        yield ""
+
+
+def _picture(rows: list[Row], path: Path) -> None:
+    """Draw a bar for each layer with one thread, forward modes beside each other."""
+    some = [row for row in rows if row["threads"] == 1 and row["pass"] == "forward"]
+    modes = [mode for mode in MODES if some and mode in some[0]["ratio"]]
+    figure, axes = pyplot.subplots(figsize=(9, 0.36 * len(some) + 1.4))
+    height = 0.8 / len(modes)
+    for at, mode in enumerate(modes):
+        places = [place + at * height for place in range(len(some))]
+        axes.barh(places, [row["ratio"][mode] for row in some], height, label=MODES[mode])
+    axes.set_yticks([place + 0.4 - height / 2 for place in range(len(some))], [row["layer"] for row in some])
+    axes.set_xscale("log")
+    ticks = (0.25, 0.5, 1, 2, 4, 8)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.axvline(1, color="black", linewidth=1)
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.set_xlabel("time of the best peer / time of tconv, one thread; right of the line tconv is faster")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, 1.05), ncols=len(modes), frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    """Write the page and the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    path = parser.parse_args().results
+    document = json.loads(path.read_text(encoding="utf-8"))
+    rows = document["rows"]
+    names = list(document["versions"])
+    dates = sorted({row["date"] for row in rows})
+    page = [
+        INTRODUCTION.format(
+            peers=", ".join(names[1:-1]) + f" and {names[-1]}",
+            file=path.as_posix(),
+            processor=document["processor"],
+            cores=document["cores"],
+            dates=dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}",
+            versions=", ".join(" ".join(pair) for pair in document["versions"].items()),
+            peak=document["peak"] / 1e9,
+        ),
+        "| | threads | geometric mean | least | layers |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    groups = list(_groups(rows))
+    page += [f"| {MODES[mode]} | {threads} | {_mean(some, mode)} |" for threads, mode, some in groups]
+    page += ["", *_gains(rows)]
+    for threads, mode, some in groups:
+        plural = "" if threads == 1 else "s"
+        page += [f"## {MODES[mode].capitalize()}, {threads} thread{plural}", "", *_table(some, mode), ""]
+    (DOCS / "benchmarks.md").write_text("\n".join(page), encoding="utf-8")
+    mpl.rcParams["svg.hashsalt"] = "tconv"
+    _picture(rows, DOCS / "benchmarks.svg")
+
+
+if __name__ == "__main__":
+    main()
