@@ -43,11 +43,11 @@ $ python benchmarks/layers.py --threads 2 --pass backward --json {file}
 
 {processor}, {cores} cores, {dates}; {versions}; float32.
 
-Every result of tconv lies in memory of its own; OpenVINO and LiteRT, whose results do not, are not charged for a copy.
-Weights prepared and channel-last are compared with the best way of any peer, whatever its layout; one-shot calls and
-gradients with the better of PyTorch and JAX, which prepare nothing. The ratio is the peer's time over tconv's: above
-1, tconv is faster. GFLOP/s count the operations of the direct method, so algorithms that save some may pass the
-{peak:.0f} GFLOP/s that the product kernels reach on one core.
+Every result of tconv lies in memory of its own; OpenVINO and LiteRT, whose results do not, are not charged for a
+copy. Weights prepared and channel-last are compared with the best way of any peer, whatever its layout; one-shot
+calls and gradients with the better of PyTorch and JAX, which prepare nothing. The ratio is the peer's time over
+tconv's: above 1, tconv is faster. GFLOP/s count the operations of the direct method, so algorithms that save some
+may pass the {peak:.0f} GFLOP/s that the product kernels reach on one core.
 
 ![Ratio of each layer](benchmarks.svg)
 """
