@@ -1,7 +1,7 @@
 // What the kernels of the depthwise algorithm see: their arguments, and their code for vectors of any width.
 #pragma once
 
-#include "kernel_abi.hpp"
+#include "activation_abi.hpp"
 
 // Family `depthwise`, from the compute type to the storage type, lanes being neighbouring positions: for
 // i * phases + p < count, with one phase or two
@@ -17,7 +17,8 @@ struct DepthwiseArgs {
   const int64_t* tap;
   int64_t phases;
   int64_t taps[2];
-  const void* bias;  // one element, or null
+  const void* bias;              // one element, or null
+  const Activation* activation;  // or null
   void* dst;
   int64_t count;
 };
@@ -33,7 +34,8 @@ struct DepthwiseLastArgs {
   const int64_t* offset;
   const int64_t* tap;
   int64_t taps;
-  const void* bias;  // or null
+  const void* bias;              // or null
+  const Activation* activation;  // or null
   void* dst;
   int64_t count;
   int64_t src_start;
@@ -83,6 +85,10 @@ template <class E, int P, int Fixed, int... I>
     const T bias = *static_cast<const T*>(args.bias);
     ((sum[0][I] += bias), ...);
     if constexpr (P == 2) ((sum[1][I] += bias), ...);
+  }
+  if (args.activation != nullptr) {
+    ((sum[0][I] = activated<T>(sum[0][I], *args.activation)), ...);
+    if constexpr (P == 2) ((sum[1][I] = activated<T>(sum[1][I], *args.activation)), ...);
   }
   const int64_t count = args.count - at * P;
   auto* dst = static_cast<typename E::storage*>(args.dst) + at * P;
@@ -149,6 +155,7 @@ template <class E, int... I>
     const auto bias = whole ? C::load(from) : C::load(from, mask);
     ((sum[I] += bias), ...);
   }
+  if (args.activation != nullptr) ((sum[I] = activated<T>(sum[I], *args.activation)), ...);
   S* dst = static_cast<S*>(args.dst) + at * args.dst_step + map;
   (L::store(dst + I * args.dst_step, sum[I], lanes), ...);
 }

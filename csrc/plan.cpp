@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <bit>
 #include <cstring>
 #include <list>
 #include <mutex>
@@ -136,6 +137,8 @@ struct KeyHash {
     }
     mix(static_cast<uint64_t>(p.workspace) << 8 ^ static_cast<uint64_t>(p.threads) << 3 ^
         static_cast<uint64_t>(p.isa) << 1 ^ static_cast<uint64_t>(p.packed));
+    mix(std::bit_cast<uint64_t>(p.activation.slope) ^ std::bit_cast<uint64_t>(p.activation.low) << 1 ^
+        std::bit_cast<uint64_t>(p.activation.high) << 2);
     return hash ^ std::hash<std::string>{}(key.algorithm);
   }
 };

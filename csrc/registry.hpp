@@ -24,6 +24,7 @@ enum class Family : uint8_t {
   load,
   store,
   pack,
+  activate,
   rowgemm,
   strip,
   unstrip,

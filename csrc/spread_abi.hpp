@@ -2,7 +2,7 @@
 // any width.
 #pragma once
 
-#include "kernel_abi.hpp"
+#include "activation_abi.hpp"
 
 // Lanes [begin, end) of a vector whose outputs are neighbours.
 struct SpreadRun {
@@ -19,7 +19,8 @@ struct SpreadArgs {
   const void* a;
   const void* b;
   int64_t depth;
-  const void* bias;  // one element a row, or null
+  const void* bias;              // one element a row, or null
+  const Activation* activation;  // or null
   void* const* c;
   const SpreadRun* run;
   const int32_t* first_run;  // of each vector of the tile, and the end
@@ -105,6 +106,7 @@ template <class E, int R, int A, int V, int... I>
     const T* bias = static_cast<const T*>(args.bias);
     ((sum[I] += bias[I / V]), ...);
   }
+  if (args.activation != nullptr) ((sum[I] = activated<T>(sum[I], *args.activation)), ...);
   const auto begin = [&args](int v) { return args.run + args.first_run[v]; };
   if (args.phases == 1) {
     (spread_vector<E>(begin(I % V), begin(I % V + 1), args.c[I / V], sum[I]), ...);

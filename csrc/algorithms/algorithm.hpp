@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "activation_abi.hpp"
 #include "dtypes.hpp"
 #include "geometry.hpp"
 #include "registry.hpp"
@@ -21,8 +22,9 @@ struct Problem {
   DType dtype = DType::f32;
   Isa isa{};
   int threads = 1;
-  size_t workspace = 0;  // temporary bytes a run may use at most
-  bool packed = false;   // weights come packed, so neither time nor workspace is spent on packing them
+  size_t workspace = 0;   // temporary bytes a run may use at most
+  bool packed = false;    // weights come packed, so neither time nor workspace is spent on packing them
+  Activation activation;  // of every output; the weight gradient has none
 
   bool operator==(const Problem&) const = default;
 };
@@ -35,6 +37,26 @@ struct Call {
   const void* bias;  // or null
   void* out;
   Crew& crew;
+};
+
+// Does a problem's activation to sums before they are stored; nothing where there is none.
+class Activate {
+ public:
+  explicit Activate(const Problem& problem)
+      : activation_(problem.activation),
+        kernel_(activation_.none() ? nullptr
+                                   : &kernel(Family::activate, compute_dtype(problem.dtype), problem.isa)) {}
+
+  // To hand to a kernel that does it itself.
+  const Activation* get() const noexcept { return kernel_ == nullptr ? nullptr : &activation_; }
+  template <class T>
+  void operator()(T* data, int64_t count) const noexcept {
+    if (kernel_ != nullptr) (*kernel_)(ActivateArgs{data, count, &activation_});
+  }
+
+ private:
+  Activation activation_;
+  const Kernel* kernel_;
 };
 
 // A problem with everything decided that no array decides. Immutable, so shared between threads.

@@ -48,6 +48,7 @@ class Depthwise final : public Recipe {
  public:
   explicit Depthwise(const Problem& problem)
       : problem_(problem),
+        activate_(problem),
         axes_{phase_axis(problem.geometry.axes[0], problem.pass),
               phase_axis(problem.geometry.axes[1], problem.pass),
               phase_axis(problem.geometry.axes[2], problem.pass)},
@@ -330,6 +331,7 @@ class Depthwise final : public Recipe {
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     const char* source = static_cast<const char*>(call.source);
     DepthwiseLastArgs args{};
+    args.activation = activate_.get();
     const Cursor place_z(z, at_z);
     const Cursor place_y(y, at_y);
     place_z.for_taps([&](int64_t src_z, int64_t kz) {
@@ -401,6 +403,7 @@ class Depthwise final : public Recipe {
 
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     DepthwiseArgs args{};
+    args.activation = activate_.get();
     args.src = w.rows;
     args.weight = w.weights;
     for (int64_t column = 0; column < columns_; ++column) {
@@ -523,6 +526,7 @@ class Depthwise final : public Recipe {
   }
 
   Problem problem_;
+  Activate activate_;
   std::array<PhaseAxis, kAxes> axes_;
   bool last_;
   const Kernel& load_;

@@ -125,7 +125,8 @@ class Direct final : public Recipe {
     // Taps k, k + period, ... share a phase; phases that no tap reaches hold the bias.
     const int64_t period = forward ? x.stride / std::gcd(x.stride, x.dilation) : 1;
     const int64_t end = std::min(dst.size[2], (first + kBlock) * dst_step);
-    for (int64_t at = first * dst_step; at < end; ++at) to[at * dst.axis[2]] = E::store(bias);
+    const C last = activated_element(bias, problem_.activation);
+    for (int64_t at = first * dst_step; at < end; ++at) to[at * dst.axis[2]] = E::store(last);
     for (int64_t k0 = 0; k0 < std::min(period, x.kernel); ++k0) {
       int64_t phase = 0;
       if (forward) {
@@ -158,7 +159,8 @@ class Direct final : public Recipe {
         }
       }
       for (int64_t t = 0; t < count; ++t) {
-        to[((first + t) * dst_step + phase) * dst.axis[2]] = E::store(sums[t] + bias);
+        to[((first + t) * dst_step + phase) * dst.axis[2]] =
+            E::store(activated_element(sums[t] + bias, problem_.activation));
       }
     }
   }

@@ -25,6 +25,7 @@ class NoOverlap final : public Recipe {
  public:
   explicit NoOverlap(const Problem& problem)
       : problem_(problem),
+        activate_(problem),
         spread_(tconv::kernel(Family::spread, problem.dtype, problem.isa)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         vector_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))) {
@@ -206,6 +207,7 @@ class NoOverlap final : public Recipe {
     SpreadArgs args{};
     args.depth = depth_;
     args.c = w.outputs;
+    args.activation = activate_.get();
     args.run = w.runs;
     args.phases = static_cast<int32_t>(phases_);
     for (int64_t tile = first_tile; tile < last_tile; ++tile) {
@@ -283,6 +285,7 @@ class NoOverlap final : public Recipe {
   }
 
   Problem problem_;
+  Activate activate_;
   const Kernel& spread_;
   const Kernel& load_;
   int64_t vector_;  // lanes of a vector

@@ -65,6 +65,7 @@ class PhaseGemm final : public Recipe {
  public:
   PhaseGemm(const Problem& problem)
       : problem_(problem),
+        activate_(problem),
         sides_(problem),
         axes_{phase_axis(problem.geometry.axes[0], problem.pass),
               phase_axis(problem.geometry.axes[1], problem.pass),
@@ -625,6 +626,9 @@ class PhaseGemm final : public Recipe {
         args.rows = static_cast<int32_t>(rows);
         args.segments = segments;
         gemm_(args);
+        if (direct_store_ && final_chunk) {
+          for (int64_t m = 0; m < rows; ++m) activate_(static_cast<T*>(w.rows[m]), lanes);
+        }
       }
     }
   }
@@ -646,7 +650,8 @@ class PhaseGemm final : public Recipe {
     const Job j = job(job_index);
     const int64_t step = axes_[2].dst_step;
     const int64_t lanes = std::min<int64_t>(gemm_.lanes, sides_.column_maps - j.panel * gemm_.lanes);
-    const T* strip = w.strip + slot * strip_rows() * gemm_.lanes;
+    T* strip = w.strip + slot * strip_rows() * gemm_.lanes;
+    activate_(strip, count * step * gemm_.lanes);
     const int64_t element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     MoveArgs args{};
     int64_t end;
@@ -681,6 +686,7 @@ class PhaseGemm final : public Recipe {
   }
 
   Problem problem_;
+  Activate activate_;
   Sides sides_;
   std::array<PhaseAxis, kAxes> axes_;
   const Kernel& gemm_;

@@ -290,6 +290,7 @@ class PositionLanes final : public Recipe {
  public:
   explicit PositionLanes(const Problem& problem, bool with_rows = true)
       : problem_(problem),
+        activate_(problem),
         layout_(problem, with_rows),
         gemm_(*layout_.gemm),
         gather_(tconv::kernel(Family::gather, problem.dtype, problem.isa)),
@@ -573,6 +574,7 @@ class PositionLanes final : public Recipe {
       fill_strip(call.source, w.strip, sample, group * layout_.depth_maps + map, maps, box);
       multiply(weights, bias, w, map, maps, last);
     }
+    activate_(w.result, blocks_.result_elements(layout_));
     store_block(call.out, w.result, sample, group, box);
   }
 
@@ -862,6 +864,7 @@ class PositionLanes final : public Recipe {
   }
 
   Problem problem_;
+  Activate activate_;
   Layout layout_;
   const Kernel& gemm_;
   const Kernel& gather_;

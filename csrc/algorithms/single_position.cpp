@@ -26,6 +26,7 @@ class SinglePosition final : public Recipe {
  public:
   explicit SinglePosition(const Problem& problem)
       : problem_(problem),
+        activate_(problem),
         gemm_(widest(problem)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
@@ -200,6 +201,7 @@ class SinglePosition final : public Recipe {
             plain ? static_cast<void*>(out + r * g.groups * columns_ * element) : sums + r * gemm_.lanes;
       }
       gemm_(args);
+      for (int64_t r = 0; r < args.rows; ++r) activate_(static_cast<T*>(rows[r]), columns);
       if (plain) continue;
       MoveArgs move{};
       move.src = sums;
@@ -216,6 +218,7 @@ class SinglePosition final : public Recipe {
   static constexpr int kMostRows = 32;  // of a tile
 
   Problem problem_;
+  Activate activate_;
   const Kernel& gemm_;
   const Kernel& load_;
   const Kernel& store_;

@@ -228,6 +228,7 @@ class Winograd final : public Recipe {
  public:
   explicit Winograd(const Problem& problem)
       : problem_(problem),
+        activate_(problem),
         gemm_(product_kernel(problem)),
         strip_(tconv::kernel(Family::strip, problem.dtype, problem.isa)),
         unstrip_(tconv::kernel(Family::unstrip, problem.dtype, problem.isa)),
@@ -624,6 +625,7 @@ class Winograd final : public Recipe {
     for (int64_t i = 0; i < segments; ++i) {
       const Segment& s = w.segments[i];
       const int64_t width = s.tiles * x().outputs() * x().phases;
+      activate_(outputs_of(w, tiles, block, s), z_rows * y_rows * width * maps_.lanes);
       const int64_t start = s.x * x().outputs() * x().phases + x().first;
       const int64_t begin = std::max<int64_t>(0, -start);
       args.count = std::min(width, x().dst_size - start) - begin;
@@ -774,6 +776,7 @@ class Winograd final : public Recipe {
   }
 
   Problem problem_;
+  Activate activate_;
   const Kernel& gemm_;
   const Kernel& strip_;
   const Kernel& unstrip_;

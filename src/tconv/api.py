@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tconv import engine
+from tconv.activations import NONE, Activation
+from tconv.activations import parse as parse_activation
 from tconv.dtypes import DType, is_computable
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.frameworks import from_numpy, to_numpy
@@ -402,7 +404,7 @@ class Prepared:
     ----------
     nbytes : int
         Bytes held: the weights, plain and in every order that calls have asked for.
-    window, weights, bias, limits
+    window, weights, bias, activation, limits
         What was prepared, as `tconv.engine` takes it.
     """
 
@@ -414,11 +416,13 @@ class Prepared:
         workspace: int,
         threads: int | None,
         tune: str = TUNINGS[0],
+        activation: Activation = NONE,
     ) -> None:
         self.window = window
         self.weights = engine.Weights(weight)
         self.bias = None if bias is None else np.array(bias, weight.dtype.newbyteorder("="))
         self.limits: dict[str, Any] = {"workspace": workspace, "threads": threads, "tune": tune}
+        self.activation = activation
         self._shapes: dict[Shape, tuple[Geometry, dict[str, Shape]]] = {}
         self._bound: dict[Shape, engine.Bound | None] = {}
 
@@ -442,7 +446,9 @@ class Prepared:
         plain = self.weights.plain
         if geometry.weight_shape != plain.shape:
             return None
-        bound = self._bound[shape] = engine.bind(geometry, "forward", plain.dtype, self.weights, **self.limits)
+        bound = self._bound[shape] = engine.bind(
+            geometry, "forward", plain.dtype, self.weights, activation=self.activation, **self.limits
+        )
         return bound
 
     def __call__(self, x: Any, *, out: Any = None) -> Any:
@@ -476,7 +482,9 @@ class Prepared:
         result = None if out is None else to_numpy(f"{operator}: out", out)
         geometry, shapes = self._solved(data.shape)
         _check(operator, {"w": self.weights.plain, "x": data, "out": result}, shapes)
-        y = engine.forward(geometry, data, self.weights, self.bias, result, **self.limits)
+        y = engine.forward(
+            geometry, data, self.weights, self.bias, result, activation=self.activation, **self.limits
+        )
         return from_numpy(y, x) if out is None else out
 
     def explain(self, shape: Iterable[int], *, measure: bool = False) -> Explanation:
@@ -510,6 +518,7 @@ def prepare(
     workspace: int = _WORKSPACE,
     threads: int | None = None,
     tune: str = TUNINGS[0],
+    activation: str | tuple[Any, ...] | None = None,
 ) -> Prepared:
     """Return `deconvolution` with these weights as a callable that packs them once.
 
@@ -520,6 +529,8 @@ def prepare(
     tune : str
         Who chooses the algorithm for data of a new shape: `off` the cost model; `limited_workspace` a clock, among
         those that keep to `workspace`; `fastest` among all. What was found is kept, see the knob `tuned`.
+    activation : None, "relu", ("leaky", slope) or ("clip", low, high)
+        What is done to every output before it is stored, bias added. A NaN stays one.
 
     Returns
     -------
@@ -538,6 +549,9 @@ def prepare(
     >>> up(np.array([[[[1.0, 2.0]]]], "float32"))
     array([[[[1., 1., 2., 2.],
              [1., 1., 2., 2.]]]], dtype=float32)
+    >>> clipped = tconv.prepare(np.ones((1, 1, 2), "float32"), stride=2, activation=("clip", 0, 1.5))
+    >>> clipped(np.array([[[-1.0, 1.0, 2.0]]], "float32"))
+    array([[[0. , 0. , 1. , 1. , 1.5, 1.5]]], dtype=float32)
     """
     operator = "prepare"
     weight, offset = to_numpy(f"{operator}: w", w), _optional(f"{operator}: bias", bias)
@@ -547,7 +561,8 @@ def prepare(
     window.check(operator)
     _check(operator, {"w": weight, "bias": offset}, {"w": weight.shape, "bias": (window.filters,)})
     check_choice(operator, "tune", tune, TUNINGS)
-    return Prepared(window, weight, offset, _workspace(operator, workspace), _threads(operator, threads), tune)
+    limits = _workspace(operator, workspace), _threads(operator, threads)
+    return Prepared(window, weight, offset, *limits, tune, parse_activation(operator, activation))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tconv import knobs, padding
+from tconv.activations import NONE, Activation
 from tconv.dtypes import DType
 from tconv.errors import DTypeError, OutOfMemoryError, ParameterError
 from tconv.geometry import Geometry, Shape
@@ -202,6 +203,7 @@ def bind(
     workspace: int,
     threads: int | None = None,
     tune: str | None = None,
+    activation: Activation = NONE,
     algorithms: tuple[str, ...] = (),
 ) -> Bound | None:
     """Return the short way of `forward` or `data_gradient`, with plain weights or these, if there is one.
@@ -222,6 +224,7 @@ def bind(
         workspace=workspace,
         threads=threads,
         tune=tune,
+        activation=activation,
         weight=kept,
         algorithms=algorithms,
     )
@@ -271,6 +274,7 @@ def forward(
     workspace: int,
     threads: int | None = None,
     tune: str | None = None,
+    activation: Activation = NONE,
 ) -> Array:
     """Compute the large side from the small one: transposed convolution.
 
@@ -287,8 +291,10 @@ def forward(
         Threads to use; the knob's by default.
     tune : str, optional
         `limited_workspace` to time algorithms once and take the fastest, `fastest` to heed no ceiling at that.
+    activation : Activation
+        What is done to the result at last.
     """
-    limits: dict[str, Any] = {"workspace": workspace, "threads": threads, "tune": tune}
+    limits: dict[str, Any] = {"workspace": workspace, "threads": threads, "tune": tune, "activation": activation}
     quick = _quick(geometry, "forward", data, weight, bias, out, limits)
     if quick is not None:
         return quick
@@ -305,9 +311,10 @@ def forward(
         else:
             widened = padding.widened(geometry)
             wide = allocate(widened.large_shape, dtype)
-            backend.forward(widened, data, operand, None, wide, **limits)
+            backend.forward(widened, data, operand, None, wide, **{**limits, "activation": NONE})
             # A bias is added once to what is folded, not to each of its parts.
             np.add(padding.fold(geometry, wide), _spread(geometry, bias, dtype), out=room.buffer)
+            activation.apply(room.buffer)
     return room.finish()
 
 
@@ -321,9 +328,10 @@ def data_gradient(
     workspace: int,
     threads: int | None = None,
     tune: str | None = None,
+    activation: Activation = NONE,
 ) -> Array:
     """Compute the small side from the large one: convolution, or the data gradient of `forward`."""
-    limits: dict[str, Any] = {"workspace": workspace, "threads": threads, "tune": tune}
+    limits: dict[str, Any] = {"workspace": workspace, "threads": threads, "tune": tune, "activation": activation}
     quick = _quick(geometry, "data_gradient", out_grad, weight, bias, out, limits)
     if quick is not None:
         return quick
@@ -339,6 +347,7 @@ def data_gradient(
         backend.data_gradient(geometry, out_grad, operand, bias, room.buffer, **limits)
     else:
         room.buffer[...] = _spread(geometry, bias, dtype)
+        activation.apply(room.buffer)
     return room.finish()
 
 

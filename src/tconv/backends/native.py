@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tconv import _core, knobs, tuning
+from tconv.activations import NONE, Activation
 from tconv.dtypes import COMPUTABLE, DType, is_computable, to_code
 from tconv.errors import ParameterError
 from tconv.geometry import Geometry, Shape
@@ -130,6 +131,7 @@ def plan_for(
     algorithm: str = "",
     packed: bool = False,
     tune: str | None = None,
+    activation: Activation = NONE,
 ) -> _core.Plan:
     """Return the plan of a problem.
 
@@ -153,13 +155,15 @@ def plan_for(
         Whether the weights come packed.
     tune : str, optional
         `limited_workspace` for the algorithm that is fastest when timed, `fastest` to heed no ceiling at that.
+    activation : Activation
+        What is done to outputs at last; the weight gradient takes none.
 
     Raises
     ------
     ParameterError
         If the instruction set or the algorithm is unknown, or the algorithm refuses.
     """
-    key = (pass_, dtype.num, workspace, threads, isa, algorithm, packed, tune)
+    key = (pass_, dtype.num, workspace, threads, isa, algorithm, packed, tune, activation)
     # Kept with the geometry, which is solved once a shape: hashing one on each call costs more than a small layer.
     plans: dict[Any, _core.Plan] = geometry.__dict__.setdefault("_native_plans", {})
     plan = plans.get(key)
@@ -176,6 +180,7 @@ def plan_for(
             _isa if isa is None else isa,
             algorithm,
             packed,
+            activation,
         )
         if len(plans) >= _PLANS_KEPT_BY_A_GEOMETRY:
             plans.clear()
@@ -191,6 +196,7 @@ def bind(
     workspace: int,
     threads: int | None = None,
     tune: str | None = None,
+    activation: Activation = NONE,
     weight: KeptWeights | None = None,
     algorithms: tuple[str, ...] = (),
 ) -> tuple[Run, Any]:
@@ -202,7 +208,12 @@ def bind(
     returns whether they are contiguous, aligned and the output apart; else it has done nothing.
     """
     pass_ = PASSES.index(pass_name)
-    limits: dict[str, Any] = {"workspace": workspace, "threads": threads, "packed": weight is not None}
+    limits: dict[str, Any] = {
+        "workspace": workspace,
+        "threads": threads,
+        "packed": weight is not None,
+        "activation": activation,
+    }
     if algorithms:
         plan = _cheapest(geometry, pass_, dtype, algorithms, **limits)
     else:
@@ -273,9 +284,11 @@ def forward(
     workspace: int,
     threads: int | None = None,
     tune: str | None = None,
+    activation: Activation = NONE,
 ) -> None:
     """Write the large side: `large[f, y] = bias[f] + sum of small[c, i] * weight[c, f, k]`."""
-    _weighted(geometry, FORWARD, data, weight, bias, out, workspace=workspace, threads=threads, tune=tune)
+    limits = {"workspace": workspace, "threads": threads, "tune": tune, "activation": activation}
+    _weighted(geometry, FORWARD, data, weight, bias, out, **limits)
 
 
 def data_gradient(
@@ -288,9 +301,11 @@ def data_gradient(
     workspace: int,
     threads: int | None = None,
     tune: str | None = None,
+    activation: Activation = NONE,
 ) -> None:
     """Write the small side: `small[c, i] = bias[c] + sum of large[f, y] * weight[c, f, k]`."""
-    _weighted(geometry, DATA_GRADIENT, out_grad, weight, bias, out, workspace=workspace, threads=threads, tune=tune)
+    limits = {"workspace": workspace, "threads": threads, "tune": tune, "activation": activation}
+    _weighted(geometry, DATA_GRADIENT, out_grad, weight, bias, out, **limits)
 
 
 def weight_gradient(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tconv.activations import NONE, Activation
 from tconv.dtypes import DType
 from tconv.geometry import Axis, Geometry, Shape
 
@@ -98,6 +99,7 @@ def forward(
     workspace: int,
     threads: int | None = None,
     tune: str | None = None,
+    activation: Activation = NONE,
 ) -> None:
     """Write the large side: `large[f, y] = bias[f] + sum of small[c, i] * weight[c, f, k]`."""
     x, w = _maps_second(geometry, data), _maps_second(geometry, weight)
@@ -109,6 +111,7 @@ def forward(
             for channels, filters in _groups(geometry):
                 pixel, taps = x[:, channels][small], w[channels][tap]
                 y[:, filters][large] += (pixel[:, :, None] * taps[None]).sum(axis=1)
+    activation.apply(y)
     _store(geometry, y, out)
 
 
@@ -122,6 +125,7 @@ def data_gradient(
     workspace: int,
     threads: int | None = None,
     tune: str | None = None,
+    activation: Activation = NONE,
 ) -> None:
     """Write the small side: `small[c, i] = bias[c] + sum of large[f, y] * weight[c, f, k]`."""
     y, w = _maps_second(geometry, out_grad), _maps_second(geometry, weight)
@@ -133,6 +137,7 @@ def data_gradient(
             for channels, filters in _groups(geometry):
                 pixel, taps = y[:, filters][large], w[channels][tap]
                 x[:, channels][small] += (pixel[:, None, :] * taps[None]).sum(axis=2)
+    activation.apply(x)
     _store(geometry, x, out)
 
 
