@@ -157,7 +157,7 @@ inline void pool(const PoolArgs& a) {
   } else {
     // NaN stays wherever it comes.
     pool_rows(a, -__FLT_MAX__,
-              [](float best, float value) { return value > best || value != value ? value : best; });
+              [](float best, float value) { return ((value > best) | (value != value)) ? value : best; });
   }
 }
 

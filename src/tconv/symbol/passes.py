@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ __all__ = ["Streamlined"]
 _FLOAT = np.dtype(np.float32)
 _FOLDABLE = (_FLOAT, np.dtype(np.float64))
 _REMEMBERED = 8
+_SMALL = 1 << 14
 
 Terms = tuple[Any, Any]
 """A scale and a shift by row, each a number or an array of one number a row."""
@@ -76,6 +78,14 @@ class Work:
         Whether it is an elementwise loop over its first input.
     affines, other, bend
         What is done to each element, in this order; `other` is a slot that is added.
+    last_reads : tuple of int
+        The slots nobody reads after it.
+    in_place : tuple of int
+        Those of its inputs that a loop may write over.
+    weight_slots : tuple of int
+        Where the weights of a convolution come from, with all that is drawn into them.
+    key : hashable
+        What weights of the same origin have in common.
     """
 
     step: Step
@@ -87,7 +97,9 @@ class Work:
     other: int | None = None
     bend: Bend | None = None
     last_reads: tuple[int, ...] = ()
-    in_place: tuple[int, ...] = field(default=())
+    in_place: tuple[int, ...] = ()
+    weight_slots: tuple[int, ...] = ()
+    key: Any = None
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -100,7 +112,7 @@ class Work:
 class _Kept(NamedTuple):
     """Weights and bias made of arrays with these fingerprints."""
 
-    prints: tuple[Any, ...]
+    prints: list[Any]
     weights: engine.Weights
     bias: Array | None
 
@@ -149,6 +161,7 @@ class Streamlined:
         if plan is None:
             if len(self._plans) >= _REMEMBERED:
                 self._plans.clear()
+                self._kept.clear()
             plan = self._plans[signature] = _Plan(self._program, arrays)
         return _Run(plan, self._kept, arrays, out).outputs()
 
@@ -304,8 +317,7 @@ class _Plan:
                 return None
             return replace(work, inputs=inputs[:1], affines=(Affine(inputs[1:], _batch_terms(params)),))
         if name in _SCALARS:
-            terms = _SCALARS[name](params.scalar)
-            return replace(work, affines=(Affine((), lambda: terms),))
+            return replace(work, affines=(Affine((), _always(*_SCALARS[name](params.scalar))),))
         if name in _BINARY:
             return self._as_binary(work, _BINARY[name], shape)
         return None
@@ -316,7 +328,7 @@ class _Plan:
             if kind == "add":
                 return replace(work, inputs=(a,), other=b)
             if kind == "sub":
-                return replace(work, inputs=(b,), other=a, affines=(Affine((), lambda: (-1.0, 0.0)),))
+                return replace(work, inputs=(b,), other=a, affines=(Affine((), _always(-1.0, 0.0)),))
             return None
         if self._shape(a) != shape:
             if self._shape(b) != shape or kind == "sub":
@@ -341,6 +353,10 @@ class _Plan:
                 continue
             reads = set(work.reads)
             work.last_reads = tuple(slot for slot in {*reads, *work.outputs} if slot not in needed)
+            if work.geometry is not None:
+                drawn = (slot for affine in work.affines for slot in affine.slots)
+                work.weight_slots = (*work.inputs[1:], *drawn)
+                work.key = (work.step.operator.name, work.geometry.groups, work.inputs[1:], work.affines)
             if work.pointwise:
                 candidates = (work.inputs[0], *([] if work.other is None else [work.other]))
                 shape = self._shape(work.outputs[0])
@@ -384,6 +400,12 @@ def _by_row(shape: Shape, full: Shape) -> bool:
     return padded[:2] in ((1, 1), (1, full[1]), full[:2])
 
 
+@lru_cache(maxsize=1024)
+def _always(scale: float, shift: float) -> Callable[..., Terms]:
+    return lambda: (scale, shift)
+
+
+@lru_cache(maxsize=1024)
 def _batch_terms(params: Any) -> Callable[..., Terms]:
     def terms(gamma: Array, beta: Array, mean: Array, variance: Array) -> Terms:
         with np.errstate(all="ignore"):
@@ -432,6 +454,13 @@ def _numbers(term: Any, neutral: float) -> Array | None:
     if isinstance(term, float) and term == neutral:
         return None
     return np.ascontiguousarray(np.asarray(term, np.float32).reshape(-1))
+
+
+def _print_of(array: Array) -> Any:
+    """Return what tells contents of one shape and type apart."""
+    if array.nbytes <= _SMALL:
+        return array.tobytes()
+    return engine.fingerprint(np.require(array, array.dtype.newbyteorder("="), ("C", "A")))
 
 
 class _Run:
@@ -532,19 +561,15 @@ class _Run:
         self._values[work.outputs[0]] = y
 
     def _weights(self, work: Work, geometry: Geometry) -> _Kept:
-        slots = (*work.inputs[1:], *(slot for affine in work.affines for slot in affine.slots))
-        prints = tuple(self._print(slot) for slot in slots)
-        key = (work.step.operator.name, geometry.groups, work.inputs[1:], work.affines)
-        kept = self._kept.get(key)
+        prints = [self._print(slot) for slot in work.weight_slots]
+        kept = self._kept.get(work.key)
         if kept is None or kept.prints != prints:
-            kept = self._kept[key] = _Kept(prints, *self._folded(work, geometry))
+            kept = self._kept[work.key] = _Kept(prints, *self._folded(work, geometry))
         return kept
 
     def _print(self, slot: int) -> Any:
         if slot not in self._prints:
-            value = self._value(slot)
-            plain = np.require(value, value.dtype.newbyteorder("="), ("C", "A"))
-            self._prints[slot] = engine.fingerprint(plain)
+            self._prints[slot] = _print_of(self._value(slot))
         return self._prints[slot]
 
     def _folded(self, work: Work, geometry: Geometry) -> tuple[engine.Weights, Array | None]:
