@@ -10,7 +10,7 @@ import numpy as np
 
 from tconv import dtypes, ndarray
 from tconv.dtypes import DType
-from tconv.errors import ParameterError
+from tconv.errors import MXNetError, ParameterError
 from tconv.ndarray import NDArray
 from tconv.onnx import elementwise, shapes, spatial  # noqa: F401  # Converters enter themselves.
 from tconv.onnx.graph import CONVERTERS, ExportError, Graph, OnnxNode, OnnxValue, Site
@@ -176,6 +176,7 @@ class _Export:
         types: dict[str, DType | None] = {name: dtypes.as_dtype(dtype) for name, dtype in in_types.items()}
         types |= {name: arrays[name].dtype for name in found if name in arrays}
         self._shapes, self._dtypes = Shapes(heads, known), DTypes(heads, types)
+        _check_batch(heads, known, in_shapes)
         for node in order:
             if node.operator is None:
                 self._enter_variable(node, arrays, in_shapes)
@@ -256,6 +257,23 @@ class _Export:
                 f"onnx: in_shapes: {', '.join(untold)}: missing; need the shape of every input, and parameters of "
                 "all others"
             )
+
+
+def _check_batch(
+    heads: Sequence[Entry], known: Mapping[str, tuple[int | None, ...] | None], in_shapes: Mapping[str, Dims]
+) -> None:
+    """Refuse a first size that varies where the graph allows no other than 1."""
+    of_two = {
+        name: (2, *sizes[1:])
+        for name, sizes in known.items()
+        if sizes and name in in_shapes and not isinstance(in_shapes[name][0], int)
+    }
+    try:
+        Shapes(heads, {**known, **of_two})
+    except MXNetError as error:
+        raise ExportError(
+            f"onnx: in_shapes: got a first size that varies; the graph does not allow 2: {error}"
+        ) from None
 
 
 def _check_operators(order: Sequence[Node]) -> None:
