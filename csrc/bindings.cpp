@@ -492,6 +492,9 @@ NB_MODULE(_core, m) {
         return measured_peak(compute_dtype(dtype_of(dtype)), isa_of(isa));
       },
       "dtype"_a, "isa"_a, "Measure the operations a second of the product kernels, on one thread.");
+  m.def(
+      "use_team", [](uintptr_t address) { use_team(reinterpret_cast<Team>(address)); }, "address"_a,
+      "Take the threads of the GOMP_parallel at an address; 0 for the pool's own.");
   m.def("cores", &usable_cores, "Number of cores this process may use.");
   m.def(
       "isas",

@@ -115,6 +115,27 @@ class Pool {
     }
   }
 
+  // As `lead`, on the threads of a team.
+  static void lead_team(Team team, Crew& crew, int64_t units, Crew::Unit unit, const void* body) noexcept {
+    struct Work {
+      Crew& crew;
+      int64_t units;
+      Crew::Unit unit;
+      const void* body;
+      pthread_t leader;
+      std::atomic<int> members{1};
+    } work{crew, units, unit, body, pthread_self()};
+    team(
+        [](void* data) noexcept {
+          Work& shared = *static_cast<Work*>(data);
+          const bool leads = pthread_equal(pthread_self(), shared.leader) != 0;
+          const int member = leads ? 0 : shared.members.fetch_add(1);
+          if (member < shared.crew.threads())
+            shared.crew.take_units(shared.units, shared.unit, shared.body, member, leads);
+        },
+        &work, static_cast<unsigned>(crew.threads()), 0);
+  }
+
   void lead(Crew& crew, int64_t units, Crew::Unit unit, const void* body) noexcept {
     crew_ = &crew;
     units_ = units;
@@ -163,7 +184,11 @@ namespace {
 // Never destroyed: its threads run until the process ends. A forked child has none of them, so it starts
 // anew.
 std::atomic<Pool*> the_pool{nullptr};
-const int fork_handler = pthread_atfork(nullptr, nullptr, [] { the_pool.store(nullptr); });
+std::atomic<Team> the_team{nullptr};
+const int fork_handler = pthread_atfork(nullptr, nullptr, [] {
+  the_pool.store(nullptr);
+  the_team.store(nullptr);
+});
 
 Pool* pool() {
   Pool* found = the_pool.load();
@@ -175,6 +200,8 @@ Pool* pool() {
 }
 
 }  // namespace
+
+void use_team(Team team) noexcept { the_team.store(team); }
 
 Crew::Crew(int threads, Watch* watch) noexcept : threads_(std::max(1, threads)), watch_(watch) {
   if (watch_ != nullptr) next_look_ns_ = now_ns() + kLookEveryNs;
@@ -196,8 +223,12 @@ void Crew::run(int64_t units, double seconds, Unit unit, const void* body) {
   next_.store(0);
   Pool* shared = threads_ > 1 && units > 1 && seconds > kWorthSharing ? pool() : nullptr;
   if (shared != nullptr && shared->mutex.try_lock()) {
-    shared->grow(threads_ - 1);
-    shared->lead(*this, units, unit, body);
+    if (const Team team = the_team.load(); team != nullptr) {
+      Pool::lead_team(team, *this, units, unit, body);
+    } else {
+      shared->grow(threads_ - 1);
+      shared->lead(*this, units, unit, body);
+    }
     shared->mutex.unlock();
   } else {
     take_units(units, unit, body, 0, true);

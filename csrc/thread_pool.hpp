@@ -11,6 +11,14 @@ namespace tconv {
 // Cores this process may use: its affinity, cut by the quota of its control group. At least one.
 int usable_cores() noexcept;
 
+// Calls `body(data)` on `threads` threads, the caller among them, and returns when all have returned; the
+// shape of GOMP_parallel (https://gcc.gnu.org/onlinedocs/libgomp/Implementing-PARALLEL-construct.html).
+using Team = void (*)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
+
+// From now on takes the threads of `team`, those of another library of the process, so that they and the
+// pool's do not wait for one core; null for the pool's.
+void use_team(Team team) noexcept;
+
 // Lets the calling thread look, between units, whether it should stop.
 class Watch {
  public:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
@@ -496,3 +498,28 @@ def test_threads_are_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         torch.set_num_threads(before)
     assert asked == [1, 2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenMP is looked for on Linux")
+def test_the_engine_computes_on_pytorchs_threads() -> None:
+    """Bits stay the same on them, and a forked child, which has none of them, computes on its own."""
+    script = """
+import os, numpy as np, tconv, torch
+x, w = np.random.rand(4, 64, 64, 64).astype("f"), np.random.rand(64, 64, 4, 4).astype("f")
+def compute():
+    return tconv.deconvolution(x, w, stride=2, pad=1, threads=3)
+expected = compute()
+import tconv.torch
+from tconv.torch import threads
+assert threads.share()
+torch.set_num_threads(3)
+torch.ones(1 << 22).sum()
+for _ in range(3):
+    assert np.array_equal(compute(), expected)
+assert len(os.listdir("/proc/self/task")) >= 3
+child = os.fork()
+if not child:
+    os._exit(not np.array_equal(compute(), expected))
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=120)

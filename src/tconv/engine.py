@@ -98,6 +98,12 @@ def allocate(shape: Shape, dtype: DType) -> Array:
     return allocated
 
 
+def use_team(address: int) -> None:
+    """Compute on the threads of the library whose `GOMP_parallel` lies at an address; 0 for the engine's own."""
+    for backend in _candidates():
+        backend.use_team(address)
+
+
 def fingerprint(array: Array, *, threads: int | None = None) -> int:
     """Return a number that tells whether an array has changed: every bit of a C-contiguous array goes into it."""
     found: int = preferred().fingerprint(array, threads=threads)

@@ -66,6 +66,11 @@ def allocate(shape: Shape, dtype: DType) -> Array:
     return _core.output(nbytes).view(dtype).reshape(shape)
 
 
+def use_team(address: int) -> None:
+    """Take the threads of the library whose `GOMP_parallel` lies at an address from now on; 0 for one's own."""
+    _core.use_team(address)
+
+
 def fingerprint(array: Array, *, threads: int | None = None) -> int:
     """Return a number of 64 bits that tells whether the bytes of a contiguous array have changed."""
     return _core.fingerprint(array, array.size, to_code(array.dtype), _threads if threads is None else threads)

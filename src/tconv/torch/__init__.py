@@ -10,6 +10,7 @@ from tconv.torch.functional import conv_transpose1d, conv_transpose2d, conv_tran
 from tconv.torch.modules import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from tconv.torch.mxnet import MXNetModule, from_mxnet
 from tconv.torch.stream import Stream, StreamStack
+from tconv.torch.threads import share as _share_threads
 
 __all__ = [
     "ConvTranspose1d",
@@ -27,3 +28,5 @@ __all__ = [
     "patched",
     "restore",
 ]
+
+_share_threads()
