@@ -296,6 +296,34 @@ def _picture(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+def _table(rows: list[dict[str, Any]]) -> None:
+    """Print the rows as Markdown."""
+    print("| model | threads | PyTorch eager (ms) | torch.compile (ms) | accelerated (ms) | eager / accelerated "
+          "| compile / accelerated | inside, eager (ms) | inside, accelerated (ms) | inside, ratio |")  # fmt: skip
+    print("| --- " * 10 + "|")
+    for row in rows:
+        whole = {name: found["median"] for name, found in row["whole"].items()}
+        inside = {
+            who: min(value for name, value in row["inside"].items() if who in name) for who in ("PyTorch", "tconv")
+        }
+        compiled = whole.get("torch.compile")
+        cells = [
+            row["model"],
+            str(row["threads"]),
+            f"{whole[row['best']['PyTorch']]:.1f}",
+            "-" if compiled is None else f"{compiled:.1f}",
+            f"{whole[row['best']['tconv']]:.1f}",
+            f"{row['ratio']['eager']:.2f}",
+            "-" if compiled is None else f"{row['ratio']['torch.compile']:.2f}",
+            *(f"{inside[who]:.2f}" for who in ("PyTorch", "tconv")),
+            f"{row['ratio_inside']:.2f}",
+        ]
+        print(f"| {' | '.join(cells)} |")
+    for threads in sorted({row["threads"] for row in rows}):
+        ratios = [r["ratio_inside"] for r in rows if r["threads"] == threads and "training" not in r["model"]]
+        print(f"\n{threads} threads, inference: inside x{statistics.geometric_mean(ratios):.2f} (geometric mean)")
+
+
 def main() -> None:
     """Time, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -305,10 +333,15 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--lengths", action="store_true", help="instead, time a vocoder at 100 lengths")
     parser.add_argument("--picture", type=Path, help="instead, draw what the JSON file holds")
+    parser.add_argument("--table", action="store_true", help="instead, print as Markdown what the JSON file holds")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    if options.picture:
-        _picture(json.loads(options.json.read_text(encoding="utf-8"))["rows"], options.picture)
+    if options.picture or options.table:
+        rows = json.loads(options.json.read_text(encoding="utf-8"))["rows"]
+        if options.picture:
+            _picture(rows, options.picture)
+        if options.table:
+            _table(rows)
         return
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < options.threads:
