@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tconv import engine, loops
+from tconv.activations import NONE, Activation
 from tconv.dtypes import DType
 from tconv.errors import MXNetError
 from tconv.geometry import Geometry, Shape, solve_convolution, solve_deconvolution
@@ -58,6 +59,13 @@ class Bend:
     kind: str
     slope: float | None = None
     slope_slot: int | None = None
+
+    @property
+    def activation(self) -> Activation:
+        """The same as the last thing a convolution does, `NONE` where it cannot."""
+        if self.kind != "leaky" or self.slope is None:
+            return NONE
+        return Activation(low=0.0) if self.slope == 0 else Activation(slope=self.slope)
 
 
 @dataclass
@@ -551,11 +559,13 @@ class _Run:
         kept = self._weights(work, geometry)
         compute = engine.forward if work.step.operator.name == "Deconvolution" else engine.data_gradient
         target = self._targets.get(work.outputs[0])
-        params = work.step.params
+        params, bend = work.step.params, work.bend
+        activation = NONE if bend is None else bend.activation
         limits: dict[str, Any] = {"workspace": workspace_bytes(params.workspace), "tune": params.cudnn_tune}
-        y = compute(geometry, self._value(work.inputs[0]), kept.weights, kept.bias, target, **limits)
-        if work.bend is not None:
-            kind, slope = self._bend(work.bend)
+        data = self._value(work.inputs[0])
+        y = compute(geometry, data, kept.weights, kept.bias, target, activation=activation, **limits)
+        if bend is not None and activation is NONE:
+            kind, slope = self._bend(bend)
             done = loops.pointwise(y, y, bend=kind, slope=slope)
             assert done
         self._values[work.outputs[0]] = y
