@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -269,3 +270,11 @@ def test_onnx_own_node_tests(case: Any) -> None:
         layer = dialects.read_arguments("onnx", attributes, x.shape[2:])
         y = ours(layer, x, w, b[0] if b else None)
         np.testing.assert_allclose(y, array(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_the_page_shows_what_is_known() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "sizes.md").read_text(encoding="utf-8")
+    layer = Layer((4,), (2,), (1,), ((1, 1),))
+    for dialect in DIALECTS:
+        cells = [dialect, *dialects.words(dialect).values(), str(dialects.write(dialect, layer).weight)]
+        assert f"| {' | '.join(cells)} |" in page

@@ -110,3 +110,9 @@ def test_pictures(tmp_path: Path) -> None:
         assert len(opened.getcolors(1 << 20)) > 10
     with pytest.raises(ParameterError, match=r"taps: got 'taps.gif'"):
         draw(tmp_path / "taps.gif", step, 3)
+
+
+@pytest.mark.parametrize(("name", "step"), [("even", Step(4, 2, pad=1)), ("uneven", Step(3, 2, pad=1, adj=1))])
+def test_drawings_of_the_page(name: str, step: Step) -> None:
+    page = Path(__file__).parent.parent / "docs" / f"taps_{name}.svg"
+    assert page.read_text(encoding="utf-8") == as_svg(step, 4)
