@@ -141,13 +141,13 @@ Geometry make_geometry(int64_t batch, int64_t channels, int64_t filters, int64_t
     return a[0] == 1 && a[1] == 1 && a[2] == 1 && a[5] == 0;
   };
   for (const auto& axis : axes) {
-    if (axis.size() != 8)
-      throw ShapeError("geometry: axis: got " + std::to_string(axis.size()) + " numbers; need 8");
+    if (axis.size() != 9)
+      throw ShapeError("geometry: axis: got " + std::to_string(axis.size()) + " numbers; need 9");
   }
   for (size_t i = axes.size(); i-- > 0;) {
     const auto& a = axes[i];
     if (trivial(a)) continue;
-    g.axes[--next] = {a[0], a[1], a[2], a[3], a[4], a[5]};
+    g.axes[--next] = {a[0], a[1], a[2], a[3], a[4], a[5], a[8]};
   }
   check(g);
   for (const auto& a : axes) {
@@ -426,7 +426,7 @@ NB_MODULE(_core, m) {
             new (self) Geometry(make_geometry(batch, channels, filters, groups, channels_last, axes));
           },
           "batch"_a, "channels"_a, "filters"_a, "groups"_a, "channels_last"_a, "axes"_a,
-          "An axis is (size, out, kernel, stride, dilation, pad_lo, pad_hi, adj).");
+          "An axis is (size, out, kernel, stride, dilation, pad_lo, pad_hi, adj, grid).");
 
   nb::class_<PackedWeights>(m, "PackedWeights", "Weights in the order of a plan.")
       .def_prop_ro("nbytes", &PackedWeights::bytes)

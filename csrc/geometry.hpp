@@ -25,6 +25,10 @@ struct Axis {
   int64_t stride = 1;
   int64_t dilation = 1;
   int64_t pad_lo = 0;
+  // Where the tiles of an algorithm lie: 0 for wherever they cost least. Else the bits of an output depend
+  // neither on its place along the axis nor on the size of the axis, if it keeps its place in its tile: tiles
+  // of two positions begin with the first position (1), or with the one before (2).
+  int64_t grid = 0;
 
   bool operator==(const Axis&) const = default;
 };

@@ -24,6 +24,8 @@ constexpr int64_t kPackedMaps = 64;
 constexpr int64_t kTransformedBytes = 704 << 10;
 constexpr int64_t kProductBytes = 320 << 10;
 constexpr int64_t kMostBlockTiles = 120;
+// What an axis is taken to hold where its size must not decide about bits.
+constexpr int64_t kUsualPositions = 64;
 
 int64_t floor_div(int64_t a, int64_t b) noexcept { return a / b - ((a % b != 0) & ((a < 0) != (b < 0))); }
 int64_t ceil_div(int64_t a, int64_t b) noexcept { return -floor_div(-a, b); }
@@ -58,7 +60,8 @@ TiledAxis forward_axis(const Axis& axis, WinogradTile tile) {
   made.src_size = axis.size;
   made.dst_size = axis.out;
   made.phases = axis.stride;
-  const int64_t first_u = floor_div(axis.pad_lo, axis.stride);
+  const bool before = axis.grid == 2 && made.outputs() == 2;
+  const int64_t first_u = floor_div(axis.pad_lo, axis.stride) - (before ? 1 : 0);
   const int64_t last_u = floor_div(axis.out - 1 + axis.pad_lo, axis.stride);
   made.first = first_u * axis.stride - axis.pad_lo;
   made.tiles = ceil_div(last_u - first_u + 1, made.outputs());
@@ -168,35 +171,61 @@ double sample_seconds(const Tiling& tiling, const Maps& maps) noexcept {
   return static_cast<double>(maps.groups) * (products + input + output) / machine::kHertz;
 }
 
+// The problem by which tiles are chosen and compared with other algorithms.
+Problem compared(const Problem& problem) {
+  Problem compared = problem;
+  for (Axis& axis : compared.geometry.axes) {
+    if (axis.grid == 0) continue;
+    axis.size = kUsualPositions;
+    axis.out = kUsualPositions * axis.stride;
+    axis.pad_lo = 0;
+    axis.grid = 1;
+  }
+  return compared;
+}
+
 // The tiling of least cost. Sizes decide it, never batch, threads or workspace, so that those leave bits
 // alone.
-Tiling best_tiling(const Problem& problem, const Maps& maps) {
+Tiling best_tiling(const Problem& given, const Maps& maps) {
+  const Problem problem = compared(given);
+  WinogradTile chosen[kAxes] = {kPlain, kPlain, kPlain};
   std::vector<WinogradTile> options[kAxes];
   for (int a = 0; a < kAxes; ++a) {
     const Axis& axis = problem.geometry.axes[static_cast<size_t>(a)];
     const int64_t taps = ceil_div(axis.kernel, axis.stride);
     options[a] = {kPlain};
     if (axis.dilation != 1 || taps < 2) continue;
+    if (axis.grid != 0) {
+      // Outputs of a tile of two read no more than they need, so half a tile can be had, if no tap is
+      // missing; those of a tile of three read more.
+      if (axis.kernel % axis.stride != 0) continue;
+      if (taps % 2 == 0) options[a].push_back(kF22);
+      if (taps % 3 == 0) options[a].push_back(kF23);
+      continue;
+    }
     options[a].push_back(kF22);
     options[a].push_back(kF32);
     if (taps > 2) options[a].push_back(kF23);
   }
-  Tiling best;
   double least = -1;
   for (const WinogradTile z : options[0]) {
     for (const WinogradTile y : options[1]) {
       for (const WinogradTile x : options[2]) {
         const auto& axes = problem.geometry.axes;
-        Tiling tiling{{tiled_axis(axes[0], problem.pass, z), tiled_axis(axes[1], problem.pass, y),
-                       tiled_axis(axes[2], problem.pass, x)}};
+        const Tiling tiling{{tiled_axis(axes[0], problem.pass, z), tiled_axis(axes[1], problem.pass, y),
+                             tiled_axis(axes[2], problem.pass, x)}};
         const double seconds = sample_seconds(tiling, maps);
         if (least >= 0 && seconds >= least) continue;
         least = seconds;
-        best = std::move(tiling);
+        chosen[0] = z;
+        chosen[1] = y;
+        chosen[2] = x;
       }
     }
   }
-  return best;
+  const auto& axes = given.geometry.axes;
+  return {{tiled_axis(axes[0], given.pass, chosen[0]), tiled_axis(axes[1], given.pass, chosen[1]),
+           tiled_axis(axes[2], given.pass, chosen[2])}};
 }
 
 // A run of tiles along the last axis.
@@ -821,9 +850,10 @@ std::optional<std::string> refusal(const Problem& problem) {
   const Maps maps(problem, product_kernel(problem));
   if (maps.columns * 2 < maps.lanes) return "fewer output maps of a group than half a vector";
   if (maps.depth * 2 < maps.lanes) return "fewer input maps of a group than half a vector";
-  const Tiling tiling = best_tiling(problem, maps);
+  const Problem usual = compared(problem);
+  const Tiling tiling = best_tiling(usual, maps);
   const int64_t products = tiling.tiles() * tiling.points() * tiling.views() * tiling.phases();
-  const int64_t plain = problem.geometry.small_positions() * problem.geometry.taps();
+  const int64_t plain = usual.geometry.small_positions() * usual.geometry.taps();
   if (tiling.points() == 1 || products * 10 > plain * 9)
     return "products saved are fewer than transforms cost";
   const size_t least =

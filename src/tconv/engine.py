@@ -238,13 +238,17 @@ def bind(
     return Bound(run, weight, shape, dtype)
 
 
-def steady(geometry: Geometry, dtype: DType, *, workspace: int) -> tuple[str, ...]:
-    """Return algorithms for `bind` that give an output of `forward` the same bits wherever on an axis it lies.
+def steady(geometry: Geometry, dtype: DType, *, workspace: int) -> tuple[tuple[str, ...], int]:
+    """Return algorithms for `bind` that give an output the same bits wherever it lies on an axis with a grid.
 
-    The bits of all of them are the same, and depend neither on the sizes nor on the place.
+    Returns
+    -------
+    tuple of str, int
+        The algorithms, which all give the same bits in the forward pass; and after how many positions their grid
+        repeats.
     """
-    algorithms: tuple[str, ...] = backend_for(geometry, dtype).steady(geometry, dtype, workspace=workspace)
-    return algorithms
+    found: tuple[tuple[str, ...], int] = backend_for(geometry, dtype).steady(geometry, dtype, workspace=workspace)
+    return found
 
 
 def _quick(

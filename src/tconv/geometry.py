@@ -30,7 +30,12 @@ _WIDEST_ELEMENT = 8
 
 @dataclass(frozen=True)
 class Axis:
-    """One spatial axis, solved: `out = (size-1)*stride + (kernel-1)*dilation + 1 - pad_lo - pad_hi + adj`."""
+    """One spatial axis, solved: `out = (size-1)*stride + (kernel-1)*dilation + 1 - pad_lo - pad_hi + adj`.
+
+    With a `grid` of 1 or 2 the bits of an output depend neither on its place along the axis nor on the size of the
+    axis, where a backend's steady algorithms compute it: those that work on pairs of positions begin one with the
+    first position that has an output, or with the one before.
+    """
 
     size: int
     out: int
@@ -40,6 +45,7 @@ class Axis:
     pad_lo: int
     pad_hi: int
     adj: int
+    grid: int = 0
 
     def part(self, first: int, stop: int) -> tuple[slice, Axis]:
         """Take out the large positions from `first` to before `stop`.

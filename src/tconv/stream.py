@@ -27,9 +27,10 @@ class Stream:
     """A deconvolution along one axis whose input arrives in chunks.
 
     Feeding chunks of any length and joining what comes back gives, bit for bit, `whole` of the joined chunks: every
-    output is computed by one sum in a fixed order, by an algorithm whose bits do not depend on where on the axis an
-    output lies. So of the algorithms of `prepare` Winograd's is left out; where `prepare` chooses another one, its
-    bits are the same too, and else they agree up to rounding.
+    output is computed by one sum in one order wherever on the axis it lies, Winograd's algorithm included, whose
+    tiles stay where they are in the signal. Where `prepare` chooses the same algorithm and tiles, its bits are the
+    same too, and else they agree up to rounding. Only an infinity or NaN in the signal may change the last bits of
+    its chunk, as Winograd's algorithm then gives way to another.
 
     A stream keeps the last frames it still needs and computes every output once. It is no thread's but one's.
 
@@ -98,7 +99,7 @@ class Stream:
         self._dimension = self._axis + (1 if window.channels_last else 2)
         kernel, self._stride = window.kernel[self._axis], window.stride[self._axis]
         (self._low, self._high), self._adj = window.pad[self._axis], window.adj[self._axis]
-        self._line = Axis(0, 0, kernel, self._stride, window.dilation[self._axis], 0, 0, 0)
+        self._line = Axis(0, 0, kernel, self._stride, window.dilation[self._axis], 0, 0, 0, grid=1)
         span = self._line.span
         # Outputs that would not be there if the signal ended now wait for the next frame.
         held = max(0, self._stride - span + self._high - self._adj)
@@ -108,7 +109,9 @@ class Stream:
         self._settled = max(1, self.history, -(-self.delay // self._stride) + 1)
         self._dtype: DType = self._prepared.weights.plain.dtype
         self._steps: dict[Any, _Step] = {}
+        self._works: dict[Shape, Array] = {}
         self._algorithms: tuple[str, ...] = ()
+        self._period = 1
         self.reset()
 
     def gives(self, frames: int) -> int:
@@ -170,11 +173,11 @@ class Stream:
         return result if out is None else out
 
     def whole(self, x: Any) -> Any:
-        """Return at once what feeding `x` in any chunks and flushing gives; the stream is left as it is."""
+        """Return at once what feeding `x` in any chunks and flushing gives, bit for bit; the stream stays as it is."""
         signal = to_numpy("Stream: x", x)
         other = object.__new__(Stream)
         other.__dict__.update(self.__dict__)
-        other._steps = {}
+        other._steps, other._works = {}, {}
         other.reset()
         other._check(signal)
         other._begin(signal.shape)
@@ -188,7 +191,8 @@ class Stream:
         streams : iterable of int, optional
             Which streams of the batch begin a new signal with the next chunk; by default all, and then the next
             chunk may be of any batch and size. A stream that begins while others go on gives as many outputs as
-            they do: the first `delay` of them lie before its signal, and are 0.
+            they do: the first `delay` of them lie before its signal, and are 0. Streams that began an odd number of
+            frames apart may have to be computed one after the other.
 
         Raises
         ------
@@ -246,7 +250,7 @@ class Stream:
         self._begin(history.shape)
         assert self._kept is not None
         self._kept[...] = history
-        self._ages = [min(int(age), self._settled) for age in ages]
+        self._ages = [self._told_apart(int(age)) for age in ages]
         self._together = len(set(self._ages)) == 1
 
     @property
@@ -254,9 +258,13 @@ class Stream:
         """Algorithms the stream chooses from, one for every length; known once it has been fed."""
         return self._algorithms
 
-    # `_ages` count the frames of each stream, up to `_settled`, from where on all chunks are alike. Of a stream of
-    # age T, outputs to before `_final(T)` are known; what a feed computes follows from the ages before and after
-    # it, and is solved once for each shape and age.
+    # `_ages` count the frames of each stream; from `_settled` on chunks are alike, but for their place in the grid
+    # of the algorithms, which repeats after `_period` frames. Of a stream of age T, outputs to before `_final(T)`
+    # are known; what a feed computes follows from the ages before and after it, and is solved once for each.
+
+    def _told_apart(self, age: int) -> int:
+        """Return the least age at which a stream goes on as at this one."""
+        return min(age, self._settled + (age - self._settled) % self._period)
 
     def _final(self, frames: int) -> int:
         """Return how many outputs are final once so many frames are known."""
@@ -289,12 +297,13 @@ class Stream:
         line = replace(self._line, size=_USUAL_FRAMES).part(0, _USUAL_FRAMES * self._stride)[1]
         one = replace(self._geometry(shape, line), batch=1)
         workspace: int = self._prepared.limits["workspace"]
-        self._algorithms = engine.steady(one, self._dtype, workspace=workspace)
+        self._algorithms, self._period = engine.steady(one, self._dtype, workspace=workspace)
         kept = list(shape)
         kept[self._dimension] = self.history
         self._kept, self._spare = np.zeros(kept, self._dtype), np.zeros(kept, self._dtype)
         self._ages, self._together = [0] * shape[0], True
         self._steps.clear()
+        self._works.clear()
 
     def _geometry(self, shape: Shape, line: Axis) -> Geometry:
         """Return the problem of a chunk of `shape` whose axis of the stream is `line`."""
@@ -324,7 +333,7 @@ class Stream:
             raise
         if frames := chunk.shape[self._dimension]:
             self._remember(chunk, frames)
-            self._ages = [min(age + frames, self._settled) for age in self._ages]
+            self._ages = [self._told_apart(age + frames) for age in self._ages]
             self._together = self._together or len(set(self._ages)) == 1
         return result
 
@@ -368,7 +377,11 @@ class Stream:
         if step is None:
             if len(self._steps) >= _STEPS_KEPT:
                 self._steps.clear()
+                self._works.clear()
             step = self._steps[key] = _Step(self, shape, age, what)
+            if age >= self._settled and what == _FEED:
+                # What the next chunk of this shape will need.
+                self._step(shape, self._told_apart(age + shape[self._dimension]), what)
         return step
 
     def _remember(self, chunk: Array, frames: int) -> None:
@@ -401,6 +414,9 @@ class _Step:
         start = first + stream._low - (age - behind) * stream._stride
         self._reads, line = replace(stream._line, size=behind + frames).part(start, start + self.count)
         self._history = behind
+        # Frames from the first output of the signal to the first one here, which is where a grid may begin.
+        ahead = age - behind + self._reads.start + line.pad_lo // line.stride - stream._low // line.stride
+        line = replace(line, grid=1 + ahead % stream._period)
         sizes = list(shape)
         sizes[stream._dimension] = line.size
         self._geometry = stream._geometry(tuple(sizes), line)
@@ -410,7 +426,7 @@ class _Step:
         if 0 in self.shape or not line.size:
             return
         if self._reads != slice(behind, behind + frames):
-            self._work = np.empty(sizes, stream._dtype)
+            self._work = stream._works.setdefault(tuple(sizes), np.empty(sizes, stream._dtype))
         prepared = stream._prepared
         self._bound = engine.bind(
             self._geometry,

@@ -29,11 +29,9 @@ PASSES = ("forward", "data_gradient", "weight_gradient")
 """The passes, in the order `_core` numbers them."""
 FORWARD, DATA_GRADIENT, WEIGHT_GRADIENT = range(len(PASSES))
 
-_STEADY = (("depthwise",), ("phase_gemm", "position_lanes"), ("direct",))
-"""Algorithms that compute an output alike wherever it lies, those with the same order of sums together.
-
-Winograd's is none: what is rounded depends on the place of an output in its tile.
-"""
+_STEADY = {("depthwise",): 1, ("winograd",): 2, ("phase_gemm", "position_lanes"): 1, ("direct",): 1}
+"""Algorithms that compute an output alike wherever it lies on an axis with a grid, and the positions of that grid;
+those with the same order of sums together."""
 
 _PLANS_KEPT_BY_A_GEOMETRY = 16
 _ORDERS_KEPT_BY_WEIGHTS = 4
@@ -121,7 +119,7 @@ def _solved(geometry: Geometry) -> _core.Geometry:
         geometry.filters,
         geometry.groups,
         geometry.channels_last,
-        [(a.size, a.out, a.kernel, a.stride, a.dilation, a.pad_lo, a.pad_hi, a.adj) for a in geometry.axes],
+        [(a.size, a.out, a.kernel, a.stride, a.dilation, a.pad_lo, a.pad_hi, a.adj, a.grid) for a in geometry.axes],
     )
 
 
@@ -245,8 +243,8 @@ def _cheapest(
     return best
 
 
-def steady(geometry: Geometry, dtype: DType, *, workspace: int) -> tuple[str, ...]:
-    """Return algorithms whose bits are the same and depend neither on the sizes nor on the place of an output.
+def steady(geometry: Geometry, dtype: DType, *, workspace: int) -> tuple[tuple[str, ...], int]:
+    """Return algorithms whose bits are the same wherever on an axis with a grid an output lies, and that grid.
 
     Of those that take the problem, the cheapest with packed weights on one thread, and its equals.
     """
@@ -259,7 +257,8 @@ def steady(geometry: Geometry, dtype: DType, *, workspace: int) -> tuple[str, ..
         except ParameterError:
             return inf
 
-    return min(_STEADY, key=seconds)
+    algorithms = min(_STEADY, key=seconds)
+    return algorithms, _STEADY[algorithms]
 
 
 def _weighted(
