@@ -173,7 +173,7 @@ class Stream:
         return result if out is None else out
 
     def whole(self, x: Any) -> Any:
-        """Return at once what feeding `x` in any chunks and flushing gives, bit for bit; the stream stays as it is."""
+        """Return at once what feeding `x` in any chunks and flushing gives, bit for bit; the stream stays as is."""
         signal = to_numpy("Stream: x", x)
         other = object.__new__(Stream)
         other.__dict__.update(self.__dict__)
