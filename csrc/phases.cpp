@@ -1,6 +1,7 @@
 #include "phases.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 namespace tconv {
 namespace {
@@ -10,12 +11,23 @@ int64_t modulo(int64_t value, int64_t divisor) noexcept {
   return rest < 0 ? rest + divisor : rest;
 }
 
+// Calls `body(k, residue)` for every tap, the residue being k * dilation modulo the stride; without a
+// division, which long kernels would wait for.
+template <class Body>
+void for_taps(const Axis& axis, const Body& body) {
+  const int64_t step = axis.dilation % axis.stride;
+  int64_t residue = 0;
+  for (int64_t k = 0; k < axis.kernel; ++k) {
+    body(k, static_cast<size_t>(residue));
+    residue += step;
+    if (residue >= axis.stride) residue -= axis.stride;
+  }
+}
+
 // First position of each residue, and the end, in the packed order.
 std::vector<int64_t> residue_starts(const Axis& axis) {
   std::vector<int64_t> starts(static_cast<size_t>(axis.stride) + 1, 0);
-  for (int64_t k = 0; k < axis.kernel; ++k) {
-    ++starts[static_cast<size_t>(modulo(k * (axis.dilation % axis.stride), axis.stride)) + 1];
-  }
+  for_taps(axis, [&](int64_t, size_t residue) { ++starts[residue + 1]; });
   for (size_t r = 1; r < starts.size(); ++r) starts[r] += starts[r - 1];
   return starts;
 }
@@ -29,10 +41,7 @@ std::vector<int64_t> packed_order(const Axis& axis, Pass pass) {
     return order;
   }
   std::vector<int64_t> next = residue_starts(axis);
-  for (int64_t k = 0; k < axis.kernel; ++k) {
-    const int64_t residue = modulo(k * (axis.dilation % axis.stride), axis.stride);
-    order[static_cast<size_t>(k)] = next[static_cast<size_t>(residue)]++;
-  }
+  for_taps(axis, [&](int64_t k, size_t residue) { order[static_cast<size_t>(k)] = next[residue]++; });
   return order;
 }
 
@@ -46,10 +55,14 @@ PhaseAxis phase_axis(const Axis& axis, Pass pass) {
     made.src_step = 1;
     made.dst_step = axis.stride;
     const std::vector<int64_t> starts = residue_starts(axis);
-    const std::vector<int64_t> order = packed_order(axis, pass);
-    std::vector<int64_t> by_order(static_cast<size_t>(axis.kernel));
-    for (int64_t k = 0; k < axis.kernel; ++k)
-      by_order[static_cast<size_t>(order[static_cast<size_t>(k)])] = k;
+    std::vector<int64_t> first_k(static_cast<size_t>(axis.stride));
+    // Taps of a residue are every `period`-th, and read the source `hop` positions earlier from one to the
+    // next.
+    const int64_t period = axis.stride / std::gcd(axis.stride, axis.dilation);
+    const int64_t hop = period * axis.dilation / axis.stride;
+    Axis one_period = axis;
+    one_period.kernel = std::min(period, axis.kernel);
+    for_taps(one_period, [&](int64_t k, size_t residue) { first_k[residue] = k; });
     size_t next = 0;
     made.first_tap.reserve(static_cast<size_t>(axis.stride) + 1);
     made.packed_tap.reserve(static_cast<size_t>(axis.stride));
@@ -57,9 +70,12 @@ PhaseAxis phase_axis(const Axis& axis, Pass pass) {
       const auto residue = static_cast<size_t>(modulo(phase + axis.pad_lo % axis.stride, axis.stride));
       made.first_tap.push_back(static_cast<int64_t>(next));
       made.packed_tap.push_back(starts[residue]);
+      int64_t k = first_k[residue];
+      int64_t offset = (phase + axis.pad_lo - k * axis.dilation) / axis.stride;
       for (int64_t i = starts[residue]; i < starts[residue + 1]; ++i) {
-        const int64_t k = by_order[static_cast<size_t>(i)];
-        made.taps[next++] = {k, (phase + axis.pad_lo - k * axis.dilation) / axis.stride, 0};
+        made.taps[next++] = {k, offset, 0};
+        k += period;
+        offset -= hop;
       }
     }
     made.first_tap.push_back(static_cast<int64_t>(next));

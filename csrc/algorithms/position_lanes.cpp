@@ -65,6 +65,8 @@ LaneAxis lane_axis(const Axis& axis, Pass pass) {
   const bool regular = forward && axis.dilation == 1;
   // Taps of a residue are every `period`-th, from the first that has this residue.
   const int64_t period = forward ? axis.stride / std::gcd(axis.stride, axis.dilation) : 1;
+  const int64_t whole = axis.kernel / period;
+  const int64_t rest = axis.kernel % period;
   std::vector<int64_t> first_tap(static_cast<size_t>(made.dst_step), axis.kernel);
   for (int64_t k = std::min(period, axis.kernel); k-- > 0;) {
     first_tap[static_cast<size_t>(forward ? k * (axis.dilation % axis.stride) % axis.stride : 0)] = k;
@@ -76,7 +78,7 @@ LaneAxis lane_axis(const Axis& axis, Pass pass) {
   std::vector<int64_t> planes;
   for (int64_t residue = 0; residue < made.dst_step; ++residue) {
     const int64_t first = first_tap[static_cast<size_t>(residue)];
-    const auto count = static_cast<size_t>((axis.kernel - first + period - 1) / period);
+    const auto count = static_cast<size_t>(first < axis.kernel ? whole + (first < rest) : 0);
     Class* same = nullptr;
     if (regular) {
       for (Class& c : made.classes) {
@@ -111,6 +113,10 @@ LaneAxis lane_axis(const Axis& axis, Pass pass) {
       }
       made.classes.push_back({shifts, planes, {}, {}});
       same = &made.classes.back();
+      if (regular) {
+        same->residues.reserve(static_cast<size_t>(made.dst_step));
+        same->taps.reserve(static_cast<size_t>(axis.kernel));
+      }
     }
     same->residues.push_back(residue);
     for (int64_t k = first; k < axis.kernel; k += period) same->taps.push_back(k);
