@@ -34,6 +34,7 @@ enum class Family : uint8_t {
   depthwiselast,
   winogradtaps,
   winogradsum,
+  dots,
   spread,
   pointwise,
   pool

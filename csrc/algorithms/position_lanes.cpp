@@ -3,6 +3,7 @@
 // reads it shifted.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <numeric>
 #include <vector>
@@ -938,14 +939,24 @@ double cost(const Problem& problem) {
   const Blocks blocks(layout, whole);
   const double tiles = static_cast<double>(blocks.length) / gemm.lanes;
   const double calls = tiles * static_cast<double>(layout.tiles.size());
-  const double loaded = static_cast<double>(layout.depth_maps * blocks.plane) / width;
+  // Residues of a stride are taken apart on the way, long strides by turning squares.
+  const int64_t step = layout.axes[2].src_step;
+  const double apart = step == 1 ? 1 : step <= 8 ? 1.5 : 3;
+  const double loaded = static_cast<double>(layout.depth_maps * blocks.plane) / width * apart;
+  // Weights beyond the second cache are read again for each block of results.
+  const double weights = static_cast<double>(layout.group_elements()) * compute_bytes(gemm.dtype);
+  const double rounds =
+      std::ceil(positions * static_cast<double>(layout.streams) * compute_bytes(gemm.dtype) / kResultBytes);
+  const double again = weights > kResultBytes ? rounds * weights / machine::kReadBytesPerSecond : 0;
+  // Packing gathers them one by one.
+  const double packing = problem.packed ? 0 : static_cast<double>(problem.geometry.weight_elements()) * 2e-9;
   // Where maps are innermost and a group has few, every element is stored alone.
   const double alone = problem.geometry.channels_last && layout.groups > 1 ? width / 2 : 1;
   const double stored = positions * static_cast<double>(layout.streams) / width * alone;
   return units * (tiles * static_cast<double>(layout.depth_maps) * layout.step_seconds(gemm) +
                   calls * machine::kCallSeconds + loaded * machine::kGatherSeconds +
-                  stored * machine::kScatterSeconds) +
-         machine::traffic_seconds(problem);
+                  stored * machine::kScatterSeconds + again) +
+         packing + machine::traffic_seconds(problem);
 }
 
 }  // namespace
