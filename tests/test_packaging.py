@@ -51,6 +51,8 @@ def test_types_are_marked() -> None:
 
 @pytest.mark.parametrize("name", [name for name in dir(tconv) if not name.startswith("_")])
 def test_public_name_is_there_and_documented(name: str) -> None:
+    if name == "torch":
+        pytest.importorskip("torch", reason="PyTorch is not installed")
     assert inspect.getdoc(getattr(tconv, name))
 
 
@@ -61,3 +63,10 @@ def test_face_is_documented(face: str) -> None:
     ours = [name for name in public if str(getattr(getattr(module, name), "__module__", "")).startswith("tconv")]
     assert ours
     assert [name for name in ours if not inspect.getdoc(getattr(module, name))] == []
+
+
+def test_absent_pytorch_is_one_sentence() -> None:
+    code = "import sys\nsys.modules['torch'] = None\nimport tconv\ntconv.torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    expected = "ImportError: tconv.torch: PyTorch is not installed; install it by: pip install 'tconv[torch]'"
+    assert done.stderr.splitlines()[-1] == expected
