@@ -14,6 +14,7 @@ import datetime
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -32,7 +33,7 @@ FOLDER = ROOT.parent / "shared" / "models"
 PAGE = ROOT / "docs" / "models.md"
 _LARGEST_ERROR = 1e-3
 _LEAST_TURNS = 3
-_REST = 0.3  # until the threads of the other side have stopped spinning
+_REST = 0.1
 
 _IMAGE, _LUMA = [1, 3, 512, 512], [1, 1, 512, 512]
 SIZES: dict[str, dict[str, list[int]]] = {
@@ -92,18 +93,30 @@ class Worker:
         self._process.stdin.flush()
         return float(self._answer())
 
+    def halt(self) -> None:
+        """Stop the process, whose threads may spin for the next work."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Let the process go on."""
+        self._process.send_signal(signal.SIGCONT)
+
     def end(self) -> None:
         """End the process."""
+        self.wake()
         self._process.communicate()
 
 
 def _agree(sides: dict[str, Worker]) -> tuple[float, dict[str, float]]:
-    """Return the largest difference, relative to the largest output, and the seconds of the first passes."""
+    """Return the largest difference, relative to the largest output, and the seconds of a pass of each."""
     arrays, first = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, side in sides.items():
             file = f"{folder}/{name}.npz"
-            first[name] = side.ask(f"save {file}")
+            side.wake()
+            side.ask(f"save {file}")
+            first[name] = side.ask("run")
+            side.halt()
             with np.load(file) as saved:
                 arrays[name] = [saved[key] for key in saved]
     ours, theirs = arrays.values()
@@ -122,9 +135,11 @@ def measure(model: str, pythons: dict[str, str], threads: int, seconds: float) -
             # Small models several times a turn, the first unmeasured, as a loop would find the caches.
             quick = first[name] < seconds / 20
             time.sleep(_REST)
+            side.wake()
             if quick:
                 side.ask("run")
             times[name] += [side.ask("run") for _ in range(4 if quick else 1)]
+            side.halt()
     for side in sides.values():
         side.end()
     found = {name: summary(values) for name, values in times.items()}
