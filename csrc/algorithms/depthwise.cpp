@@ -195,16 +195,24 @@ class Depthwise final : public Recipe {
                            (threads_ > 1 && others * ceil_div(axes_[1].dst_size, rows_) < 4 * threads_))) {
         rows_ = (rows_ + 1) / 2;
       }
-      strip_rows_ = source_rows(rows_);
-      row_blocks_ = ceil_div(axes_[1].dst_size, rows_);
-      units_ = others * row_blocks_;
+      cut_rows(rows_);
     }
     const auto total = [&] {
       return (problem_.packed ? 0 : aligned(packed_bytes())) + aligned(bias_bytes()) +
              worker_bytes() * static_cast<size_t>(threads_);
     };
     while (threads_ > 1 && total() > problem_.workspace) --threads_;
+    // Whether it fits at all must not hang on batch or threads, which decide the rows above.
+    while (!last_ && rows_ > 1 && total() > problem_.workspace) cut_rows((rows_ + 1) / 2);
     workspace_ = total();
+  }
+
+  void cut_rows(int64_t rows) noexcept {
+    const PhaseAxis& y = axes_[1];
+    rows_ = rows;
+    strip_rows_ = source_rows(rows);
+    row_blocks_ = ceil_div(y.dst_size, rows);
+    units_ = problem_.geometry.batch * groups_ * axes_[0].dst_size * position_blocks_ * row_blocks_;
   }
 
   // Source rows that so many neighbouring output rows may read.
