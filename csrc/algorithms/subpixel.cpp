@@ -50,7 +50,7 @@ Inner inner_of(const Problem& problem) {
   const int64_t kernel = x.kernel / x.stride;
   g.filters = x.stride;
   g.channels_last = true;
-  g.axes[2] = {x.size, x.size + kernel - 1, kernel, 1, 1, 0};
+  g.axes[2] = {x.size, x.size + kernel - 1, kernel, 1, 1, 0, 0};
   const size_t own = Room(problem).bytes();
   inner.problem.workspace = problem.workspace > own ? problem.workspace - own : 0;
   for (const Algorithm* algorithm : {&winograd, &phase_gemm}) {
@@ -179,6 +179,7 @@ std::optional<std::string> refusal(const Problem& problem) {
       return "more than one axis";
   }
   if (x.dilation != 1) return "dilation";
+  if (x.grid != 0) return "tiles that keep to a grid";
   if (x.kernel % x.stride != 0) return "the kernel is no multiple of the stride";
   if (x.stride < vector_floats(problem.isa)) return "stride below a vector";
   if (inner_of(problem).algorithm == nullptr) {

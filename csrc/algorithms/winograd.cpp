@@ -31,7 +31,10 @@ int64_t floor_div(int64_t a, int64_t b) noexcept { return a / b - ((a % b != 0) 
 int64_t ceil_div(int64_t a, int64_t b) noexcept { return -floor_div(-a, b); }
 
 // One axis in tiles. Output o of tile t and phase p is at dst (t * outputs + o) * phases + p + first; window
-// element i of its view v is at src (t * outputs + i) * src_step + origin[v].
+// element i of its view v is at src (t * outputs + i) * src_step + origin[class_of[p] * views + v].
+//
+// Phases of one class read the same windows. One class takes one transform, but its tiles begin before the
+// image where pads are no multiple of the stride; two classes waste nothing on small maps.
 struct TiledAxis {
   WinogradTile tile = kPlain;
   int64_t src_size = 1;
@@ -40,21 +43,24 @@ struct TiledAxis {
   int64_t phases = 1;
   int64_t first = 0;
   int64_t tiles = 1;
-  std::vector<int64_t> origin;  // of each view
-  std::vector<int64_t> taps;    // kernel index by phase, view and tap of the tile; -1 for none
+  int64_t classes = 1;
+  std::vector<int64_t> class_of;  // of each phase
+  std::vector<int64_t> origin;    // of each class and view
+  std::vector<int64_t> taps;      // kernel index by phase, view and tap of the tile; -1 for none
 
   int points() const noexcept { return kWinogradPoints[tile]; }
   int outputs() const noexcept { return kWinogradOutputs[tile]; }
   int tile_taps() const noexcept { return kWinogradTaps[tile]; }
-  int64_t views() const noexcept { return static_cast<int64_t>(origin.size()); }
+  int64_t windows() const noexcept { return static_cast<int64_t>(origin.size()); }
+  int64_t views() const noexcept { return windows() / classes; }
   const int64_t* taps_of(int64_t phase, int64_t view) const noexcept {
     return taps.data() + (phase * views() + view) * tile_taps();
   }
 };
 
 // Forward: large position s * u + p - pad is the sum over j of small[u - j] * weight[k] with k * dilation = p
-// + s * j.
-TiledAxis forward_axis(const Axis& axis, WinogradTile tile) {
+// + s * j. With phases `apart` p counts from the image's edge instead.
+TiledAxis forward_axis(const Axis& axis, WinogradTile tile, bool apart) {
   TiledAxis made;
   made.tile = tile;
   made.src_size = axis.size;
@@ -62,22 +68,29 @@ TiledAxis forward_axis(const Axis& axis, WinogradTile tile) {
   made.phases = axis.stride;
   const bool before = axis.grid == 2 && made.outputs() == 2;
   const int64_t first_u = floor_div(axis.pad_lo, axis.stride) - (before ? 1 : 0);
-  const int64_t last_u = floor_div(axis.out - 1 + axis.pad_lo, axis.stride);
-  made.first = first_u * axis.stride - axis.pad_lo;
+  // Phases from which on u is one more.
+  const int64_t late = apart ? axis.pad_lo - first_u * axis.stride : 0;
+  const int64_t last_u = floor_div(axis.out - 1 + axis.pad_lo - late, axis.stride);
+  made.first = first_u * axis.stride - axis.pad_lo + late;
   made.tiles = ceil_div(last_u - first_u + 1, made.outputs());
+  made.classes = late > 0 ? 2 : 1;
+  for (int64_t phase = 0; phase < axis.stride; ++phase) made.class_of.push_back((phase + late) / axis.stride);
   const int64_t length = made.tile_taps();
   std::vector<int64_t> shifts;  // the least j of each view
   for (int64_t k = 0; k < axis.kernel; ++k) {
     const int64_t j = k * axis.dilation / axis.stride / length * length;
     if (std::find(shifts.begin(), shifts.end(), j) == shifts.end()) shifts.push_back(j);
   }
-  made.taps.assign(static_cast<size_t>(axis.stride * static_cast<int64_t>(shifts.size()) * length), -1);
-  for (const int64_t j : shifts) made.origin.push_back(first_u - j - (length - 1));
+  const auto views = static_cast<int64_t>(shifts.size());
+  made.taps.assign(static_cast<size_t>(axis.stride * views * length), -1);
+  for (int64_t c = 0; c < made.classes; ++c) {
+    for (const int64_t j : shifts) made.origin.push_back(first_u + c - j - (length - 1));
+  }
   for (int64_t k = 0; k < axis.kernel; ++k) {
-    const int64_t phase = k * axis.dilation % axis.stride;
+    const int64_t phase = (k * axis.dilation + axis.stride - late) % axis.stride;
     const int64_t j = k * axis.dilation / axis.stride;
     const int64_t view = std::find(shifts.begin(), shifts.end(), j / length * length) - shifts.begin();
-    made.taps[static_cast<size_t>((phase * made.views() + view) * length + length - 1 - j % length)] = k;
+    made.taps[static_cast<size_t>((phase * views + view) * length + length - 1 - j % length)] = k;
   }
   return made;
 }
@@ -90,6 +103,7 @@ TiledAxis gradient_axis(const Axis& axis, WinogradTile tile) {
   made.dst_size = axis.size;
   made.src_step = axis.stride;
   made.tiles = ceil_div(axis.size, made.outputs());
+  made.class_of = {0};
   const int64_t length = made.tile_taps();
   const int64_t step = tile == kPlain ? 1 : axis.stride;  // kernel index from one tap of a view to the next
   for (int64_t k = 0; k < axis.kernel; ++k) {
@@ -100,8 +114,8 @@ TiledAxis gradient_axis(const Axis& axis, WinogradTile tile) {
   return made;
 }
 
-TiledAxis tiled_axis(const Axis& axis, Pass pass, WinogradTile tile) {
-  return pass == Pass::forward ? forward_axis(axis, tile) : gradient_axis(axis, tile);
+TiledAxis tiled_axis(const Axis& axis, Pass pass, WinogradTile tile, bool apart) {
+  return pass == Pass::forward ? forward_axis(axis, tile, apart) : gradient_axis(axis, tile);
 }
 
 struct Tiling {
@@ -115,6 +129,9 @@ struct Tiling {
   }
   int64_t views() const noexcept {
     return product([](const TiledAxis& a) { return a.views(); });
+  }
+  int64_t classes() const noexcept {
+    return product([](const TiledAxis& a) { return a.classes; });
   }
   int64_t phases() const noexcept {
     return product([](const TiledAxis& a) { return a.phases; });
@@ -162,10 +179,15 @@ double sample_seconds(const Tiling& tiling, const Maps& maps) noexcept {
   const auto tiles = static_cast<double>(tiling.tiles());
   const auto points = static_cast<double>(tiling.points());
   const auto views = static_cast<double>(tiling.views());
+  const auto classes = static_cast<double>(tiling.classes());
   const int64_t blocks = maps.column_blocks() * tiling.phases();
-  const auto vectors = static_cast<double>(ceil_div(blocks, maps.vectors) * maps.vectors);
+  // A chunk holds phases of one class only.
+  const auto vectors = static_cast<double>(
+      tiling.classes() > 1 ? ceil_div(maps.column_blocks(), maps.vectors) * maps.vectors * tiling.phases()
+                           : ceil_div(blocks, maps.vectors) * maps.vectors);
   const double products = tiles * points * views * static_cast<double>(maps.padded_depth()) * vectors * 1.12;
-  const double input = tiles * points * views * static_cast<double>(ceil_div(maps.depth, maps.lanes)) * 6.0;
+  const double input =
+      tiles * points * views * classes * static_cast<double>(ceil_div(maps.depth, maps.lanes)) * 6.0;
   const double output =
       tiles * static_cast<double>(blocks) * (points * 4.0 + static_cast<double>(tiling.outputs()) * 8.0);
   return static_cast<double>(maps.groups) * (products + input + output) / machine::kHertz;
@@ -189,11 +211,14 @@ Problem compared(const Problem& problem) {
 Tiling best_tiling(const Problem& given, const Maps& maps) {
   const Problem problem = compared(given);
   WinogradTile chosen[kAxes] = {kPlain, kPlain, kPlain};
+  bool chosen_apart = false;
   std::vector<WinogradTile> options[kAxes];
+  bool gridded = false;
   for (int a = 0; a < kAxes; ++a) {
     const Axis& axis = problem.geometry.axes[static_cast<size_t>(a)];
     const int64_t taps = ceil_div(axis.kernel, axis.stride);
     options[a] = {kPlain};
+    gridded |= axis.grid != 0;
     if (axis.dilation != 1 || taps < 2) continue;
     if (axis.grid != 0) {
       // Outputs of a tile of two read no more than they need, so half a tile can be had, if no tap is
@@ -211,21 +236,27 @@ Tiling best_tiling(const Problem& given, const Maps& maps) {
   for (const WinogradTile z : options[0]) {
     for (const WinogradTile y : options[1]) {
       for (const WinogradTile x : options[2]) {
-        const auto& axes = problem.geometry.axes;
-        const Tiling tiling{{tiled_axis(axes[0], problem.pass, z), tiled_axis(axes[1], problem.pass, y),
-                             tiled_axis(axes[2], problem.pass, x)}};
-        const double seconds = sample_seconds(tiling, maps);
-        if (least >= 0 && seconds >= least) continue;
-        least = seconds;
-        chosen[0] = z;
-        chosen[1] = y;
-        chosen[2] = x;
+        for (const bool apart : {false, true}) {
+          const auto& axes = problem.geometry.axes;
+          const Tiling tiling{{tiled_axis(axes[0], problem.pass, z, apart),
+                               tiled_axis(axes[1], problem.pass, y, apart),
+                               tiled_axis(axes[2], problem.pass, x, apart)}};
+          if (apart && (gridded || tiling.classes() == 1 || tiling.views() > 1)) continue;
+          const double seconds = sample_seconds(tiling, maps);
+          if (least >= 0 && seconds >= least) continue;
+          least = seconds;
+          chosen[0] = z;
+          chosen[1] = y;
+          chosen[2] = x;
+          chosen_apart = apart;
+        }
       }
     }
   }
   const auto& axes = given.geometry.axes;
-  return {{tiled_axis(axes[0], given.pass, chosen[0]), tiled_axis(axes[1], given.pass, chosen[1]),
-           tiled_axis(axes[2], given.pass, chosen[2])}};
+  return {{tiled_axis(axes[0], given.pass, chosen[0], chosen_apart),
+           tiled_axis(axes[1], given.pass, chosen[1], chosen_apart),
+           tiled_axis(axes[2], given.pass, chosen[2], chosen_apart)}};
 }
 
 // A run of tiles along the last axis.
@@ -270,14 +301,15 @@ class Winograd final : public Recipe {
         dst_(problem.geometry.channels_last, maps_.groups * maps_.columns, tiling_.axes[0].dst_size,
              y().dst_size, x().dst_size),
         points_(tiling_.points()),
+        classes_(tiling_.classes()),
         views_(tiling_.views()),
         phases_(tiling_.phases()),
         depth_(views_ * maps_.padded_depth()),
         chunk_lanes_(maps_.vectors * maps_.lanes) {
     // Rows a multiple of 1 KB apart would meet in the same cache sets.
-    row_ = ceil_div(depth_, maps_.lanes) * maps_.lanes;
+    row_ = ceil_div(classes_ * depth_, maps_.lanes) * maps_.lanes;
     if (row_ * static_cast<int64_t>(sizeof(T)) % 1024 == 0) row_ += maps_.lanes;
-    unit_chunks_ = std::lcm(phases_, maps_.vectors) / maps_.vectors;
+    unit_chunks_ = classes_ > 1 ? phases_ : std::lcm(phases_, maps_.vectors) / maps_.vectors;
     unit_blocks_ = unit_chunks_ * maps_.vectors / phases_;
     units_ = ceil_div(maps_.column_blocks(), unit_blocks_);
     rows_ = problem.geometry.batch * tiling_.axes[0].tiles * y().tiles;
@@ -305,7 +337,8 @@ class Winograd final : public Recipe {
     for (int a = 0; a < kAxes; ++a) {
       const Axis& axis = g.axes[static_cast<size_t>(a)];
       for (const int64_t value :
-           {axis.kernel, axis.stride, axis.dilation, static_cast<int64_t>(tiling_.axes[a].tile)}) {
+           {axis.kernel, axis.stride, axis.dilation, static_cast<int64_t>(tiling_.axes[a].tile),
+            classes_ > 1 ? axis.pad_lo - floor_div(axis.pad_lo, axis.stride) * axis.stride : -1}) {
         key += " " + std::to_string(value);
       }
     }
@@ -427,7 +460,7 @@ class Winograd final : public Recipe {
              (together_ ? aligned(transformed_bytes()) : 0) + worker * static_cast<size_t>(threads_);
     };
     const auto bytes = static_cast<int64_t>(sizeof(T));
-    const int64_t most = std::clamp<int64_t>(std::min(kTransformedBytes / (points_ * row_ * bytes),
+    const int64_t most = std::clamp<int64_t>(std::min(classes_ * kTransformedBytes / (points_ * row_ * bytes),
                                                       kProductBytes / (points_ * chunk_lanes_ * bytes)),
                                              12, kMostBlockTiles);
     threads_ = 1;
@@ -589,22 +622,44 @@ class Winograd final : public Recipe {
     gemm.depth = depth_;
     for (int64_t chunk = 0; chunk < unit_chunks_; ++chunk) {
       for (int64_t p = 0; p < points_; ++p) {
-        gemm.a = w.transformed + p * tiles * row_;
+        gemm.a = w.transformed + p * tiles * row_ + window_of(chunk) * depth_;
         gemm.b = weights + (chunk * points_ + p) * point_weights;
         gemm.c = w.products + p * tiles * chunk_lanes_;
         gemm.next = static_cast<const char*>(gemm.b) + gemm.next_bytes;
         gemm_(gemm);
       }
       for (int64_t v = 0; v < maps_.vectors; ++v) {
-        const int64_t block = chunk * maps_.vectors + v;
-        if (unit * unit_blocks_ + block / phases_ < maps_.column_blocks()) {
-          to_outputs(part, w, segments, unit, v, block / phases_, block % phases_);
+        const auto [block, phase] = content(chunk * maps_.vectors + v);
+        if (unit * unit_blocks_ + block < maps_.column_blocks()) {
+          to_outputs(part, w, segments, unit, v, block, phase);
         }
       }
     }
     for (int64_t block = 0; block < unit_blocks_; ++block) {
       if (unit * unit_blocks_ + block < maps_.column_blocks()) store(part, w, segments, unit, block);
     }
+  }
+
+  // Vectors of a unit: the phases of a block of columns are neighbours, or where phases read apart the blocks
+  // of a phase.
+  int64_t place(int64_t block, int64_t phase) const noexcept {
+    return classes_ > 1 ? phase * unit_blocks_ + block : block * phases_ + phase;
+  }
+  // The block and phase at a place.
+  std::pair<int64_t, int64_t> content(int64_t place) const noexcept {
+    if (classes_ > 1) return {place % unit_blocks_, place / unit_blocks_};
+    return {place / phases_, place % phases_};
+  }
+  // The window that the phases of a chunk read.
+  int64_t window_of(int64_t chunk) const noexcept {
+    if (classes_ == 1) return 0;
+    const TiledAxis& z = tiling_.axes[0];
+    const auto of = [](const TiledAxis& axis, int64_t phase) {
+      return axis.class_of[static_cast<size_t>(phase)];
+    };
+    return (of(z, chunk / x().phases / y().phases) * y().classes + of(y(), chunk / x().phases % y().phases)) *
+               x().classes +
+           of(x(), chunk % x().phases);
   }
 
   // Where outputs of a segment start: [block of maps][segment][z][y][x][map].
@@ -725,9 +780,9 @@ class Winograd final : public Recipe {
       strip.src = static_cast<const char*>(weight) + offset * element;
       strip_(strip);
       for (int64_t phase = 0; phase < phases_; ++phase) {
-        const int64_t place = block * phases_ + phase;
-        T* to = packed + place / maps_.vectors * points_ * depth_ * chunk_lanes_ + d * chunk_lanes_ +
-                place % maps_.vectors * maps_.lanes;
+        const int64_t at = place(block, phase);
+        T* to = packed + at / maps_.vectors * points_ * depth_ * chunk_lanes_ + d * chunk_lanes_ +
+                at % maps_.vectors * maps_.lanes;
         for (int64_t vz = 0; vz < z.views(); ++vz) {
           const int64_t* kz = z.taps_of(phase / x().phases / y().phases, vz);
           for (int64_t vy = 0; vy < y().views(); ++vy) {
@@ -816,6 +871,7 @@ class Winograd final : public Recipe {
   Strides src_;
   Strides dst_;
   int64_t points_;
+  int64_t classes_;
   int64_t views_;
   int64_t phases_;
   int64_t depth_;            // of the products
