@@ -10,8 +10,8 @@ namespace tconv::machine {
 
 inline constexpr double kHertz = 3.5e9;
 inline constexpr double kStoreBytesPerSecond = 10e9;
-inline constexpr double kReadBytesPerSecond = 15e9;
-inline constexpr double kPackBytesPerSecond = 4.5e9;
+inline constexpr double kReadBytesPerSecond = 30e9;
+inline constexpr double kPackBytesPerSecond = 6.5e9;
 
 // Lanes that one multiply-add instruction works on.
 inline double lanes(DType compute, Isa isa) noexcept {

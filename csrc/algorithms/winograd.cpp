@@ -26,6 +26,10 @@ constexpr int64_t kProductBytes = 320 << 10;
 constexpr int64_t kMostBlockTiles = 120;
 // What an axis is taken to hold where its size must not decide about bits.
 constexpr int64_t kUsualPositions = 64;
+// Transformed weights written, as long as they stay near and points in registers, and else.
+constexpr double kPackBytesPerSecond = 10e9;
+constexpr double kSlowPackBytesPerSecond = 5e9;
+constexpr double kNearBytes = 64e6;
 
 int64_t floor_div(int64_t a, int64_t b) noexcept { return a / b - ((a % b != 0) & ((a < 0) != (b < 0))); }
 int64_t ceil_div(int64_t a, int64_t b) noexcept { return -floor_div(-a, b); }
@@ -292,6 +296,7 @@ class Winograd final : public Recipe {
         gemm_(product_kernel(problem)),
         strip_(tconv::kernel(Family::strip, problem.dtype, problem.isa)),
         unstrip_(tconv::kernel(Family::unstrip, problem.dtype, problem.isa)),
+        taps_(tconv::kernel(Family::winogradtaps, compute_dtype(problem.dtype), problem.isa)),
         in_(tconv::kernel(Family::winogradin, compute_dtype(problem.dtype), problem.isa)),
         out_(tconv::kernel(Family::winogradout, compute_dtype(problem.dtype), problem.isa)),
         maps_(problem, gemm_),
@@ -767,18 +772,26 @@ class Winograd final : public Recipe {
     bool finite = true;
     alignas(kAlignment) T plain[kMostTaps * kMostLanes];
     StripArgs strip{};
-    strip.dst = plain;
     strip.finite = &finite;
     strip.map_stride = column_stride;
     strip.position_stride = tap_stride;
     strip.maps = std::clamp<int64_t>(maps_.columns - column, 0, maps_.lanes);
     strip.count = taps;
     strip.size = taps;
-    for (int64_t d = begin; d < end; ++d) {
-      const int64_t offset =
-          group_start + std::min(column, maps_.columns - 1) * column_stride + d * depth_stride;
-      strip.src = static_cast<const char*>(weight) + offset * element;
-      strip_(strip);
+    WinogradInArgs args{};
+    args.point_stride = depth_ * chunk_lanes_;
+    args.tile_stride = chunk_lanes_;
+    for (int a = 0; a < kAxes; ++a) args.tile[a] = tiling_.axes[a].tile;
+    const int64_t most = kMostTaps / taps;  // maps at a time
+    for (int64_t d = begin; d < end; d += args.tiles) {
+      args.tiles = std::min(most, end - d);
+      for (int64_t i = 0; i < args.tiles; ++i) {
+        const int64_t offset =
+            group_start + std::min(column, maps_.columns - 1) * column_stride + (d + i) * depth_stride;
+        strip.src = static_cast<const char*>(weight) + offset * element;
+        strip.dst = plain + i * taps * maps_.lanes;
+        strip_(strip);
+      }
       for (int64_t phase = 0; phase < phases_; ++phase) {
         const int64_t at = place(block, phase);
         T* to = packed + at / maps_.vectors * points_ * depth_ * chunk_lanes_ + d * chunk_lanes_ +
@@ -788,7 +801,8 @@ class Winograd final : public Recipe {
           for (int64_t vy = 0; vy < y().views(); ++vy) {
             const int64_t* ky = y().taps_of(phase / x().phases % y().phases, vy);
             for (int64_t vx = 0; vx < x().views(); ++vx) {
-              pack_view(plain, kz, ky, x().taps_of(phase % x().phases, vx), to);
+              args.dst = to;
+              transform_view(plain, {kz, ky, x().taps_of(phase % x().phases, vx)}, args);
               to += maps_.padded_depth() * chunk_lanes_;
             }
           }
@@ -798,64 +812,49 @@ class Winograd final : public Recipe {
     return finite;
   }
 
-  // Transforms the taps of one view, rows of lanes in `plain`, to points that lie depth_ * chunk_lanes_ apart
-  // in `to`.
-  void pack_view(const T* plain, const int64_t* kz, const int64_t* ky, const int64_t* kx,
-                 T* to) const noexcept {
-    const TiledAxis& z = tiling_.axes[0];
+  // Transforms the taps `k` of one view for some maps, each a row of lanes for every tap in `plain`.
+  void transform_view(const T* plain, const std::array<const int64_t*, kAxes>& k,
+                      WinogradInArgs& args) const noexcept {
     const auto& axes = problem_.geometry.axes;
-    alignas(kAlignment) T grid[64 * kMostLanes];
-    for (int iz = 0; iz < z.tile_taps(); ++iz) {
-      for (int iy = 0; iy < y().tile_taps(); ++iy) {
-        for (int ix = 0; ix < x().tile_taps(); ++ix) {
-          T* row = grid + ((iz * 4 + iy) * 4 + ix) * kMostLanes;
-          if (kz[iz] < 0 || ky[iy] < 0 || kx[ix] < 0) {
-            std::fill_n(row, kMostLanes, T{0});
-          } else {
-            const int64_t tap = (kz[iz] * axes[1].kernel + ky[iy]) * axes[2].kernel + kx[ix];
-            std::copy_n(plain + tap * maps_.lanes, maps_.lanes, row);
-          }
+    const int64_t apart[kAxes] = {axes[1].kernel * axes[2].kernel * maps_.lanes, axes[2].kernel * maps_.lanes,
+                                  maps_.lanes};
+    args.src = plain;
+    args.tile_step = problem_.geometry.taps() * maps_.lanes;
+    bool whole = true;
+    for (size_t a = 0; a < kAxes; ++a) {
+      const int count = tiling_.axes[a].tile_taps();
+      whole &= std::find(k[a], k[a] + count, -1) == k[a] + count;
+      args.src = static_cast<const T*>(args.src) + k[a][0] * apart[a];
+      args.step[a] = count > 1 ? (k[a][1] - k[a][0]) * apart[a] : 0;
+    }
+    if (whole) {
+      taps_(args);
+      return;
+    }
+    // Absent taps are zeros.
+    alignas(kAlignment) T grid[27 * kMostLanes];
+    const int nz = tiling_.axes[0].tile_taps();
+    const int ny = y().tile_taps();
+    const int nx = x().tile_taps();
+    WinogradInArgs one = args;
+    one.src = grid;
+    one.tiles = 1;
+    one.step[0] = ny * nx * maps_.lanes;
+    one.step[1] = nx * maps_.lanes;
+    one.step[2] = maps_.lanes;
+    for (int64_t i = 0; i < args.tiles; ++i) {
+      for (int tap = 0; tap < nz * ny * nx; ++tap) {
+        const int64_t at[kAxes] = {k[0][tap / nx / ny], k[1][tap / nx % ny], k[2][tap % nx]};
+        T* row = grid + tap * maps_.lanes;
+        if (std::min({at[0], at[1], at[2]}) < 0) {
+          std::fill_n(row, maps_.lanes, T{0});
+        } else {
+          std::copy_n(plain + i * args.tile_step + at[0] * apart[0] + at[1] * apart[1] + at[2] * apart[2],
+                      maps_.lanes, row);
         }
-        taps_to_points<1>(x().tile, grid + (iz * 4 + iy) * 4 * kMostLanes);
       }
-      for (int px = 0; px < x().points(); ++px)
-        taps_to_points<4>(y().tile, grid + (iz * 16 + px) * kMostLanes);
-    }
-    for (int py = 0; py < y().points(); ++py) {
-      for (int px = 0; px < x().points(); ++px) taps_to_points<16>(z.tile, grid + (py * 4 + px) * kMostLanes);
-    }
-    for (int pz = 0; pz < z.points(); ++pz) {
-      for (int py = 0; py < y().points(); ++py) {
-        for (int px = 0; px < x().points(); ++px) {
-          std::copy_n(grid + ((pz * 4 + py) * 4 + px) * kMostLanes, maps_.lanes, to);
-          to += depth_ * chunk_lanes_;
-        }
-      }
-    }
-  }
-
-  // One axis of the weight transform, in place on rows of lanes that lie `Step` rows apart.
-  template <int Step>
-  static void taps_to_points(WinogradTile tile, T* g) noexcept {
-    if (tile == kPlain) return;
-    constexpr int row = kMostLanes;
-    for (int lane = 0; lane < row; ++lane) {
-      T* at = g + lane;
-      const T g0 = at[0];
-      const T g1 = at[Step * row];
-      if (tile == kF22) {
-        at[Step * row] = g0 + g1;
-        at[2 * Step * row] = g1;
-      } else if (tile == kF32) {
-        at[Step * row] = (g0 + g1) / 2;
-        at[2 * Step * row] = (g0 - g1) / 2;
-        at[3 * Step * row] = g1;
-      } else {
-        const T g2 = at[2 * Step * row];
-        at[Step * row] = (g0 + g2 + g1) / 2;
-        at[2 * Step * row] = (g0 + g2 - g1) / 2;
-        at[3 * Step * row] = g2;
-      }
+      one.dst = static_cast<T*>(args.dst) + i * args.tile_stride;
+      taps_(one);
     }
   }
 
@@ -864,6 +863,7 @@ class Winograd final : public Recipe {
   const Kernel& gemm_;
   const Kernel& strip_;
   const Kernel& unstrip_;
+  const Kernel& taps_;
   const Kernel& in_;
   const Kernel& out_;
   Maps maps_;
@@ -927,8 +927,13 @@ double cost(const Problem& problem) {
   const int64_t packed = maps.groups * tiling.points() * tiling.views() * maps.padded_depth() *
                          tiling.phases() * maps.column_blocks() * maps.lanes;
   const double growth = static_cast<double>(packed) / static_cast<double>(problem.geometry.weight_elements());
+  const double bytes = static_cast<double>(packed) * static_cast<double>(compute_bytes(problem.dtype));
+  const bool fast = tiling.axes[0].tile == kPlain && bytes < kNearBytes;
+  const double packing = bytes / (fast ? kPackBytesPerSecond : kSlowPackBytesPerSecond);
+  Problem traffic = problem;
+  traffic.packed = true;
   return sample_seconds(tiling, maps) * static_cast<double>(problem.geometry.batch) +
-         machine::traffic_seconds(problem, growth);
+         machine::traffic_seconds(traffic, growth) + (problem.packed ? 0 : packing);
 }
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
