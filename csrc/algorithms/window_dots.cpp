@@ -49,6 +49,7 @@ class WindowDots final : public Recipe {
 
   explicit WindowDots(const Problem& problem)
       : problem_(problem),
+        activate_(problem),
         windows_(problem.geometry),
         dots_(tconv::kernel(Family::dots, problem.dtype, problem.isa)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
@@ -272,6 +273,7 @@ class WindowDots final : public Recipe {
     out.dst_column = g.channels_last ? g.channels : 1;
     out.rows = rows;
     out.columns = count;
+    activate_(w.sums, rows * count);
     store_(out);
   }
 
@@ -297,6 +299,7 @@ class WindowDots final : public Recipe {
   }
 
   Problem problem_;
+  Activate activate_;
   Windows windows_;
   const Kernel& dots_;
   const Kernel& load_;
