@@ -12,7 +12,7 @@ from tconv import ndarray, symbol
 from tconv.gluon import errors
 from tconv.gluon.block import Block, HybridBlock
 from tconv.gluon.nn.activations import Activation
-from tconv.gluon.parameter import Parameter
+from tconv.gluon.parameter import Parameter, ParameterDict
 
 __all__ = [
     "BatchNorm",
@@ -314,15 +314,7 @@ class InstanceNorm(HybridBlock):
         self._kwargs = {"eps": epsilon, "axis": axis, "center": center, "scale": scale}
         self._axis = axis
         self._epsilon = epsilon
-        for name, init, learnt in (("gamma", gamma_initializer, scale), ("beta", beta_initializer, center)):
-            param = self.params.get(
-                name,
-                grad_req="write" if learnt else "null",
-                shape=(in_channels,),
-                init=init,
-                allow_deferred_init=True,
-            )
-            setattr(self, name, param)
+        _scale_and_shift(self, in_channels, (scale, gamma_initializer), (center, beta_initializer))
 
     def hybrid_forward(self, ops: Any, x: Any, gamma: Any, beta: Any) -> Any:
         """Compute the output."""
@@ -333,6 +325,99 @@ class InstanceNorm(HybridBlock):
 
     def __repr__(self) -> str:
         return _normalization_repr(self, self._kwargs, (self.gamma.shape or (0,))[0])
+
+
+class LayerNorm(HybridBlock):
+    """Normalization along one axis.
+
+    Parameters
+    ----------
+    axis : int
+        The axis to normalize, along which gamma and beta go.
+    epsilon, center, scale, beta_initializer, gamma_initializer, in_channels
+        As of `InstanceNorm`.
+    """
+
+    gamma: Parameter
+    beta: Parameter
+
+    def __init__(
+        self,
+        axis: int = -1,
+        epsilon: float = 1e-5,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        in_channels: int = 0,
+        prefix: str | None = None,
+        params: ParameterDict | None = None,
+    ) -> None:
+        super().__init__(prefix=prefix, params=params)
+        self._kwargs = {"eps": epsilon, "axis": axis, "center": center, "scale": scale}
+        self._axis = axis
+        self._epsilon = epsilon
+        _scale_and_shift(self, in_channels, (scale, gamma_initializer), (center, beta_initializer))
+
+    def hybrid_forward(self, ops: Any, x: Any, gamma: Any, beta: Any) -> Any:
+        """Compute the output."""
+        return ops.LayerNorm(x, gamma, beta, axis=self._axis, eps=self._epsilon)
+
+    def __repr__(self) -> str:
+        return _normalization_repr(self, self._kwargs, (self.gamma.shape or (0,))[0])
+
+
+class GroupNorm(HybridBlock):
+    """Normalization of groups of channels of each example.
+
+    Parameters
+    ----------
+    num_groups : int
+        Number of groups.
+    epsilon, center, scale, beta_initializer, gamma_initializer
+        As of `InstanceNorm`; there is one beta and one gamma for each group.
+    """
+
+    gamma: Parameter
+    beta: Parameter
+
+    def __init__(
+        self,
+        num_groups: int = 1,
+        epsilon: float = 1e-5,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        prefix: str | None = None,
+        params: ParameterDict | None = None,
+    ) -> None:
+        super().__init__(prefix=prefix, params=params)
+        self._kwargs = {"eps": epsilon, "num_groups": num_groups, "center": center, "scale": scale}
+        self._num_groups = num_groups
+        self._epsilon = epsilon
+        _scale_and_shift(self, num_groups, (scale, gamma_initializer), (center, beta_initializer))
+
+    def hybrid_forward(self, ops: Any, x: Any, gamma: Any, beta: Any) -> Any:
+        """Compute the output."""
+        return ops.GroupNorm(x, gamma, beta, num_groups=self._num_groups, eps=self._epsilon)
+
+    def __repr__(self) -> str:
+        listed = ", ".join(f"{key}={value!r}" for key, value in self._kwargs.items())
+        return f"{type(self).__name__}({listed})"
+
+
+def _scale_and_shift(block: HybridBlock, channels: int, gamma: tuple[bool, Any], beta: tuple[bool, Any]) -> None:
+    """Give a block its gamma and beta, each learnt or not, and begun as its initializer says."""
+    for name, (learnt, init) in (("gamma", gamma), ("beta", beta)):
+        param = block.params.get(
+            name,
+            grad_req="write" if learnt else "null",
+            shape=(channels,),
+            init=init,
+            allow_deferred_init=True,
+        )
+        setattr(block, name, param)
 
 
 def _normalization_repr(block: Block, options: dict[str, Any], in_channels: int | None) -> str:
