@@ -134,6 +134,22 @@ def test_every_algorithm_on_every_instruction_set(isa: str, algorithm: str, dtyp
     assert all(kernel.endswith(isa) or kernel == "direct" for _, kernel in ran)
 
 
+@pytest.mark.parametrize("problem", LAYERS, ids=str)
+def test_the_algorithm_chosen_is_as_accurate_as_the_definition(problem: Problem) -> None:
+    case = example(problem.shrunk(4_000_000), "float32")
+    for name in ("forward", "data_gradient"):
+        exact, errors = by_taps(name, wide(case)), {}
+        for algorithm in ("", "direct"):
+            out = np.empty(case.shape(name), "float32")
+            source, weight, *bias = case.inputs(name)
+            plan_for(case, name, algorithm=algorithm, packed=False).run(
+                source, weight, bias[0] if bias else None, out
+            )
+            errors[algorithm] = np.abs(out - exact).max()
+        # Few sums may all come out exact by the definition.
+        assert errors[""] <= 4 * max(errors["direct"], np.finfo("float32").eps * np.abs(exact).max())
+
+
 def refuses(case: Example, name: str, algorithm: str) -> bool:
     return any(refusing == algorithm for refusing, _ in plan_for(case, name).refusals)
 
