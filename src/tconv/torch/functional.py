@@ -76,7 +76,7 @@ def conv_transpose(
     where = f"conv_transpose{rank}d"
     refused = refusal(input, weight, bias)
     common = output_size is None and not isinstance(padding, str) and not _has_pairs(padding)
-    if refused is not None and common:
+    if refused is not None and (common or not isinstance(input, Tensor) or not isinstance(weight, Tensor)):
         return ORIGINALS[rank](input, weight, bias, stride, padding, output_padding, groups, dilation)
     if input.dim() == rank + 1:
         batch = input.unsqueeze(0)
