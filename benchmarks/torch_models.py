@@ -273,8 +273,10 @@ def _lengths(count: int) -> None:
 def _picture(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), sharey=True)
-    for axis, threads in zip(axes, (1, 2)):
+    counts = sorted({row["threads"] for row in rows})
+    figure, grid = pyplot.subplots(1, len(counts), figsize=(3 + 5 * len(counts), 4.2), sharey=True, squeeze=False)
+    axes = grid[0]
+    for axis, threads in zip(axes, counts):
         some = [row for row in rows if row["threads"] == threads][::-1]
         for place, row in enumerate(some):
             bars = [
