@@ -60,6 +60,10 @@ def test_sizes_and_symbols(run: Callable[..., Result]) -> None:
     assert "an output meets 2 inputs (kernel 16 mod stride 8 is 0, even), within 2 neighbours" in result.output
     assert "7 -> 14" in run("--kernel", 4, "--stride", 2, "--pad", 1, "--out", 14).output
     assert "no input -> 15" in run("--kernel", 4, "--stride", 2, "--pad", 1, "--out", 15).output
+    assert (
+        "outputs 80 to 87 need inputs 9 to 11"
+        in run("--kernel", 16, "--stride", 8, "--pad", 4, "--outputs", "80:87").output
+    )
     assert "5 -> 11" in run("--in", 5, "--kernel", 3, "--stride", 2, "--pad", "1:0", "--adj", 1).output
 
 

@@ -26,13 +26,13 @@ def _sizes(text: str) -> tuple[Size, ...]:
     return tuple(int(entry) if entry.isdigit() else entry.strip() for entry in entries)
 
 
-def _pads(text: str) -> tuple[tuple[int, int], ...]:
+def _pads(name: str, text: str) -> tuple[tuple[int, int], ...]:
     try:
         ends = [tuple(int(end) for end in entry.split(":")) for entry in text.split(",")]
     except ValueError:
         ends = [()]
     if not all(len(entry) in (1, 2) for entry in ends):
-        raise ParameterError(f"shape: pad: got {text!r}; need numbers such as 1, or low:high")
+        raise ParameterError(f"shape: {name}: got {text!r}; need numbers such as 1, or low:high")
     return tuple((entry[0], entry[-1]) for entry in ends)
 
 
@@ -45,7 +45,7 @@ def _spread(name: str, entries: tuple[Any, ...], rank: int) -> tuple[Any, ...]:
 def _layer(kernel: str, stride: str, dilate: str, pad: str, adj: str, rank: int) -> Layer:
     given = {"kernel": _numbers("kernel", kernel), "stride": _numbers("stride", stride)}
     given["dilate"], given["adj"] = _numbers("dilate", dilate), _numbers("adj", adj)
-    pads = _pads(pad)
+    pads = _pads("pad", pad)
     rank = max(rank, len(pads), *map(len, given.values()))
     plain = {name: _spread(name, entries, rank) for name, entries in given.items()}
     cut = tuple((low, high - more) for (low, high), more in zip(_spread("pad", pads, rank), plain["adj"]))
@@ -114,6 +114,7 @@ def _tell_words(layer: Layer, to: str) -> None:
 @click.option("--adj", default="0", help="Positions added at the high end.", show_default=True)
 @click.option("--want", help="Wanted size of the output: tells every pad and adj that gives it.")
 @click.option("--out", "result", help="Size of an output: tells the input it comes from.")
+@click.option("--outputs", "span", help="Outputs first:last of the last axis: tells the inputs they need.")
 @click.option("--two-ends", is_flag=True, help="Let the pads of both ends differ for --want.")
 @click.option("--from", "source", type=click.Choice(DIALECTS), help="Whose words LAYER is in.")
 @click.option("--to", "target", type=click.Choice([*DIALECTS, "all"]), help="Whose words to write it in.")
@@ -129,6 +130,7 @@ def command(
     adj: str,
     want: str | None,
     result: str | None,
+    span: str | None,
     two_ends: bool,
     source: str | None,
     target: str | None,
@@ -145,6 +147,7 @@ def command(
       tconv shape --in 7 --kernel 4 --stride 2 --want 14
       tconv shape --in T --kernel 16 --stride 8 --pad 4
       tconv shape --kernel 4 --stride 2 --pad 1 --out 14
+      tconv shape --kernel 16 --stride 8 --pad 4 --outputs 80:87 --no-draw
       tconv shape --from torch "ConvTranspose2d(64, 32, 3, stride=2, padding=1, output_padding=1)" --to keras
       tconv shape --in 5 --kernel 3 --stride 2 --picture taps.svg
     """
@@ -174,6 +177,12 @@ def command(
         before = [input_sizes(entry, step) for entry, step in zip(wanted, known.steps)]
         text = _joined(tuple(each[0] for each in before)) if all(before) else "no input"
         click.echo(f"{text} -> {_joined(wanted)}")
+    if span is not None:
+        first, last = _pads("outputs", span)[0]
+        if last < first:
+            raise ParameterError(f"shape: outputs: got {span!r}; need the first and the last of them")
+        needed = known.steps[-1].reads(first, last + 1)
+        click.echo(f"outputs {first} to {last} need inputs {needed.start} to {needed.stop - 1}")
     _tell_field(known)
     if target is not None:
         _tell_words(known, target)
