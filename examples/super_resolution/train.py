@@ -106,7 +106,7 @@ def main() -> None:
     """Train, log, save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("out/super_resolution"), help="folder for the checkpoint")
-    parser.add_argument("--epochs", type=int, default=80, help="epochs of 250 batches in all")
+    parser.add_argument("--epochs", type=int, default=40, help="epochs of 250 batches in all")
     arguments = parser.parse_args()
     folder: Path = arguments.out
     folder.mkdir(parents=True, exist_ok=True)
