@@ -35,10 +35,7 @@ every result checked against float64. A figure is a median; spreads and all ways
 [{file}](../{file}). Written by `python benchmarks/report.py {file}`; measured by
 
 ```console
-$ python benchmarks/layers.py --threads 1 --json {file}
-$ python benchmarks/layers.py --threads 2 --json {file}
-$ python benchmarks/layers.py --threads 1 --pass backward --json {file}
-$ python benchmarks/layers.py --threads 2 --pass backward --json {file}
+{commands}
 ```
 
 {processor}, {cores} cores, {dates}; {versions}; float32.
@@ -51,6 +48,12 @@ may pass the {peak:.0f} GFLOP/s that the product kernels reach on one core.
 
 ![Ratio of each layer](benchmarks.svg)
 """
+
+
+def _commands(rows: list[Row], path: Path) -> Iterator[str]:
+    for pass_, threads in dict.fromkeys((row["pass"], row["threads"]) for row in rows):
+        options = f"--threads {threads} --pass {pass_} --seconds 0.1"
+        yield f"$ python benchmarks/layers.py {options} --json {path.as_posix()}"
 
 
 def _mean(rows: Iterable[Row], mode: str) -> str:
@@ -116,11 +119,12 @@ def _picture(rows: list[Row], path: Path) -> None:
     axes.set_xscale("log")
     ticks = (0.25, 0.5, 1, 2, 4, 8)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     axes.axvline(1, color="black", linewidth=1)
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.set_xlabel("time of the best peer / time of tconv, one thread; right of the line tconv is faster")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, 1.05), ncols=len(modes), frameon=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, 1.03), ncols=len(modes), frameon=False)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
 
@@ -136,6 +140,7 @@ def main() -> None:
     dates = sorted({row["date"] for row in rows})
     page = [
         INTRODUCTION.format(
+            commands="\n".join(_commands(rows, path)),
             peers=", ".join(names[1:-1]) + f" and {names[-1]}",
             file=path.as_posix(),
             processor=document["processor"],
