@@ -10,6 +10,10 @@ namespace tconv {
 
 inline constexpr int kAxes = 3;
 
+// Quotients rounded down and up, for positive b.
+inline int64_t floor_div(int64_t a, int64_t b) noexcept { return a / b - (a % b < 0 ? 1 : 0); }
+inline int64_t ceil_div(int64_t a, int64_t b) noexcept { return a / b + (a % b > 0 ? 1 : 0); }
+
 enum class Pass : uint8_t { forward, data_gradient, weight_gradient };
 
 enum class DType : uint8_t {

@@ -55,4 +55,21 @@ inline constexpr size_t aligned(size_t bytes) noexcept {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
+// Hands out aligned pieces of a block, one behind the other.
+class Pieces {
+ public:
+  explicit Pieces(char* memory) noexcept : rest_(memory) {}
+
+  template <class T = char>
+  T* take(size_t bytes) noexcept {
+    T* piece = reinterpret_cast<T*>(rest_);
+    rest_ += aligned(bytes);
+    return piece;
+  }
+  char* rest() const noexcept { return rest_; }
+
+ private:
+  char* rest_;
+};
+
 }  // namespace tconv

@@ -89,6 +89,13 @@ struct Algorithm {
   std::unique_ptr<Recipe> (*make)(const Problem&);
 };
 
+// The refusal of a problem whose workspace is below the least that would do.
+inline std::optional<std::string> workspace_refusal(const Problem& problem, size_t least) {
+  if (least <= problem.workspace) return std::nullopt;
+  return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
+         std::to_string(least);
+}
+
 // The recipe of the algorithm that needs nothing: no workspace, no packing, any weights.
 std::unique_ptr<Recipe> make_direct(const Problem& problem);
 

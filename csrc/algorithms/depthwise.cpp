@@ -26,9 +26,6 @@ constexpr int64_t kMapBlock = 256;
 constexpr int64_t kTurn = 16;  // positions of a phase before the next one's turn
 constexpr int kMostLanes = 16;
 
-int64_t floor_div(int64_t a, int64_t b) noexcept { return a / b - ((a % b != 0) & ((a < 0) != (b < 0))); }
-int64_t ceil_div(int64_t a, int64_t b) noexcept { return -floor_div(-a, b); }
-
 // Taps along the last axis, as the kernels want them.
 struct Taps {
   std::vector<int64_t> offset;
@@ -115,26 +112,21 @@ class Depthwise final : public Recipe {
 
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
-    char* free = scratch.data();
-    const auto claim = [&free](size_t bytes) {
-      char* claimed = free;
-      free += aligned(bytes);
-      return claimed;
-    };
+    Pieces pieces(scratch.data());
     const char* packed = static_cast<const char*>(call.packed);
     if (packed == nullptr) {
-      char* made = claim(packed_bytes());
+      char* made = pieces.take(packed_bytes());
       if (!pack(call.weight, made, call.crew)) return false;
       packed = made;
     }
     const T* bias = nullptr;
     if (call.bias != nullptr) {
-      T* made = reinterpret_cast<T*>(claim(bias_bytes()));
+      T* made = pieces.take<T>(bias_bytes());
       load_bias(call.bias, made);
       bias = made;
     }
     call.crew.limit(threads_);
-    char* const workers = free;
+    char* const workers = pieces.rest();
     const double seconds = machine::seconds(problem_) * threads_;
     const T* weights = reinterpret_cast<const T*>(packed);
     call.crew.share(units_, seconds, [&](int64_t unit, int member) noexcept {
@@ -588,11 +580,7 @@ std::optional<std::string> refusal(const Problem& problem) {
     if (axis.dilation > kMostTaps) return "dilation above " + std::to_string(kMostTaps);
   }
   const size_t least = make(problem)->workspace_bytes();
-  if (least > problem.workspace) {
-    return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
-           std::to_string(least);
-  }
-  return std::nullopt;
+  return workspace_refusal(problem, least);
 }
 
 double cost(const Problem& problem) {

@@ -10,9 +10,6 @@ namespace {
 
 constexpr int64_t kBlock = 256;
 
-int64_t floor_div(int64_t a, int64_t b) noexcept { return a / b - ((a % b != 0) & ((a < 0) != (b < 0))); }
-int64_t ceil_div(int64_t a, int64_t b) noexcept { return -floor_div(-a, b); }
-
 struct Side {
   int64_t maps;
   int64_t size[kAxes];

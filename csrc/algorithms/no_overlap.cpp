@@ -18,8 +18,6 @@ constexpr int64_t kPanelBytes = 384 << 10;  // of input that one thread holds
 constexpr int64_t kMostPanels = 8;
 constexpr int64_t kWeightRun = 1024;  // weights converted at a time
 
-int64_t ceil_div(int64_t a, int64_t b) noexcept { return (a + b - 1) / b; }
-
 template <class T>
 class NoOverlap final : public Recipe {
  public:
@@ -69,26 +67,21 @@ class NoOverlap final : public Recipe {
 
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
-    char* free = scratch.data();
-    const auto claim = [&free](size_t bytes) {
-      char* claimed = free;
-      free += aligned(bytes);
-      return claimed;
-    };
+    Pieces pieces(scratch.data());
     const char* packed = static_cast<const char*>(call.packed);
     if (packed == nullptr) {
-      char* made = claim(packed_bytes());
+      char* made = pieces.take(packed_bytes());
       pack(call.weight, made, call.crew);
       packed = made;
     }
     const T* bias = nullptr;
     if (call.bias != nullptr) {
-      T* made = reinterpret_cast<T*>(claim(bias_bytes()));
+      T* made = pieces.take<T>(bias_bytes());
       spread_bias(call.bias, made);
       bias = made;
     }
     call.crew.limit(threads_);
-    char* const workers = free;
+    char* const workers = pieces.rest();
     const int64_t groups = problem_.geometry.groups;
     const double seconds = machine::seconds(problem_) * threads_;
     call.crew.share(groups * blocks_ * parts_, seconds, [&](int64_t unit, int member) noexcept {
@@ -126,18 +119,12 @@ class NoOverlap final : public Recipe {
   }
 
   Worker worker(char* memory) const noexcept {
-    const auto claim = [&memory](size_t bytes) {
-      char* claimed = memory;
-      memory += aligned(bytes);
-      return claimed;
-    };
+    Pieces pieces(memory);
     Worker made{};
-    made.panel =
-        reinterpret_cast<T*>(claim(static_cast<size_t>(panels_ * spread_.lanes * depth_) * sizeof(T)));
-    made.runs =
-        reinterpret_cast<SpreadRun*>(claim(static_cast<size_t>(panels_ * spread_.lanes) * sizeof(SpreadRun)));
-    made.first_run = reinterpret_cast<int32_t*>(claim(static_cast<size_t>(vectors() + 1) * sizeof(int32_t)));
-    made.outputs = reinterpret_cast<void**>(claim(static_cast<size_t>(spread_.rows) * sizeof(void*)));
+    made.panel = pieces.take<T>(static_cast<size_t>(panels_ * spread_.lanes * depth_) * sizeof(T));
+    made.runs = pieces.take<SpreadRun>(static_cast<size_t>(panels_ * spread_.lanes) * sizeof(SpreadRun));
+    made.first_run = pieces.take<int32_t>(static_cast<size_t>(vectors() + 1) * sizeof(int32_t));
+    made.outputs = pieces.take<void*>(static_cast<size_t>(spread_.rows) * sizeof(void*));
     return made;
   }
 
@@ -319,11 +306,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   if (g.axes[2].stride > 2) return "stride above 2 along the last axis";
   if (g.filters / g.groups * g.taps() > kMostRows) return "more than " + std::to_string(kMostRows) + " rows";
   const size_t least = make(problem)->workspace_bytes();
-  if (least > problem.workspace) {
-    return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
-           std::to_string(least);
-  }
-  return std::nullopt;
+  return workspace_refusal(problem, least);
 }
 
 double cost(const Problem& problem) {

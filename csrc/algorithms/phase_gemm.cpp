@@ -24,8 +24,6 @@ constexpr int64_t kRuns = 1024;
 // Maps up to this size are worth turning inside out, so that tiles hold one place of many samples.
 constexpr int64_t kSmallMap = 64;
 
-int64_t ceil_div(int64_t a, int64_t b) noexcept { return (a + b - 1) / b; }
-
 // The problem as products: which maps are gathered and which are made.
 struct Sides {
   int64_t groups;
@@ -136,22 +134,18 @@ class PhaseGemm final : public Recipe {
 
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
-    char* free = scratch.data();
-    const auto claim = [&free](size_t bytes) {
-      char* claimed = free;
-      free += aligned(bytes);
-      return claimed;
-    };
+    Pieces pieces(scratch.data());
     T* bias = nullptr;
     if (call.bias != nullptr) {
-      bias = reinterpret_cast<T*>(claim(bias_bytes()));
+      bias = pieces.take<T>(bias_bytes());
       spread_bias(call.bias, bias);
     }
-    char* packed =
-        call.packed == nullptr ? claim(packing_.panel_bytes() * static_cast<size_t>(pack_panels_)) : nullptr;
+    char* packed = call.packed == nullptr
+                       ? pieces.take(packing_.panel_bytes() * static_cast<size_t>(pack_panels_))
+                       : nullptr;
     const void* source = call.source;
     if (samples_inside_) {
-      T* stage = reinterpret_cast<T*>(claim(stage_bytes()));
+      T* stage = pieces.take<T>(stage_bytes());
       turn_inside_out(call.source, stage, call.crew);
       source = stage;
     }
@@ -160,7 +154,7 @@ class PhaseGemm final : public Recipe {
     std::vector<Worker> workers;
     workers.reserve(static_cast<size_t>(threads_));
     for (int i = 0; i < threads_; ++i)
-      workers.push_back(worker(free + static_cast<size_t>(i) * worker_bytes_));
+      workers.push_back(worker(pieces.rest() + static_cast<size_t>(i) * worker_bytes_));
 
     const int64_t all_panels = sides_.groups * panels_;
     for (int64_t first = 0; first < all_panels; first += pack_panels_) {
@@ -732,11 +726,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   if (problem.geometry.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   const auto least = compute_dtype(problem.dtype) == DType::f64 ? PhaseGemm<double>(problem).least()
                                                                 : PhaseGemm<float>(problem).least();
-  if (least > problem.workspace) {
-    return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
-           std::to_string(least);
-  }
-  return std::nullopt;
+  return workspace_refusal(problem, least);
 }
 
 double cost(const Problem& problem) {

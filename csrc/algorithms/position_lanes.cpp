@@ -25,9 +25,6 @@ constexpr int64_t kMostPlanes = 256;   // of a strip, about
 constexpr int64_t kStripBytes = 512 << 10;
 constexpr int64_t kResultBytes = 384 << 10;
 
-int64_t ceil_div(int64_t a, int64_t b) noexcept { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
-int64_t floor_div(int64_t a, int64_t b) noexcept { return a >= 0 ? a / b : -((-a + b - 1) / b); }
-
 // Residues of the stride that read the same shifts of the source.
 struct Class {
   std::vector<int64_t> shifts;
@@ -346,22 +343,17 @@ class PositionLanes final : public Recipe {
 
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
-    char* free = scratch.data();
-    const auto claim = [&free](size_t bytes) {
-      char* claimed = free;
-      free += aligned(bytes);
-      return claimed;
-    };
+    Pieces pieces(scratch.data());
     const auto tiles = static_cast<int64_t>(layout_.tiles.size());
     T* bias = nullptr;
     if (call.bias != nullptr) {
-      bias = reinterpret_cast<T*>(claim(bias_bytes()));
+      bias = pieces.take<T>(bias_bytes());
       spread_bias(call.bias, bias);
     }
     call.crew.limit(threads_);
     char* packed =
-        call.packed == nullptr ? claim(group_bytes() * static_cast<size_t>(pack_groups_)) : nullptr;
-    char* const workers = free;
+        call.packed == nullptr ? pieces.take(group_bytes() * static_cast<size_t>(pack_groups_)) : nullptr;
+    char* const workers = pieces.rest();
     for (int64_t first = 0; first < layout_.groups; first += pack_groups_) {
       const int64_t last = std::min(first + pack_groups_, layout_.groups);
       const char* weights = static_cast<const char*>(call.packed);
@@ -418,19 +410,13 @@ class PositionLanes final : public Recipe {
   }
 
   Worker worker(char* memory) const noexcept {
-    const auto claim = [&memory](size_t bytes) {
-      char* claimed = memory;
-      memory += aligned(bytes);
-      return claimed;
-    };
+    Pieces pieces(memory);
     Worker made{};
-    made.strip =
-        reinterpret_cast<T*>(claim(static_cast<size_t>(blocks_.strip_elements(layout_)) * sizeof(T)));
-    made.result =
-        reinterpret_cast<T*>(claim(static_cast<size_t>(blocks_.result_elements(layout_)) * sizeof(T)));
-    made.a_offset = reinterpret_cast<int64_t*>(claim(most_taps() * 8));
-    made.b_offset = reinterpret_cast<int64_t*>(claim(most_taps() * 8));
-    made.rows = reinterpret_cast<void**>(claim(static_cast<size_t>(gemm_.rows) * 8));
+    made.strip = pieces.take<T>(static_cast<size_t>(blocks_.strip_elements(layout_)) * sizeof(T));
+    made.result = pieces.take<T>(static_cast<size_t>(blocks_.result_elements(layout_)) * sizeof(T));
+    made.a_offset = pieces.take<int64_t>(most_taps() * 8);
+    made.b_offset = pieces.take<int64_t>(most_taps() * 8);
+    made.rows = pieces.take<void*>(static_cast<size_t>(gemm_.rows) * 8);
     return made;
   }
 
@@ -917,11 +903,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   const size_t least = compute_dtype(problem.dtype) == DType::f64
                            ? PositionLanes<double>(problem, false).least()
                            : PositionLanes<float>(problem, false).least();
-  if (least > problem.workspace) {
-    return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
-           std::to_string(least);
-  }
-  return std::nullopt;
+  return workspace_refusal(problem, least);
 }
 
 double cost(const Problem& problem) {

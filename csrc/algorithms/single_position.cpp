@@ -12,8 +12,6 @@ namespace {
 
 constexpr int64_t kMostDepth = 1 << 16;
 
-int64_t ceil_div(int64_t a, int64_t b) noexcept { return (a + b - 1) / b; }
-
 // The product kernel of most lanes. Batch plays no part, because lanes decide how weights are packed.
 const Kernel& widest(const Problem& problem) {
   const auto candidates = kernels(Family::gemm, compute_dtype(problem.dtype), problem.isa);
@@ -69,23 +67,18 @@ class SinglePosition final : public Recipe {
 
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
-    char* free = scratch.data();
-    const auto claim = [&free](size_t bytes) {
-      char* claimed = free;
-      free += aligned(bytes);
-      return reinterpret_cast<T*>(claimed);
-    };
-    T* bias = claim(bias_bytes());
+    Pieces pieces(scratch.data());
+    T* bias = pieces.take<T>(bias_bytes());
     if (call.bias == nullptr) {
       bias = nullptr;
     } else {
       spread_bias(call.bias, bias);
     }
-    T* source = claim(source_bytes());
+    T* source = pieces.take<T>(source_bytes());
     for (int64_t group = 0; group < problem_.geometry.groups; ++group)
       pack_source(call.source, source, group);
     call.crew.limit(threads_);
-    char* const workers = free;
+    char* const workers = pieces.rest();
     const double seconds = machine::seconds(problem_) * threads_;
     call.crew.share(problem_.geometry.groups * panels_, seconds, [&](int64_t unit, int member) noexcept {
       run_panel(call, source, bias,
@@ -245,11 +238,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   if (g.channels_last && g.groups > 1) return "groups whose maps lie together";
   if (g.channels / g.groups > kMostDepth) return "more than " + std::to_string(kMostDepth) + " channels";
   const size_t least = make(problem)->workspace_bytes();
-  if (least > problem.workspace) {
-    return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
-           std::to_string(least);
-  }
-  return std::nullopt;
+  return workspace_refusal(problem, least);
 }
 
 double cost(const Problem& problem) {

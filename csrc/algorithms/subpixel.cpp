@@ -82,9 +82,10 @@ class Subpixel final : public Recipe {
 
   bool run(const Call& call) const override {
     const Buffer scratch(room_.bytes());
-    char* const bias = scratch.data();
-    char* const source = bias + room_.bias;
-    char* const out = source + room_.source;
+    Pieces pieces(scratch.data());
+    char* const bias = pieces.take(room_.bias);
+    char* const source = pieces.take(room_.source);
+    char* const out = pieces.take(room_.out);
     if (call.bias != nullptr) repeat_bias(call.bias, bias);
     if (room_.source > 0) gather_maps(call.source, source, call.crew);
     const Call inner{room_.source > 0 ? source : call.source,

@@ -21,9 +21,6 @@ constexpr size_t kSumBytes = 1 << 20;
 constexpr int64_t kPanelBytes = 20 << 10;
 constexpr int64_t kPiece = 256;
 
-int64_t ceil_div(int64_t a, int64_t b) noexcept { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
-int64_t floor_div(int64_t a, int64_t b) noexcept { return a >= 0 ? a / b : -((-a + b - 1) / b); }
-
 // What lies in rows and lanes, and the kernel for it. A span is what one product makes for each channel: the
 // filters of a tap, or the filters of all taps along x (`joined`).
 struct Roles {
@@ -630,11 +627,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   if (problem.geometry.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   const size_t least = compute_dtype(problem.dtype) == DType::f64 ? WeightGemm<double>(problem).least()
                                                                   : WeightGemm<float>(problem).least();
-  if (least > problem.workspace) {
-    return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
-           std::to_string(least);
-  }
-  return std::nullopt;
+  return workspace_refusal(problem, least);
 }
 
 double cost(const Problem& problem) {

@@ -23,8 +23,6 @@ constexpr int64_t kPointBytes = 1536 << 10;
 constexpr int64_t kBandTiles = 32;
 constexpr size_t kSumBytes = 2 << 20;
 
-int64_t ceil_div(int64_t a, int64_t b) noexcept { return (a + b - 1) / b; }
-
 // Taps of an axis that are summed alike: from each of `first`, every stride-th.
 struct Class {
   WinogradTile tile;
@@ -629,11 +627,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   if (!some) return "no axis has two or three neighbouring taps in a phase";
   const size_t least = compute_dtype(problem.dtype) == DType::f64 ? WeightWinograd<double>(problem).least()
                                                                   : WeightWinograd<float>(problem).least();
-  if (least > problem.workspace) {
-    return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
-           std::to_string(least);
-  }
-  return std::nullopt;
+  return workspace_refusal(problem, least);
 }
 
 double cost(const Problem& problem) { return Layout(problem).seconds; }

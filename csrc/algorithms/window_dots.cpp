@@ -20,8 +20,6 @@ constexpr int64_t kChunkBytes = 4 << 10;  // of a row of weights that is multipl
 constexpr int64_t kPositions = 512;       // of a block, about
 constexpr int64_t kPart = 64;             // channels of a block, at most
 
-int64_t ceil_div(int64_t a, int64_t b) noexcept { return (a + b - 1) / b; }
-
 // The windows of a problem: `runs` of them follow each other in a row of weights, each of `run` elements.
 struct Windows {
   int64_t maps;  // that a run does not hold
@@ -337,11 +335,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   if (g.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   const size_t least =
       with_dtype(problem.dtype, [&](auto e) { return WindowDots<decltype(e)>(problem).least(); });
-  if (least > problem.workspace) {
-    return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
-           std::to_string(least);
-  }
-  return std::nullopt;
+  return workspace_refusal(problem, least);
 }
 
 double cost(const Problem& problem) {

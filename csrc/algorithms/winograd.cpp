@@ -31,9 +31,6 @@ constexpr double kPackBytesPerSecond = 10e9;
 constexpr double kSlowPackBytesPerSecond = 5e9;
 constexpr double kNearBytes = 64e6;
 
-int64_t floor_div(int64_t a, int64_t b) noexcept { return a / b - ((a % b != 0) & ((a < 0) != (b < 0))); }
-int64_t ceil_div(int64_t a, int64_t b) noexcept { return -floor_div(-a, b); }
-
 // One axis in tiles. Output o of tile t and phase p is at dst (t * outputs + o) * phases + p + first; window
 // element i of its view v is at src (t * outputs + i) * src_step + origin[class_of[p] * views + v].
 //
@@ -356,25 +353,21 @@ class Winograd final : public Recipe {
 
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
-    char* free = scratch.data();
-    const auto claim = [&free](size_t bytes) {
-      char* claimed = free;
-      free += aligned(bytes);
-      return claimed;
-    };
-    char* packed = call.packed == nullptr ? claim(unit_bytes() * static_cast<size_t>(pack_units_)) : nullptr;
-    T* bias = reinterpret_cast<T*>(claim(bias_bytes()));
+    Pieces pieces(scratch.data());
+    char* packed =
+        call.packed == nullptr ? pieces.take(unit_bytes() * static_cast<size_t>(pack_units_)) : nullptr;
+    T* bias = pieces.take<T>(bias_bytes());
     spread_bias(call.bias, bias);
     // A small workspace has room for fewer workers than there are threads.
     call.crew.limit(threads_);
     std::vector<Worker> workers(static_cast<size_t>(threads_));
-    T* shared = together_ ? reinterpret_cast<T*>(claim(transformed_bytes())) : nullptr;
+    T* shared = together_ ? pieces.take<T>(transformed_bytes()) : nullptr;
     for (Worker& w : workers) {
-      w.strip = reinterpret_cast<T*>(claim(strip_bytes()));
-      w.transformed = together_ ? shared : reinterpret_cast<T*>(claim(transformed_bytes()));
-      w.products = reinterpret_cast<T*>(claim(product_bytes()));
-      w.outputs = reinterpret_cast<T*>(claim(output_bytes()));
-      w.segments = reinterpret_cast<Segment*>(claim(segment_bytes()));
+      w.strip = pieces.take<T>(strip_bytes());
+      w.transformed = together_ ? shared : pieces.take<T>(transformed_bytes());
+      w.products = pieces.take<T>(product_bytes());
+      w.outputs = pieces.take<T>(output_bytes());
+      w.segments = pieces.take<Segment>(segment_bytes());
     }
     std::atomic<bool> finite{true};
     const int64_t all_units = maps_.groups * units_;
@@ -914,11 +907,7 @@ std::optional<std::string> refusal(const Problem& problem) {
     return "products saved are fewer than transforms cost";
   const size_t least =
       with_compute(problem.dtype, [&](auto t) { return Winograd<decltype(t)>(problem).least(); });
-  if (least > problem.workspace) {
-    return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
-           std::to_string(least);
-  }
-  return std::nullopt;
+  return workspace_refusal(problem, least);
 }
 
 double cost(const Problem& problem) {
