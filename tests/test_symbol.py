@@ -43,6 +43,14 @@ def test_functions_exist_under_every_name_once() -> None:
         mx.sym.Deconvolutoin  # noqa: B018
 
 
+def test_a_file_with_unknown_operators_is_refused_with_all_their_names() -> None:
+    ops = ["null", "NoSuchThing", "relu", "Other", "NoSuchThing"]
+    nodes = [{"op": op, "name": f"n{i}", "inputs": [[i - 1, 0, 0]] if i else []} for i, op in enumerate(ops)]
+    text = json.dumps({"nodes": nodes, "arg_nodes": [0], "heads": [[len(ops) - 1, 0, 0]]})
+    with pytest.raises(mx.MXNetError, match="op: got NoSuchThing, Other; no operator of this name is known"):
+        mx.sym.load_json(text)
+
+
 def test_function_describes_itself() -> None:
     names = list(inspect.signature(mx.sym.Deconvolution).parameters)
     assert names[:4] == ["data", "weight", "bias", "kernel"]
