@@ -17,6 +17,8 @@ import matplotlib as mpl
 mpl.use("svg")
 from matplotlib import pyplot
 
+from peers import FILES
+
 Row = dict[str, Any]
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -53,10 +55,10 @@ may pass the {peak:.0f} GFLOP/s that the product kernels reach on one core.
 def _commands(rows: list[Row], path: Path) -> Iterator[str]:
     for pass_, threads in dict.fromkeys((row["pass"], row["threads"]) for row in rows):
         some = [row for row in rows if (row["pass"], row["threads"]) == (pass_, threads)]
-        peers = (
-            "" if any(way.startswith("JAX") for row in some for way in row["milliseconds"]) else " --peers pytorch"
-        )
-        options = f"--threads {threads} --pass {pass_} --seconds 0.1{peers}"
+        ways = {way.lower().replace(" ", "") for row in some for way in row["milliseconds"]}
+        asked = [file for file in FILES if any(way.startswith(file) for way in ways)]
+        peers = "" if len(asked) == len(FILES) else f" --peers {' '.join(asked)}"
+        options = f"--threads {threads} --pass {pass_}{peers}"
         yield f"$ python benchmarks/layers.py {options} --json {path.as_posix()}"
 
 
