@@ -40,6 +40,8 @@ from timing import summary, time_in_turn
 
 PASSES = ("forward", "backward")
 _LARGEST_ERROR = 1e-4
+_LONGEST_FIRST_CALL = 10e-3
+_NEW_SHAPES = 9
 # Those of ours that are compared only with peers that prepare nothing either.
 _UNPREPARED = ("one-shot", "gradients")
 
@@ -123,6 +125,9 @@ def measure(layer: Layer, pass_: str, threads: int, opponents: dict[str, Any], s
     for name in ours:
         against = eager if name in _UNPREPARED else ways.keys() - ours.keys()
         best[name] = min(against, key=lambda peer: found[peer]["median"], default=None)
+    first_call = None
+    if pass_ == "forward":
+        first_call = _new_shape(layer, threads, found["prepared"]["median"] * 1e-3)
     return {
         "layer": layer.name,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -132,9 +137,32 @@ def measure(layer: Layer, pass_: str, threads: int, opponents: dict[str, Any], s
         "milliseconds": found,
         "best peer": best,
         "ratio": {name: found[peer]["median"] / found[name]["median"] for name, peer in best.items() if peer},
+        "first call": None if first_call is None else first_call * 1e3,
         "plans": plans,
         "refusals": refusals,
     }
+
+
+def _new_shape(layer: Layer, threads: int, steady: float) -> float | None:
+    """Return the seconds by which the first call on a shape is longer than later ones, weights prepared.
+
+    None for layers of which a call takes so long that the difference of two says nothing.
+    """
+    if steady > _LONGEST_FIRST_CALL:
+        return None
+    prepared = tconv.prepare(layer.w, **_options(layer), threads=threads)
+    prepared(layer.x)
+    longer = []
+    for more in range(1, _NEW_SHAPES + 1):
+        shape = (*layer.x.shape[:-1], layer.x.shape[-1] + more)
+        x = np.random.default_rng(more).standard_normal(shape, np.float32)
+        times = []
+        for _ in range(6):
+            before = time.perf_counter()
+            prepared(x)
+            times.append(time.perf_counter() - before)
+        longer.append(times[0] - statistics.median(times[1:]))
+    return statistics.median(longer)
 
 
 def _print(row: dict[str, Any]) -> None:

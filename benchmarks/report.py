@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ import matplotlib as mpl
 mpl.use("svg")
 from matplotlib import pyplot
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
 from peers import FILES
+from problem_list import load
 
 Row = dict[str, Any]
 
@@ -28,6 +32,7 @@ MODES = {
     "channel-last": "channel-last, weights prepared",
     "gradients": "gradients of data, weight and bias",
 }
+_WIDE = 128
 _SHARED = 1.0  # milliseconds from which a layer should gain from a second thread
 
 INTRODUCTION = """# Benchmarks
@@ -112,6 +117,46 @@ def _gains(rows: list[Row]) -> Iterator[str]:
         yield ""
 
 
+def _first_calls(rows: list[Row]) -> Iterator[str]:
+    """Yield the lines about calls on shapes not met before."""
+    longer = {
+        row["layer"]: row["first call"] * 1e3
+        for row in rows
+        if row["threads"] == 1 and row.get("first call") is not None
+    }
+    if longer:
+        most = max(longer, key=longer.__getitem__)
+        yield "## The first call on a new shape"
+        yield ""
+        yield (
+            f"Longer than later ones by {statistics.median(longer.values()):.0f} µs (median of the {len(longer)} "
+            f"layers below 10 ms), at most {longer[most]:.0f} µs ({most}); weights prepared, one thread, the last "
+            "axis a few positions longer than those met."
+        )
+        yield ""
+
+
+def _shares(rows: list[Row], peak: float) -> Iterator[str]:
+    """Yield the lines about how much of the peak dense layers reach."""
+    geometries = {problem.name: problem.geometry for problem in load("layers")}
+    shares = {}
+    for row in rows:
+        g = geometries[row["layer"]]
+        dense = g.groups == 1 and min(g.channels, g.filters) >= _WIDE
+        if dense and row["threads"] == 1 and row["pass"] == "forward":
+            shares[row["layer"]] = row["flops"] / row["milliseconds"]["prepared"]["median"] * 1e3 / peak
+    if shares:
+        least = min(shares, key=shares.__getitem__)
+        yield "## Share of the peak"
+        yield ""
+        yield (
+            f"The {len(shares)} layers of {_WIDE} channels and filters or more, weights prepared, one thread, "
+            "operations of the direct method over what the product kernels reach: geometric mean "
+            f"{statistics.geometric_mean(shares.values()):.2f}, least {shares[least]:.2f} ({least})."
+        )
+        yield ""
+
+
 def _picture(rows: list[Row], path: Path) -> None:
     """Draw a bar for each layer with one thread, forward modes beside each other."""
     some = [row for row in rows if row["threads"] == 1 and row["pass"] == "forward"]
@@ -160,7 +205,7 @@ def main() -> None:
     ]
     groups = list(_groups(rows))
     page += [f"| {MODES[mode]} | {threads} | {_mean(some, mode)} |" for threads, mode, some in groups]
-    page += ["", *_gains(rows)]
+    page += ["", *_gains(rows), *_shares(rows, document["peak"]), *_first_calls(rows)]
     for threads, mode, some in groups:
         plural = "" if threads == 1 else "s"
         page += [f"## {MODES[mode].capitalize()}, {threads} thread{plural}", "", *_table(some, mode), ""]
