@@ -7,8 +7,9 @@
 // i * phases + p < count, with one phase or two
 //   dst[i * phases + p] = bias + sum over rows r, taps t of the phase of
 //                         src[r][offset[t] + i] * weight[r][tap[t]]
-// summed in the order of r, then t; the second phase's taps follow the first's. May read a vector beyond the
-// last position, and writes none beyond it.
+// summed in the order of r, then t; the second phase's taps follow the first's. May read kDepthwiseBeyond
+// elements beyond the last position, and writes none beyond it.
+constexpr int kDepthwiseBeyond = 5 * 16;
 struct DepthwiseArgs {
   const void* const* src;
   const void* const* weight;
@@ -63,8 +64,49 @@ template <class T, int Fixed, int... I>
   }
 }
 
+// Where two phases of two taps read: one further and itself, itself and one back, counted from the first tap.
+enum class Reads : int { any, around, back };
+
+// Lanes of two neighbouring vectors from lane `first` on.
+template <class T, int first, int... I>
+[[gnu::always_inline]] inline typename Vector<T>::type between(typename Vector<T>::type a,
+                                                               typename Vector<T>::type b,
+                                                               Sequence<I...>) noexcept {
+  typedef decltype(a == b) Index;
+  constexpr Index lanes = {(I + first)...};
+  return __builtin_shuffle(a, b, lanes);
+}
+
+// Adds two taps of two phases of one row. Each vector is loaded once and shifted in registers, for loads of
+// whole lines that are not aligned cost twice.
+template <class T, Reads reads, int... I>
+[[gnu::always_inline]] inline void depthwise_neighbours(typename Vector<T>::type* even,
+                                                        typename Vector<T>::type* odd, const T* src,
+                                                        const T* weight, const int64_t* tap,
+                                                        Sequence<I...>) noexcept {
+  using L = Lanes<typename Plain<T>::type>;
+  using Type = typename Vector<T>::type;
+  constexpr auto lanes = UpTo<L::count>{};
+  constexpr int V = sizeof...(I);
+  const Type line[V + 1] = {L::load(src - L::count), L::load(src + I * L::count)...};
+  const Type back[V] = {between<T, L::count - 1>(line[I], line[I + 1], lanes)...};
+  const T factor[4] = {weight[tap[0]], weight[tap[1]], weight[tap[2]], weight[tap[3]]};
+  ((even[I] += line[I + 1] * factor[0]), ...);
+  ((even[I] += back[I] * factor[1]), ...);
+  if constexpr (reads == Reads::around) {
+    const Type after = L::load(src + V * L::count);
+    ((odd[I] +=
+      between<T, 1>(line[I + 1], I + 1 < V ? line[I + 1 < V ? I + 2 : 0] : after, lanes) * factor[2]),
+     ...);
+    ((odd[I] += line[I + 1] * factor[3]), ...);
+  } else {
+    ((odd[I] += line[I + 1] * factor[2]), ...);
+    ((odd[I] += back[I] * factor[3]), ...);
+  }
+}
+
 // A run of positions, as many vectors of each of `P` phases as there are indices.
-template <class E, int P, int Fixed, int... I>
+template <class E, int P, int Fixed, Reads reads, int... I>
 [[gnu::always_inline]] inline void depthwise_run(const DepthwiseArgs& args, int64_t at,
                                                  Sequence<I...> run) noexcept {
   using T = typename E::compute;
@@ -75,6 +117,10 @@ template <class E, int P, int Fixed, int... I>
   for (int64_t r = 0; r < args.rows; ++r) {
     const T* src = static_cast<const T*>(args.src[r]) + at;
     const T* weight = static_cast<const T*>(args.weight[r]);
+    if constexpr (reads != Reads::any) {
+      depthwise_neighbours<T, reads>(sum[0], sum[1], src + args.offset[0], weight, args.tap, run);
+      continue;
+    }
     depthwise_taps<T, Fixed>(sum[0], src, weight, args.offset, args.tap, args.taps[0], run);
     if constexpr (P == 2) {
       const int64_t first = Fixed > 0 ? Fixed : args.taps[0];
@@ -108,23 +154,27 @@ template <class E, int P, int Fixed, int... I>
   }
 }
 
-template <class E, int P, int Fixed>
+template <class E, int P, int Fixed, Reads reads = Reads::any>
 [[gnu::always_inline]] inline void depthwise_phases(const DepthwiseArgs& args) noexcept {
   constexpr int64_t L = Lanes<E>::count;
   int64_t at = 0;
-  for (; (at + 4 * L) * P <= args.count; at += 4 * L) depthwise_run<E, P, Fixed>(args, at, UpTo<4>{});
-  for (; at * P < args.count; at += L) depthwise_run<E, P, Fixed>(args, at, UpTo<1>{});
+  for (; (at + L) * P < args.count; at += 4 * L) depthwise_run<E, P, Fixed, reads>(args, at, UpTo<4>{});
+  if (at * P < args.count) depthwise_run<E, P, Fixed, reads>(args, at, UpTo<1>{});
 }
 
 template <class E>
 [[gnu::always_inline]] inline void depthwise(const DepthwiseArgs& args) noexcept {
-  if (args.phases == 1) {
-    depthwise_phases<E, 1, 0>(args);
-  } else if (args.taps[0] == 2 && args.taps[1] == 2) {
-    depthwise_phases<E, 2, 2>(args);
-  } else {
-    depthwise_phases<E, 2, 0>(args);
+  if (args.phases == 1) return depthwise_phases<E, 1, 0>(args);
+  if (args.taps[0] != 2 || args.taps[1] != 2) return depthwise_phases<E, 2, 0>(args);
+  if constexpr (TCONV_VECTOR_BYTES == 64) {
+    const int64_t* offset = args.offset;
+    const int64_t first = offset[0];
+    if (first >= Lanes<E>::count && offset[1] == first - 1) {
+      if (offset[2] == first + 1 && offset[3] == first) return depthwise_phases<E, 2, 2, Reads::around>(args);
+      if (offset[2] == first && offset[3] == first - 1) return depthwise_phases<E, 2, 2, Reads::back>(args);
+    }
   }
+  depthwise_phases<E, 2, 2>(args);
 }
 
 template <class E, int... I>

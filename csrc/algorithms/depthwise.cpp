@@ -151,7 +151,8 @@ class Depthwise final : public Recipe {
 
   size_t bias_bytes() const noexcept { return static_cast<size_t>(groups_ * columns_) * sizeof(T); }
   size_t strip_bytes() const noexcept {
-    return last_ ? 0 : static_cast<size_t>(strip_planes_ * strip_rows_ * row_) * sizeof(T);
+    if (last_) return 0;
+    return static_cast<size_t>(strip_planes_ * strip_rows_ * row_ + kDepthwiseBeyond) * sizeof(T);
   }
   size_t result_bytes() const noexcept {
     return last_ ? 0 : static_cast<size_t>(axes_[2].phases() * result_row_) * sizeof(T);
