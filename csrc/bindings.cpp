@@ -160,7 +160,8 @@ Geometry make_geometry(int64_t batch, int64_t channels, int64_t filters, int64_t
 }
 
 Problem make_problem(const Geometry& geometry, int pass, int dtype, uint64_t workspace, int64_t threads,
-                     std::string_view isa, bool packed, std::array<double, 3> activation) {
+                     std::string_view isa, bool packed, std::array<double, 3> activation,
+                     int winograd_points) {
   if (pass < 0 || pass > 2) throw ParameterError("pass: got " + std::to_string(pass) + "; need 0, 1 or 2");
   Problem problem;
   problem.pass = static_cast<Pass>(pass);
@@ -171,6 +172,7 @@ Problem make_problem(const Geometry& geometry, int pass, int dtype, uint64_t wor
   problem.workspace = workspace;
   problem.packed = packed;
   problem.activation = {activation[0], activation[1], activation[2]};
+  problem.winograd_points = winograd_points;
   if (problem.pass == Pass::weight_gradient && !problem.activation.none()) {
     throw ParameterError("activation: got one; the weight gradient has none");
   }
@@ -461,16 +463,18 @@ NB_MODULE(_core, m) {
   m.def(
       "plan",
       [](const Geometry& geometry, int pass, int dtype, uint64_t workspace, int64_t threads,
-         std::string_view isa, std::string_view algorithm, bool packed, std::array<double, 3> activation) {
+         std::string_view isa, std::string_view algorithm, bool packed, std::array<double, 3> activation,
+         int winograd_points) {
         return std::const_pointer_cast<Plan>(find_plan(
-            make_problem(geometry, pass, dtype, workspace, threads, isa, packed, activation), algorithm));
+            make_problem(geometry, pass, dtype, workspace, threads, isa, packed, activation, winograd_points),
+            algorithm));
       },
       "geometry"_a, "pass_"_a, "dtype"_a, "workspace"_a, "threads"_a, "isa"_a, "algorithm"_a, "packed"_a,
-      "activation"_a,
+      "activation"_a, "winograd_points"_a,
       "Return the plan of a problem, remembered. Pass 0 is forward, 1 the data gradient, 2 the weight "
       "gradient; "
       "dtype is MXNet's number; threads 0 is every core; empty texts leave the choice; an activation is "
-      "(slope below zero, low, high).");
+      "(slope below zero, low, high); a Winograd tile has so many points along an axis at most.");
   m.def("usual_batch", &usual_batch, "geometry"_a, "The batch for which algorithms are compared.");
   m.def("bias_gradient", &sum_over_maps, "grad"_a, "outer"_a, "maps"_a, "inner"_a, "dtype"_a, "out"_a,
         "threads"_a, "Sum an array of (outer, maps, inner) over all but its maps.");

@@ -22,9 +22,6 @@ constexpr const Algorithm* kAlgorithms[] = {
 #undef TCONV_ALGORITHM
 };
 
-// Positions that the problem is taken to have at least when algorithms are compared.
-constexpr int64_t kUsualPositions = 256;
-
 // For the same reason one thread is what they are compared on.
 Problem usual(const Problem& problem) {
   Problem usual = problem;
@@ -34,10 +31,6 @@ Problem usual(const Problem& problem) {
 }
 
 }  // namespace
-
-int64_t usual_batch(const Geometry& geometry) noexcept {
-  return std::max<int64_t>(1, kUsualPositions / geometry.small_positions());
-}
 
 Plan::Plan(const Problem& problem, std::string_view wanted) : problem_(problem) {
   check(problem.geometry);
@@ -137,6 +130,7 @@ struct KeyHash {
     }
     mix(static_cast<uint64_t>(p.workspace) << 8 ^ static_cast<uint64_t>(p.threads) << 3 ^
         static_cast<uint64_t>(p.isa) << 1 ^ static_cast<uint64_t>(p.packed));
+    mix(static_cast<uint64_t>(p.winograd_points));
     mix(std::bit_cast<uint64_t>(p.activation.slope) ^ std::bit_cast<uint64_t>(p.activation.low) << 1 ^
         std::bit_cast<uint64_t>(p.activation.high) << 2);
     return hash ^ std::hash<std::string>{}(key.algorithm);

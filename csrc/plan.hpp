@@ -69,10 +69,6 @@ struct CacheCounters {
   uint64_t limit;
 };
 
-// Algorithms may differ in the last bit, and a batch must give the same bits whole or in parts: so they are
-// compared for this batch, which the call does not decide.
-int64_t usual_batch(const Geometry& geometry) noexcept;
-
 // The plan of a problem, remembered.
 std::shared_ptr<const Plan> find_plan(const Problem& problem, std::string_view algorithm);
 CacheCounters cache_counters() noexcept;

@@ -1,22 +1,40 @@
 // What the kernels of the Winograd algorithm see: their arguments, and their code for vectors of any width.
 //
-// One axis at a time, with d the window of a tile, g the taps and y the outputs (Lavin and Gray, "Fast
-// Algorithms for Convolutional Neural Networks", 2016; points 0, 1, infinity and 0, 1, -1, infinity):
-//   F(2,2): d0-d1, d1, d2-d1                 x g0, g0+g1, g1                          y0 = m0+m1, y1 = m1+m2
-//   F(3,2): d0-d2, d1+d2, d2-d1, d3-d1       x g0, (g0+g1)/2, (g0-g1)/2, g1           y = m0+m1+m2, m1-m2,
-//   m1+m2+m3 F(2,3): the same                         x g0, (g0+g1+g2)/2, (g0-g1+g2)/2, g2     y = m0+m1+m2,
-//   m1-m2+m3
+// One axis at a time, with d the window of a tile, g the taps, m the products and y the outputs (Lavin and
+// Gray, "Fast Algorithms for Convolutional Neural Networks", 2016; points 0, 1, infinity and 0, 1, -1,
+// infinity):
+//   F(2,2): d0-d1, d1, d2-d1            x g0, g0+g1, g1                         y = m0+m1, m1+m2
+//   F(3,2): d0-d2, d1+d2, d2-d1, d3-d1  x g0, (g0+g1)/2, (g0-g1)/2, g1          y = m0+m1+m2, m1-m2, m1+m2+m3
+//   F(2,3): the same                    x g0, (g0+g1+g2)/2, (g0-g1+g2)/2, g2    y = m0+m1+m2, m1-m2+m3
+// These compute whole numbers exactly. The larger tiles do not, but lose little: their points lie in pairs
+// p, -p, q, -q, where |p| and |q| are neither equal nor far from 1 (a choice after Barabasz, Anderson,
+// Soodhalter and Gregg, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural
+// Networks", 2020, by trial), followed by 0, if there are six, and infinity. As polynomials of x, a pair's
+// windows are (x +- p)(x^2 - q^2), times x if there are six.
 #pragma once
 
 #include "kernel_abi.hpp"
 
 // Outputs and taps of a tile along one axis; `plain` is one of each.
-enum WinogradTile { kPlain, kF22, kF32, kF23 };
+enum WinogradTile { kPlain, kF22, kF32, kF23, kF42, kF33, kF43, kF34 };
 
-constexpr int kWinogradPoints[] = {1, 3, 4, 4};
-constexpr int kWinogradOutputs[] = {1, 2, 3, 2};
-constexpr int kWinogradTaps[] = {1, 2, 2, 3};
-constexpr int kWinogradMostPoints = 4;
+constexpr int kWinogradPoints[] = {1, 3, 4, 4, 5, 5, 6, 6};
+constexpr int kWinogradOutputs[] = {1, 2, 3, 2, 4, 3, 4, 3};
+constexpr int kWinogradTaps[] = {1, 2, 2, 3, 2, 3, 3, 4};
+constexpr int kWinogradMostPoints = 6;
+constexpr int kWinogradMostTaps = 4;
+constexpr int kWinogradMostExactPoints = 4;
+
+// The pairs of points of tiles of five and of six.
+template <class T>
+struct WinogradPairs {
+  T p;
+  T q;
+};
+template <class T>
+inline constexpr WinogradPairs<T> kWinogradFive{T(0.5), T(1.25)};
+template <class T>
+inline constexpr WinogradPairs<T> kWinogradSix{T(0.75), T(1.5)};
 
 // Family `rowgemm`, in the compute type: c[r * c_row + l] = sum over k of a[r * a_row + k] * b[k * lanes + l]
 // for any number of rows. Fetches `next_bytes` from `next` into the cache on the way.
@@ -305,152 +323,269 @@ template <class E>
   }
 }
 
-// One axis of the input transform, in place on `points` vectors that lie `step` vectors apart.
-template <class Type>
-[[gnu::always_inline]] inline void window_to_points(WinogradTile tile, Type* d, int step) noexcept {
+// One axis of the input transform, in place on `points` vectors.
+template <class T, class Type>
+[[gnu::always_inline]] inline void window_to_points(WinogradTile tile, Type* d) noexcept {
+  if (tile == kPlain) return;
   if (tile == kF22) {
-    d[0] -= d[step];
-    d[2 * step] -= d[step];
-  } else if (tile != kPlain) {
-    const Type d1 = d[step];
-    const Type d2 = d[2 * step];
-    d[0] -= d2;
-    d[step] = d1 + d2;
-    d[2 * step] = d2 - d1;
-    d[3 * step] -= d1;
+    d[0] -= d[1];
+    d[2] -= d[1];
+    return;
   }
+  const Type d1 = d[1];
+  const Type d2 = d[2];
+  if (kWinogradPoints[tile] == 4) {
+    d[0] -= d2;
+    d[1] = d1 + d2;
+    d[2] = d2 - d1;
+    d[3] -= d1;
+    return;
+  }
+  const bool six = kWinogradPoints[tile] == 6;
+  const auto [p, q] = six ? kWinogradSix<T> : kWinogradFive<T>;
+  const T pp = p * p;
+  const T qq = q * q;
+  const Type d0 = d[0];
+  const Type d3 = d[3];
+  const Type d4 = d[4];
+  // Of the polynomials' even and odd part, with five points one power lower.
+  const Type even_p = six ? d4 - d2 * qq : d3 - d1 * qq;
+  const Type odd_p = (six ? d3 - d1 * qq : d2 - d0 * qq) * p;
+  const Type even_q = six ? d4 - d2 * pp : d3 - d1 * pp;
+  const Type odd_q = (six ? d3 - d1 * pp : d2 - d0 * pp) * q;
+  d[0] = even_p + odd_p;
+  d[1] = even_p - odd_p;
+  d[2] = even_q + odd_q;
+  d[3] = even_q - odd_q;
+  d[4] = d4 - d2 * (pp + qq) + d0 * (pp * qq);
+  if (six) d[5] += d1 * (pp * qq) - d3 * (pp + qq);
 }
 
 // One axis of the output transform, in place: `outputs` vectors where `points` were.
-template <class Type>
-[[gnu::always_inline]] inline void points_to_outputs(WinogradTile tile, Type* m, int step) noexcept {
+template <class T, class Type>
+[[gnu::always_inline]] inline void points_to_outputs(WinogradTile tile, Type* m) noexcept {
   if (tile == kPlain) return;
-  const Type m1 = m[step];
-  const Type m2 = m[2 * step];
+  const Type m1 = m[1];
+  const Type m2 = m[2];
   if (tile == kF22) {
     m[0] += m1;
-    m[step] = m1 + m2;
-  } else if (tile == kF32) {
+    m[1] = m1 + m2;
+    return;
+  }
+  const Type m3 = m[3];
+  if (tile == kF32) {
     const Type both = m1 + m2;
     m[0] += both;
-    m[step] = m1 - m2;
-    m[2 * step] = both + m[3 * step];
-  } else {
+    m[1] = m1 - m2;
+    m[2] = both + m3;
+    return;
+  }
+  if (tile == kF23) {
     m[0] += m1 + m2;
-    m[step] = m1 - m2 + m[3 * step];
+    m[1] = m1 - m2 + m3;
+    return;
+  }
+  const bool six = kWinogradPoints[tile] == 6;
+  const auto [p, q] = six ? kWinogradSix<T> : kWinogradFive<T>;
+  const Type even_p = m[0] + m1;
+  const Type odd_p = (m[0] - m1) * p;
+  const Type even_q = m2 + m3;
+  const Type odd_q = (m2 - m3) * q;
+  const Type last = m[six ? 5 : 4];
+  m[0] = six ? even_p + even_q + m[4] : even_p + even_q;
+  m[1] = odd_p + odd_q;
+  m[2] = even_p * (p * p) + even_q * (q * q);
+  if (kWinogradOutputs[tile] == 3) {
+    m[2] += last;
+  } else {
+    m[3] = odd_p * (p * p) + odd_q * (q * q) + last;
   }
 }
 
-template <class T, WinogradTile Y, WinogradTile X>
-[[gnu::always_inline]] inline void winograd_in_plane(const WinogradInArgs& args) noexcept {
+// What is done to the elements of a tile along one axis, and how many there are before and after.
+template <class T>
+struct WindowToPoints {
+  static constexpr int before(WinogradTile tile) noexcept { return kWinogradPoints[tile]; }
+  static constexpr int after(WinogradTile tile) noexcept { return kWinogradPoints[tile]; }
+  template <class Type>
+  [[gnu::always_inline]] static inline void run(WinogradTile tile, Type* d) noexcept {
+    window_to_points<T>(tile, d);
+  }
+};
+
+template <class T>
+struct PointsToOutputs {
+  static constexpr int before(WinogradTile tile) noexcept { return kWinogradPoints[tile]; }
+  static constexpr int after(WinogradTile tile) noexcept { return kWinogradOutputs[tile]; }
+  template <class Type>
+  [[gnu::always_inline]] static inline void run(WinogradTile tile, Type* m) noexcept {
+    points_to_outputs<T>(tile, m);
+  }
+};
+
+// Lines of elements along one axis.
+template <class T>
+struct WinogradLines {
+  const T* src;
+  int64_t src_line;  // from one line to the next
+  int64_t src_step;  // from one element to the next
+  T* dst;
+  int64_t dst_line;
+  int64_t dst_step;
+  int64_t count;
+};
+
+template <class T, class Transform, WinogradTile tile, class Put>
+[[gnu::always_inline]] inline void winograd_lines(const WinogradLines<T>& lines, const Put& put) noexcept {
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
-  constexpr int ny = kWinogradPoints[Y];
-  constexpr int nx = kWinogradPoints[X];
-  const int nz = kWinogradPoints[args.tile[0]];
-  Type d[kWinogradMostPoints * ny * nx];
-  for (int64_t t = 0; t < args.tiles; ++t) {
-    const T* src = static_cast<const T*>(args.src) + t * args.tile_step;
-    T* dst = static_cast<T*>(args.dst) + t * args.tile_stride;
-    for (int z = 0; z < nz; ++z) {
-      Type plane[ny * nx];
-#pragma GCC unroll 4
-      for (int y = 0; y < ny; ++y) {
-#pragma GCC unroll 4
-        for (int x = 0; x < nx; ++x) {
-          plane[y * nx + x] =
-              *reinterpret_cast<const Loose*>(src + z * args.step[0] + y * args.step[1] + x * args.step[2]);
-        }
-      }
-#pragma GCC unroll 4
-      for (int y = 0; y < ny; ++y) window_to_points(X, plane + y * nx, 1);
-#pragma GCC unroll 4
-      for (int x = 0; x < nx; ++x) window_to_points(Y, plane + x, nx);
-      if (nz == 1) {
-#pragma GCC unroll 16
-        for (int p = 0; p < ny * nx; ++p) *reinterpret_cast<Loose*>(dst + p * args.point_stride) = plane[p];
-      } else {
-#pragma GCC unroll 16
-        for (int p = 0; p < ny * nx; ++p) d[z * ny * nx + p] = plane[p];
-      }
+  constexpr int before = Transform::before(tile);
+  constexpr int after = Transform::after(tile);
+  const T* src = lines.src;
+  T* dst = lines.dst;
+  for (int64_t i = 0; i < lines.count; ++i, src += lines.src_line, dst += lines.dst_line) {
+    Type d[kWinogradPoints[tile]];
+#pragma GCC unroll 6
+    for (int k = 0; k < before; ++k) {
+      d[k] = *reinterpret_cast<const Loose*>(src + k * lines.src_step);
     }
-    if (nz == 1) continue;
-    for (int p = 0; p < ny * nx; ++p) window_to_points(args.tile[0], d + p, ny * nx);
-    for (int p = 0; p < nz * ny * nx; ++p) *reinterpret_cast<Loose*>(dst + p * args.point_stride) = d[p];
+    Transform::run(tile, d);
+#pragma GCC unroll 6
+    for (int k = 0; k < after; ++k) put(dst + k * lines.dst_step, d[k]);
   }
 }
 
-template <class T, WinogradTile Y, WinogradTile X>
-[[gnu::always_inline]] inline void winograd_out_plane(const WinogradOutArgs& args) noexcept {
+// The same with a tile known at run time.
+template <class T, class Transform, class Put>
+[[gnu::always_inline]] inline void winograd_axis(WinogradTile tile, const WinogradLines<T>& lines,
+                                                 const Put& put) noexcept {
+  switch (tile) {
+    case kPlain:
+      return winograd_lines<T, Transform, kPlain>(lines, put);
+    case kF22:
+      return winograd_lines<T, Transform, kF22>(lines, put);
+    case kF32:
+      return winograd_lines<T, Transform, kF32>(lines, put);
+    case kF23:
+      return winograd_lines<T, Transform, kF23>(lines, put);
+    case kF42:
+      return winograd_lines<T, Transform, kF42>(lines, put);
+    case kF33:
+      return winograd_lines<T, Transform, kF33>(lines, put);
+    case kF43:
+      return winograd_lines<T, Transform, kF43>(lines, put);
+    case kF34:
+      return winograd_lines<T, Transform, kF34>(lines, put);
+  }
+}
+
+// Tiles, and where the elements of each lie on both sides.
+template <class T>
+struct WinogradTiles {
+  const T* src;
+  int64_t src_tile;  // from one tile to the next
+  int64_t src_step[3];
+  T* dst;
+  int64_t dst_tile;
+  int64_t dst_step[3];
+  int64_t count;
+  WinogradTile tile[3];
+
+  // Steps between points that lie `stride` apart.
+  static void point_steps(const WinogradTile (&tile)[3], int64_t stride, int64_t (&step)[3]) noexcept {
+    step[2] = stride;
+    step[1] = step[2] * kWinogradPoints[tile[2]];
+    step[0] = step[1] * kWinogradPoints[tile[1]];
+  }
+};
+
+// Transforms all axes of every tile; `put` stores what comes of the last.
+template <class T, class Transform, class Put>
+[[gnu::always_inline]] inline void winograd_tiles(const WinogradTiles<T>& args, const Put& put) noexcept {
+  using Type = typename Vector<T>::type;
+  const auto [z, y, x] = args.tile;
+  if (z == kPlain && y == kPlain) {
+    return winograd_axis<T, Transform>(
+        x, {args.src, args.src_tile, args.src_step[2], args.dst, args.dst_tile, args.dst_step[2], args.count},
+        put);
+  }
+  alignas(Type) T between[kWinogradMostPoints * kWinogradMostPoints * kWinogradMostPoints * Vector<T>::lanes];
+  int64_t between_step[3];
+  WinogradTiles<T>::point_steps(args.tile, Vector<T>::lanes, between_step);
+  const auto keep = [](T* to, Type value) { *reinterpret_cast<Type*>(to) = value; };
+  const int last = z == kPlain ? 1 : 0;
+  for (int64_t t = 0; t < args.count; ++t) {
+    const T* src = args.src + t * args.src_tile;
+    const int64_t* src_step = args.src_step;
+    int64_t count[3] = {Transform::before(z), Transform::before(y), Transform::before(x)};
+    for (int axis = 2; axis >= last; --axis) {
+      const WinogradTile tile = args.tile[axis];
+      if (tile == kPlain && axis > last) continue;
+      const bool final = axis == last;
+      T* dst = final ? args.dst + t * args.dst_tile : between;
+      const int64_t* dst_step = final ? args.dst_step : between_step;
+      const int outer = axis == 0 ? 1 : 0;
+      const int inner = axis == 2 ? 1 : 2;
+      for (int64_t i = 0; i < count[outer]; ++i) {
+        const WinogradLines<T> lines{
+            src + i * src_step[outer], src_step[inner], src_step[axis], dst + i * dst_step[outer],
+            dst_step[inner],           dst_step[axis],  count[inner]};
+        if (final) {
+          winograd_axis<T, Transform>(tile, lines, put);
+        } else {
+          winograd_axis<T, Transform>(tile, lines, keep);
+        }
+      }
+      count[axis] = Transform::after(tile);
+      src = between;
+      src_step = between_step;
+    }
+  }
+}
+
+// From elements that lie `step` apart to points.
+template <class T, class Transform>
+[[gnu::always_inline]] inline void winograd_to_points(const WinogradInArgs& args) noexcept {
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
-  constexpr int ny = kWinogradPoints[Y];
-  constexpr int nx = kWinogradPoints[X];
-  const int nz = kWinogradPoints[args.tile[0]];
-  const int mz = kWinogradOutputs[args.tile[0]];
-  const Type bias = *static_cast<const Loose*>(args.bias);
-  Type m[kWinogradMostPoints * ny * nx];
-  for (int64_t t = 0; t < args.tiles; ++t) {
-    const T* src = static_cast<const T*>(args.src) + t * args.tile_stride;
-    T* dst = static_cast<T*>(args.dst) + t * args.tile_step;
-    if (nz > 1) {
-      for (int p = 0; p < nz * ny * nx; ++p)
-        m[p] = *reinterpret_cast<const Loose*>(src + p * args.point_stride);
-      for (int p = 0; p < ny * nx; ++p) points_to_outputs(args.tile[0], m + p, ny * nx);
-    }
-    for (int z = 0; z < mz; ++z) {
-      Type plane[ny * nx];
-#pragma GCC unroll 16
-      for (int p = 0; p < ny * nx; ++p) {
-        plane[p] = nz > 1 ? m[z * ny * nx + p] : *reinterpret_cast<const Loose*>(src + p * args.point_stride);
-      }
-#pragma GCC unroll 4
-      for (int x = 0; x < nx; ++x) points_to_outputs(Y, plane + x, nx);
-#pragma GCC unroll 4
-      for (int y = 0; y < kWinogradOutputs[Y]; ++y) {
-        points_to_outputs(X, plane + y * nx, 1);
-#pragma GCC unroll 4
-        for (int x = 0; x < kWinogradOutputs[X]; ++x) {
-          *reinterpret_cast<Loose*>(dst + z * args.step[0] + y * args.step[1] + x * args.step[2]) =
-              plane[y * nx + x] + bias;
-        }
-      }
-    }
-  }
+  WinogradTiles<T> tiles{static_cast<const T*>(args.src),
+                         args.tile_step,
+                         {args.step[0], args.step[1], args.step[2]},
+                         static_cast<T*>(args.dst),
+                         args.tile_stride,
+                         {},
+                         args.tiles,
+                         {args.tile[0], args.tile[1], args.tile[2]}};
+  WinogradTiles<T>::point_steps(args.tile, args.point_stride, tiles.dst_step);
+  winograd_tiles<T, Transform>(tiles, [](T* to, Type value) { *reinterpret_cast<Loose*>(to) = value; });
 }
-
-// Calls the instance of `Plane` for the tiles of the two inner axes.
-#define TCONV_WINOGRAD_ROW(plane, T, Y) \
-  switch (args.tile[2]) {               \
-    case kPlain:                        \
-      return plane<T, Y, kPlain>(args); \
-    case kF22:                          \
-      return plane<T, Y, kF22>(args);   \
-    case kF32:                          \
-      return plane<T, Y, kF32>(args);   \
-    case kF23:                          \
-      return plane<T, Y, kF23>(args);   \
-  }
-#define TCONV_WINOGRAD_PLANE(plane, T)            \
-  switch (args.tile[1]) {                         \
-    case kPlain:                                  \
-      TCONV_WINOGRAD_ROW(plane, T, kPlain) break; \
-    case kF22:                                    \
-      TCONV_WINOGRAD_ROW(plane, T, kF22) break;   \
-    case kF32:                                    \
-      TCONV_WINOGRAD_ROW(plane, T, kF32) break;   \
-    case kF23:                                    \
-      TCONV_WINOGRAD_ROW(plane, T, kF23) break;   \
-  }
 
 template <class T>
 [[gnu::always_inline]] inline void winograd_in(const WinogradInArgs& args) noexcept {
-  TCONV_WINOGRAD_PLANE(winograd_in_plane, T)
+  winograd_to_points<T, WindowToPoints<T>>(args);
+}
+
+// From points to outputs.
+template <class T, class Args, class Put>
+[[gnu::always_inline]] inline void winograd_to_outputs(const Args& args, const Put& put) noexcept {
+  WinogradTiles<T> tiles{static_cast<const T*>(args.src),
+                         args.tile_stride,
+                         {},
+                         static_cast<T*>(args.dst),
+                         args.tile_step,
+                         {args.step[0], args.step[1], args.step[2]},
+                         args.tiles,
+                         {args.tile[0], args.tile[1], args.tile[2]}};
+  WinogradTiles<T>::point_steps(args.tile, args.point_stride, tiles.src_step);
+  winograd_tiles<T, PointsToOutputs<T>>(tiles, put);
 }
 
 template <class T>
 [[gnu::always_inline]] inline void winograd_out(const WinogradOutArgs& args) noexcept {
-  TCONV_WINOGRAD_PLANE(winograd_out_plane, T)
+  using Type = typename Vector<T>::type;
+  using Loose = typename Vector<T>::loose;
+  const Type bias = *static_cast<const Loose*>(args.bias);
+  winograd_to_outputs<T>(args, [bias](T* to, Type value) { *reinterpret_cast<Loose*>(to) = value + bias; });
 }
 
 }  // namespace

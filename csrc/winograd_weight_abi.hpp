@@ -26,108 +26,69 @@ struct WinogradSumArgs {
 namespace {
 
 // One axis of the transform of taps, in place: `points` vectors where the taps were.
-template <class Type>
-[[gnu::always_inline]] inline void taps_to_points(WinogradTile tile, Type* g, int step) noexcept {
+template <class T, class Type>
+[[gnu::always_inline]] inline void taps_to_points(WinogradTile tile, Type* g) noexcept {
   if (tile == kPlain) return;
   const Type g0 = g[0];
-  const Type g1 = g[step];
+  const Type g1 = g[1];
   if (tile == kF22) {
-    g[step] = g0 + g1;
-    g[2 * step] = g1;
-  } else {
-    const Type last = tile == kF32 ? g1 : g[2 * step];
-    const Type even = tile == kF32 ? g0 : g0 + last;
-    g[step] = (even + g1) / 2;
-    g[2 * step] = (even - g1) / 2;
-    g[3 * step] = last;
+    g[1] = g0 + g1;
+    g[2] = g1;
+    return;
   }
-}
-
-template <class T, WinogradTile Y, WinogradTile X>
-[[gnu::always_inline]] inline void winograd_taps_plane(const WinogradInArgs& args) noexcept {
-  using Type = typename Vector<T>::type;
-  using Loose = typename Vector<T>::loose;
-  constexpr int ny = kWinogradPoints[Y];
-  constexpr int nx = kWinogradPoints[X];
-  const int nz = kWinogradPoints[args.tile[0]];
-  const int taps_z = kWinogradTaps[args.tile[0]];
-  Type g[kWinogradMostPoints * ny * nx];
-  for (int64_t t = 0; t < args.tiles; ++t) {
-    const T* src = static_cast<const T*>(args.src) + t * args.tile_step;
-    T* dst = static_cast<T*>(args.dst) + t * args.tile_stride;
-    for (int z = 0; z < taps_z; ++z) {
-      Type plane[ny * nx];
-#pragma GCC unroll 4
-      for (int y = 0; y < kWinogradTaps[Y]; ++y) {
-#pragma GCC unroll 4
-        for (int x = 0; x < kWinogradTaps[X]; ++x) {
-          plane[y * nx + x] =
-              *reinterpret_cast<const Loose*>(src + z * args.step[0] + y * args.step[1] + x * args.step[2]);
-        }
-        taps_to_points(X, plane + y * nx, 1);
-      }
-#pragma GCC unroll 4
-      for (int x = 0; x < nx; ++x) taps_to_points(Y, plane + x, nx);
-      if (nz == 1) {
-#pragma GCC unroll 16
-        for (int p = 0; p < ny * nx; ++p) *reinterpret_cast<Loose*>(dst + p * args.point_stride) = plane[p];
-      } else {
-#pragma GCC unroll 16
-        for (int p = 0; p < ny * nx; ++p) g[z * ny * nx + p] = plane[p];
-      }
-    }
-    if (nz == 1) continue;
-    for (int p = 0; p < ny * nx; ++p) taps_to_points(args.tile[0], g + p, ny * nx);
-    for (int p = 0; p < nz * ny * nx; ++p) *reinterpret_cast<Loose*>(dst + p * args.point_stride) = g[p];
+  const bool three = kWinogradTaps[tile] >= 3;
+  const bool four = kWinogradTaps[tile] == 4;
+  const Type g2 = three ? g[2] : Type{};
+  const Type g3 = four ? g[3] : Type{};
+  const Type last = four ? g3 : three ? g2 : g1;
+  const int points = kWinogradPoints[tile];
+  if (points == 4) {
+    const Type even = three ? g0 + g2 : g0;
+    g[1] = (even + g1) / 2;
+    g[2] = (even - g1) / 2;
+    g[3] = last;
+    return;
   }
-}
-
-template <class T, WinogradTile Y, WinogradTile X>
-[[gnu::always_inline]] inline void winograd_sum_plane(const WinogradSumArgs& args) noexcept {
-  using Type = typename Vector<T>::type;
-  using Loose = typename Vector<T>::loose;
-  constexpr int ny = kWinogradPoints[Y];
-  constexpr int nx = kWinogradPoints[X];
-  const int nz = kWinogradPoints[args.tile[0]];
-  const int mz = kWinogradOutputs[args.tile[0]];
-  Type m[kWinogradMostPoints * ny * nx];
-  for (int64_t t = 0; t < args.tiles; ++t) {
-    const T* src = static_cast<const T*>(args.src) + t * args.tile_stride;
-    T* dst = static_cast<T*>(args.dst) + t * args.tile_step;
-    if (nz > 1) {
-      for (int p = 0; p < nz * ny * nx; ++p)
-        m[p] = *reinterpret_cast<const Loose*>(src + p * args.point_stride);
-      for (int p = 0; p < ny * nx; ++p) points_to_outputs(args.tile[0], m + p, ny * nx);
-    }
-    for (int z = 0; z < mz; ++z) {
-      Type plane[ny * nx];
-#pragma GCC unroll 16
-      for (int p = 0; p < ny * nx; ++p) {
-        plane[p] = nz > 1 ? m[z * ny * nx + p] : *reinterpret_cast<const Loose*>(src + p * args.point_stride);
-      }
-#pragma GCC unroll 4
-      for (int x = 0; x < nx; ++x) points_to_outputs(Y, plane + x, nx);
-#pragma GCC unroll 4
-      for (int y = 0; y < kWinogradOutputs[Y]; ++y) {
-        points_to_outputs(X, plane + y * nx, 1);
-#pragma GCC unroll 4
-        for (int x = 0; x < kWinogradOutputs[X]; ++x) {
-          Loose& to = *reinterpret_cast<Loose*>(dst + z * args.step[0] + y * args.step[1] + x * args.step[2]);
-          to = args.accumulate ? to + plane[y * nx + x] : plane[y * nx + x];
-        }
-      }
-    }
-  }
+  // Of every point x the sum of g_k x^k over the product of its distances to the other points.
+  const bool six = points == 6;
+  const auto [p, q] = six ? kWinogradSix<T> : kWinogradFive<T>;
+  const auto pair = [&](T x, T other, Type* to) {
+    const T share = 1 / (2 * x * (x * x - other * other) * (six ? x : T{1}));
+    const Type even = three ? g0 + g2 * (x * x) : g0;
+    const Type odd = four ? g1 * x + g3 * (x * x * x) : g1 * x;
+    to[0] = (even + odd) * share;
+    to[1] = (six ? even - odd : odd - even) * share;
+  };
+  pair(p, q, g);
+  pair(q, p, g + 2);
+  if (six) g[4] = g0 * (1 / (p * p * q * q));
+  g[points - 1] = last;
 }
 
 template <class T>
+struct TapsToPoints {
+  static constexpr int before(WinogradTile tile) noexcept { return kWinogradTaps[tile]; }
+  static constexpr int after(WinogradTile tile) noexcept { return kWinogradPoints[tile]; }
+  template <class Type>
+  [[gnu::always_inline]] static inline void run(WinogradTile tile, Type* g) noexcept {
+    taps_to_points<T>(tile, g);
+  }
+};
+
+template <class T>
 [[gnu::always_inline]] inline void winograd_taps(const WinogradInArgs& args) noexcept {
-  TCONV_WINOGRAD_PLANE(winograd_taps_plane, T)
+  winograd_to_points<T, TapsToPoints<T>>(args);
 }
 
 template <class T>
 [[gnu::always_inline]] inline void winograd_sum(const WinogradSumArgs& args) noexcept {
-  TCONV_WINOGRAD_PLANE(winograd_sum_plane, T)
+  using Type = typename Vector<T>::type;
+  using Loose = typename Vector<T>::loose;
+  const bool accumulate = args.accumulate;
+  winograd_to_outputs<T>(args, [accumulate](T* to, Type value) {
+    Loose& sum = *reinterpret_cast<Loose*>(to);
+    sum = accumulate ? sum + value : value;
+  });
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 // To add one: a file `<name>.cpp` here that defines `const Algorithm <name>`, and its line in algorithms.inc.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -22,9 +23,10 @@ struct Problem {
   DType dtype = DType::f32;
   Isa isa{};
   int threads = 1;
-  size_t workspace = 0;   // temporary bytes a run may use at most
-  bool packed = false;    // weights come packed, so neither time nor workspace is spent on packing them
-  Activation activation;  // of every output; the weight gradient has none
+  size_t workspace = 0;     // temporary bytes a run may use at most
+  bool packed = false;      // weights come packed, so neither time nor workspace is spent on packing them
+  Activation activation;    // of every output; the weight gradient has none
+  int winograd_points = 6;  // most of a tile along one axis
 
   bool operator==(const Problem&) const = default;
 };
@@ -78,6 +80,13 @@ class Recipe {
   // to be. Throws OutOfMemoryError, Interrupted.
   virtual bool run(const Call& call) const = 0;
 };
+
+// Algorithms may differ in the last bit, and a batch must give the same bits whole or in parts: so they are
+// compared for this batch, which the call does not decide.
+inline int64_t usual_batch(const Geometry& geometry) noexcept {
+  constexpr int64_t positions = 256;
+  return std::max<int64_t>(1, positions / geometry.small_positions());
+}
 
 struct Algorithm {
   const char* name;

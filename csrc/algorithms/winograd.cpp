@@ -4,6 +4,7 @@
 // stride.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <numeric>
 #include <vector>
@@ -30,83 +31,108 @@ constexpr int64_t kUsualPositions = 64;
 constexpr double kPackBytesPerSecond = 10e9;
 constexpr double kSlowPackBytesPerSecond = 5e9;
 constexpr double kNearBytes = 64e6;
+constexpr double kWeightBytesPerSecond = 40e9;
+// About how many times the definition's error a tile makes, an axis, and what is tolerated in all.
+constexpr double kError[] = {1, 1, 1, 1, 1.4, 1.2, 1.7, 1.2};
+constexpr double kMostError = 3;
+
+// What tiles of a kind make of an axis, in numbers.
+struct AxisTiles {
+  WinogradTile tile = kPlain;
+  int64_t tiles = 1;
+  int64_t phases = 1;
+  int64_t classes = 1;
+  int64_t views = 1;
+  int64_t first = 0;    // dst position of phase 0 of output 0 of the first tile
+  int64_t first_u = 0;  // forward: the first tile's position on the source
+  int64_t late = 0;     // forward: phases that begin one position later
+
+  int points() const noexcept { return kWinogradPoints[tile]; }
+  int outputs() const noexcept { return kWinogradOutputs[tile]; }
+  int tile_taps() const noexcept { return kWinogradTaps[tile]; }
+};
+
+// Forward: large position s * u + p - pad is the sum over j of small[u - j] * weight[k] with k * dilation = p
+// + s * j. With phases `apart` p counts from the image's edge instead.
+AxisTiles forward_tiles(const Axis& axis, WinogradTile tile, bool apart) noexcept {
+  AxisTiles made;
+  made.tile = tile;
+  made.phases = axis.stride;
+  const bool before = axis.grid == 2 && made.outputs() == 2;
+  made.first_u = floor_div(axis.pad_lo, axis.stride) - (before ? 1 : 0);
+  made.late = apart ? axis.pad_lo - made.first_u * axis.stride : 0;
+  const int64_t last_u = floor_div(axis.out - 1 + axis.pad_lo - made.late, axis.stride);
+  made.first = made.first_u * axis.stride - axis.pad_lo + made.late;
+  made.tiles = ceil_div(last_u - made.first_u + 1, made.outputs());
+  made.classes = made.late > 0 ? 2 : 1;
+  // Every j below the last occurs, unless dilation leaves some out.
+  const int64_t last_j = (axis.kernel - 1) * axis.dilation / axis.stride;
+  made.views = axis.dilation > axis.stride ? axis.kernel : last_j / made.tile_taps() + 1;
+  return made;
+}
+
+// Data gradient: small position t is the sum over k of large[t * s + k * dilation - pad] * weight[k]. A view
+// takes taps a stride apart.
+AxisTiles gradient_tiles(const Axis& axis, WinogradTile tile) noexcept {
+  AxisTiles made;
+  made.tile = tile;
+  made.tiles = ceil_div(axis.size, made.outputs());
+  const int64_t cycle = tile == kPlain ? 1 : axis.stride * made.tile_taps();
+  const int64_t step = tile == kPlain ? 1 : axis.stride;
+  made.views = axis.kernel / cycle * step + std::min(axis.kernel % cycle, step);
+  return made;
+}
+
+AxisTiles axis_tiles(const Axis& axis, Pass pass, WinogradTile tile, bool apart) noexcept {
+  return pass == Pass::forward ? forward_tiles(axis, tile, apart) : gradient_tiles(axis, tile);
+}
 
 // One axis in tiles. Output o of tile t and phase p is at dst (t * outputs + o) * phases + p + first; window
 // element i of its view v is at src (t * outputs + i) * src_step + origin[class_of[p] * views + v].
 //
 // Phases of one class read the same windows. One class takes one transform, but its tiles begin before the
 // image where pads are no multiple of the stride; two classes waste nothing on small maps.
-struct TiledAxis {
-  WinogradTile tile = kPlain;
+struct TiledAxis : AxisTiles {
   int64_t src_size = 1;
   int64_t dst_size = 1;
   int64_t src_step = 1;
-  int64_t phases = 1;
-  int64_t first = 0;
-  int64_t tiles = 1;
-  int64_t classes = 1;
   std::vector<int64_t> class_of;  // of each phase
   std::vector<int64_t> origin;    // of each class and view
   std::vector<int64_t> taps;      // kernel index by phase, view and tap of the tile; -1 for none
 
-  int points() const noexcept { return kWinogradPoints[tile]; }
-  int outputs() const noexcept { return kWinogradOutputs[tile]; }
-  int tile_taps() const noexcept { return kWinogradTaps[tile]; }
-  int64_t windows() const noexcept { return static_cast<int64_t>(origin.size()); }
-  int64_t views() const noexcept { return windows() / classes; }
   const int64_t* taps_of(int64_t phase, int64_t view) const noexcept {
-    return taps.data() + (phase * views() + view) * tile_taps();
+    return taps.data() + (phase * views + view) * tile_taps();
   }
 };
 
-// Forward: large position s * u + p - pad is the sum over j of small[u - j] * weight[k] with k * dilation = p
-// + s * j. With phases `apart` p counts from the image's edge instead.
-TiledAxis forward_axis(const Axis& axis, WinogradTile tile, bool apart) {
-  TiledAxis made;
-  made.tile = tile;
-  made.src_size = axis.size;
-  made.dst_size = axis.out;
-  made.phases = axis.stride;
-  const bool before = axis.grid == 2 && made.outputs() == 2;
-  const int64_t first_u = floor_div(axis.pad_lo, axis.stride) - (before ? 1 : 0);
-  // Phases from which on u is one more.
-  const int64_t late = apart ? axis.pad_lo - first_u * axis.stride : 0;
-  const int64_t last_u = floor_div(axis.out - 1 + axis.pad_lo - late, axis.stride);
-  made.first = first_u * axis.stride - axis.pad_lo + late;
-  made.tiles = ceil_div(last_u - first_u + 1, made.outputs());
-  made.classes = late > 0 ? 2 : 1;
-  for (int64_t phase = 0; phase < axis.stride; ++phase) made.class_of.push_back((phase + late) / axis.stride);
+TiledAxis forward_axis(const Axis& axis, const AxisTiles& tiles) {
+  TiledAxis made{tiles, axis.size, axis.out, 1, {}, {}, {}};
+  for (int64_t phase = 0; phase < axis.stride; ++phase) {
+    made.class_of.push_back((phase + made.late) / axis.stride);
+  }
   const int64_t length = made.tile_taps();
   std::vector<int64_t> shifts;  // the least j of each view
   for (int64_t k = 0; k < axis.kernel; ++k) {
     const int64_t j = k * axis.dilation / axis.stride / length * length;
     if (std::find(shifts.begin(), shifts.end(), j) == shifts.end()) shifts.push_back(j);
   }
-  const auto views = static_cast<int64_t>(shifts.size());
-  made.taps.assign(static_cast<size_t>(axis.stride * views * length), -1);
+  made.taps.assign(static_cast<size_t>(axis.stride * made.views * length), -1);
   for (int64_t c = 0; c < made.classes; ++c) {
-    for (const int64_t j : shifts) made.origin.push_back(first_u + c - j - (length - 1));
+    for (const int64_t j : shifts) made.origin.push_back(made.first_u + c - j - (length - 1));
   }
   for (int64_t k = 0; k < axis.kernel; ++k) {
-    const int64_t phase = (k * axis.dilation + axis.stride - late) % axis.stride;
+    const int64_t phase = (k * axis.dilation + axis.stride - made.late) % axis.stride;
     const int64_t j = k * axis.dilation / axis.stride;
     const int64_t view = std::find(shifts.begin(), shifts.end(), j / length * length) - shifts.begin();
-    made.taps[static_cast<size_t>((phase * views + view) * length + length - 1 - j % length)] = k;
+    made.taps[static_cast<size_t>((phase * made.views + view) * length + length - 1 - j % length)] = k;
   }
   return made;
 }
 
-// Data gradient: small position t is the sum over k of large[t * s + k * dilation - pad] * weight[k].
-TiledAxis gradient_axis(const Axis& axis, WinogradTile tile) {
-  TiledAxis made;
-  made.tile = tile;
-  made.src_size = axis.out;
-  made.dst_size = axis.size;
-  made.src_step = axis.stride;
-  made.tiles = ceil_div(axis.size, made.outputs());
-  made.class_of = {0};
+TiledAxis gradient_axis(const Axis& axis, const AxisTiles& tiles) {
+  TiledAxis made{tiles, axis.out, axis.size, axis.stride, {0}, {}, {}};
   const int64_t length = made.tile_taps();
-  const int64_t step = tile == kPlain ? 1 : axis.stride;  // kernel index from one tap of a view to the next
+  const int64_t step = made.tile == kPlain ? 1 : axis.stride;  // kernel index from one tap to the next
   for (int64_t k = 0; k < axis.kernel; ++k) {
     if (k / step % length != 0) continue;
     made.origin.push_back(k * axis.dilation - axis.pad_lo);
@@ -115,33 +141,37 @@ TiledAxis gradient_axis(const Axis& axis, WinogradTile tile) {
   return made;
 }
 
-TiledAxis tiled_axis(const Axis& axis, Pass pass, WinogradTile tile, bool apart) {
-  return pass == Pass::forward ? forward_axis(axis, tile, apart) : gradient_axis(axis, tile);
+// Products of the numbers of all axes.
+struct Counts {
+  int64_t tiles = 1;
+  int64_t points = 1;
+  int64_t outputs = 1;
+  int64_t phases = 1;
+  int64_t classes = 1;
+  int64_t views = 1;
+
+  Counts with(const AxisTiles& axis) const noexcept {
+    return {tiles * axis.tiles,   points * axis.points(), outputs * axis.outputs(),
+            phases * axis.phases, classes * axis.classes, views * axis.views};
+  }
+};
+
+using Choice = std::array<AxisTiles, kAxes>;
+
+Counts counts(const Choice& choice) noexcept {
+  return Counts{}.with(choice[0]).with(choice[1]).with(choice[2]);
 }
 
 struct Tiling {
   TiledAxis axes[kAxes];
+  Counts counts;
 
-  int64_t product(int64_t (*of)(const TiledAxis&)) const noexcept {
-    return of(axes[0]) * of(axes[1]) * of(axes[2]);
-  }
-  int64_t points() const noexcept {
-    return product([](const TiledAxis& a) { return int64_t{a.points()}; });
-  }
-  int64_t views() const noexcept {
-    return product([](const TiledAxis& a) { return a.views(); });
-  }
-  int64_t classes() const noexcept {
-    return product([](const TiledAxis& a) { return a.classes; });
-  }
-  int64_t phases() const noexcept {
-    return product([](const TiledAxis& a) { return a.phases; });
-  }
-  int64_t tiles() const noexcept {
-    return product([](const TiledAxis& a) { return a.tiles; });
-  }
-  int64_t outputs() const noexcept {
-    return product([](const TiledAxis& a) { return int64_t{a.outputs()}; });
+  Tiling(const Problem& problem, const Choice& choice) : counts(tconv::counts(choice)) {
+    for (size_t a = 0; a < kAxes; ++a) {
+      const Axis& axis = problem.geometry.axes[a];
+      axes[a] =
+          problem.pass == Pass::forward ? forward_axis(axis, choice[a]) : gradient_axis(axis, choice[a]);
+    }
   }
 };
 
@@ -175,22 +205,28 @@ auto with_compute(DType dtype, const Body& body) {
   return compute_dtype(dtype) == DType::f64 ? body(double{}) : body(float{});
 }
 
+// Transformed weights of all groups.
+double packed_bytes(const Counts& counts, const Maps& maps, const Problem& problem) noexcept {
+  return static_cast<double>(maps.groups * counts.points * counts.views * maps.padded_depth() *
+                             counts.phases * maps.column_blocks() * maps.lanes) *
+         static_cast<double>(compute_bytes(problem.dtype));
+}
+
 // Expected seconds of one sample: products at nearly full speed, transforms a few instructions a vector.
-double sample_seconds(const Tiling& tiling, const Maps& maps) noexcept {
-  const auto tiles = static_cast<double>(tiling.tiles());
-  const auto points = static_cast<double>(tiling.points());
-  const auto views = static_cast<double>(tiling.views());
-  const auto classes = static_cast<double>(tiling.classes());
-  const int64_t blocks = maps.column_blocks() * tiling.phases();
+double sample_seconds(const Counts& counts, const Maps& maps) noexcept {
+  const auto tiles = static_cast<double>(counts.tiles);
+  const auto points = static_cast<double>(counts.points);
+  const auto views = static_cast<double>(counts.views);
+  const int64_t blocks = maps.column_blocks() * counts.phases;
   // A chunk holds phases of one class only.
   const auto vectors = static_cast<double>(
-      tiling.classes() > 1 ? ceil_div(maps.column_blocks(), maps.vectors) * maps.vectors * tiling.phases()
-                           : ceil_div(blocks, maps.vectors) * maps.vectors);
+      counts.classes > 1 ? ceil_div(maps.column_blocks(), maps.vectors) * maps.vectors * counts.phases
+                         : ceil_div(blocks, maps.vectors) * maps.vectors);
   const double products = tiles * points * views * static_cast<double>(maps.padded_depth()) * vectors * 1.12;
-  const double input =
-      tiles * points * views * classes * static_cast<double>(ceil_div(maps.depth, maps.lanes)) * 6.0;
+  const double input = tiles * points * views * static_cast<double>(counts.classes) *
+                       static_cast<double>(ceil_div(maps.depth, maps.lanes)) * 6.0;
   const double output =
-      tiles * static_cast<double>(blocks) * (points * 4.0 + static_cast<double>(tiling.outputs()) * 8.0);
+      tiles * static_cast<double>(blocks) * (points * 4.0 + static_cast<double>(counts.outputs) * 8.0);
   return static_cast<double>(maps.groups) * (products + input + output) / machine::kHertz;
 }
 
@@ -207,57 +243,70 @@ Problem compared(const Problem& problem) {
   return compared;
 }
 
-// The tiling of least cost. Sizes decide it, never batch, threads or workspace, so that those leave bits
-// alone.
-Tiling best_tiling(const Problem& given, const Maps& maps) {
-  const Problem problem = compared(given);
-  WinogradTile chosen[kAxes] = {kPlain, kPlain, kPlain};
-  bool chosen_apart = false;
-  std::vector<WinogradTile> options[kAxes];
-  bool gridded = false;
-  for (int a = 0; a < kAxes; ++a) {
-    const Axis& axis = problem.geometry.axes[static_cast<size_t>(a)];
-    const int64_t taps = ceil_div(axis.kernel, axis.stride);
-    options[a] = {kPlain};
-    gridded |= axis.grid != 0;
-    if (axis.dilation != 1 || taps < 2) continue;
-    if (axis.grid != 0) {
-      // Outputs of a tile of two read no more than they need, so half a tile can be had, if no tap is
-      // missing; those of a tile of three read more.
-      if (axis.kernel % axis.stride != 0) continue;
-      if (taps % 2 == 0) options[a].push_back(kF22);
-      if (taps % 3 == 0) options[a].push_back(kF23);
-      continue;
-    }
-    options[a].push_back(kF22);
-    options[a].push_back(kF32);
-    if (taps > 2) options[a].push_back(kF23);
+// Tiles that an axis may take.
+std::vector<WinogradTile> tiles_for(const Axis& axis, int most_points) {
+  std::vector<WinogradTile> tiles{kPlain};
+  const int64_t taps = ceil_div(axis.kernel, axis.stride);
+  if (axis.dilation != 1 || taps < 2) return tiles;
+  if (axis.grid != 0) {
+    // Outputs of a tile of two read no more than they need, so half a tile can be had, if no tap is missing;
+    // those of larger tiles read more.
+    if (axis.kernel % axis.stride != 0) return tiles;
+    if (taps % 2 == 0) tiles.push_back(kF22);
+    if (taps % 3 == 0) tiles.push_back(kF23);
+    return tiles;
   }
+  for (const WinogradTile tile : {kF22, kF32, kF42, kF23, kF33, kF43, kF34}) {
+    if (kWinogradPoints[tile] <= most_points && kWinogradTaps[tile] <= taps) tiles.push_back(tile);
+  }
+  return tiles;
+}
+
+// The tiles of least cost. Sizes decide them, never batch, threads or workspace, so that those leave bits
+// alone.
+Choice best_choice(const Problem& given, const Maps& maps) {
+  const Problem problem = compared(given);
+  const auto& axes = problem.geometry.axes;
+  const bool gridded = std::any_of(axes.begin(), axes.end(), [](const Axis& axis) { return axis.grid != 0; });
+  std::vector<WinogradTile> options[kAxes];
+  for (size_t a = 0; a < kAxes; ++a) options[a] = tiles_for(axes[a], problem.winograd_points);
+  // Weights are read once for the tiles of a block, which holds several samples if they are small.
+  const auto batch = static_cast<double>(usual_batch(problem.geometry));
+  Choice chosen;
+  bool chosen_apart = false;
   double least = -1;
-  for (const WinogradTile z : options[0]) {
-    for (const WinogradTile y : options[1]) {
-      for (const WinogradTile x : options[2]) {
-        for (const bool apart : {false, true}) {
-          const auto& axes = problem.geometry.axes;
-          const Tiling tiling{{tiled_axis(axes[0], problem.pass, z, apart),
-                               tiled_axis(axes[1], problem.pass, y, apart),
-                               tiled_axis(axes[2], problem.pass, x, apart)}};
-          if (apart && (gridded || tiling.classes() == 1 || tiling.views() > 1)) continue;
-          const double seconds = sample_seconds(tiling, maps);
+  for (const bool apart : {false, true}) {
+    if (apart && (gridded || problem.pass != Pass::forward)) continue;
+    std::vector<AxisTiles> made[kAxes];
+    for (size_t a = 0; a < kAxes; ++a) {
+      for (const WinogradTile tile : options[a]) {
+        made[a].push_back(axis_tiles(axes[a], problem.pass, tile, apart));
+      }
+    }
+    for (const AxisTiles& z : made[0]) {
+      const Counts plane = Counts{}.with(z);
+      for (const AxisTiles& y : made[1]) {
+        const Counts row = plane.with(y);
+        for (const AxisTiles& x : made[2]) {
+          const Counts all = row.with(x);
+          if (apart && (all.classes == 1 || all.views > 1)) continue;
+          if (kError[z.tile] * kError[y.tile] * kError[x.tile] > kMostError) continue;
+          const double passes = std::ceil(batch * static_cast<double>(all.tiles) / kMostBlockTiles);
+          const double seconds = sample_seconds(all, maps) +
+                                 passes / batch * packed_bytes(all, maps, problem) / kWeightBytesPerSecond;
           if (least >= 0 && seconds >= least) continue;
           least = seconds;
-          chosen[0] = z;
-          chosen[1] = y;
-          chosen[2] = x;
+          chosen = {z, y, x};
           chosen_apart = apart;
         }
       }
     }
   }
-  const auto& axes = given.geometry.axes;
-  return {{tiled_axis(axes[0], given.pass, chosen[0], chosen_apart),
-           tiled_axis(axes[1], given.pass, chosen[1], chosen_apart),
-           tiled_axis(axes[2], given.pass, chosen[2], chosen_apart)}};
+  if (!gridded) return chosen;
+  for (size_t a = 0; a < kAxes; ++a) {
+    chosen[a] = axis_tiles(given.geometry.axes[a], given.pass, chosen[a].tile, chosen_apart);
+  }
+  return chosen;
 }
 
 // A run of tiles along the last axis.
@@ -297,15 +346,15 @@ class Winograd final : public Recipe {
         in_(tconv::kernel(Family::winogradin, compute_dtype(problem.dtype), problem.isa)),
         out_(tconv::kernel(Family::winogradout, compute_dtype(problem.dtype), problem.isa)),
         maps_(problem, gemm_),
-        tiling_(best_tiling(problem, maps_)),
+        tiling_(problem, best_choice(problem, maps_)),
         src_(problem.geometry.channels_last, maps_.groups * maps_.depth, tiling_.axes[0].src_size,
              y().src_size, x().src_size),
         dst_(problem.geometry.channels_last, maps_.groups * maps_.columns, tiling_.axes[0].dst_size,
              y().dst_size, x().dst_size),
-        points_(tiling_.points()),
-        classes_(tiling_.classes()),
-        views_(tiling_.views()),
-        phases_(tiling_.phases()),
+        points_(tiling_.counts.points),
+        classes_(tiling_.counts.classes),
+        views_(tiling_.counts.views),
+        phases_(tiling_.counts.phases),
         depth_(views_ * maps_.padded_depth()),
         chunk_lanes_(maps_.vectors * maps_.lanes) {
     // Rows a multiple of 1 KB apart would meet in the same cache sets.
@@ -429,7 +478,8 @@ class Winograd final : public Recipe {
     return static_cast<size_t>(points_ * block_tiles() * chunk_lanes_) * sizeof(T);
   }
   size_t output_bytes() const noexcept {
-    return static_cast<size_t>(unit_blocks_ * block_tiles() * tiling_.outputs() * phases_ * maps_.lanes) *
+    return static_cast<size_t>(unit_blocks_ * block_tiles() * tiling_.counts.outputs * phases_ *
+                               maps_.lanes) *
            sizeof(T);
   }
   size_t segment_bytes() const noexcept { return static_cast<size_t>(block_segments_) * sizeof(Segment); }
@@ -500,9 +550,9 @@ class Winograd final : public Recipe {
   }
 
   void run_group(const Part& part, std::vector<Worker>& workers) const {
-    const double seconds = sample_seconds(tiling_, maps_) * static_cast<double>(problem_.geometry.batch) *
-                           static_cast<double>(part.last_unit - part.first_unit) /
-                           static_cast<double>(maps_.groups * units_);
+    const double seconds =
+        sample_seconds(tiling_.counts, maps_) * static_cast<double>(problem_.geometry.batch) *
+        static_cast<double>(part.last_unit - part.first_unit) / static_cast<double>(maps_.groups * units_);
     if (!together_) {
       part.call.crew.share(blocks_, seconds, [&](int64_t block, int member) noexcept {
         Worker& w = workers[static_cast<size_t>(member)];
@@ -662,7 +712,7 @@ class Winograd final : public Recipe {
 
   // Where outputs of a segment start: [block of maps][segment][z][y][x][map].
   T* outputs_of(const Worker& w, int64_t tiles, int64_t block, const Segment& s) const noexcept {
-    return w.outputs + (block * tiles + s.place) * tiling_.outputs() * phases_ * maps_.lanes;
+    return w.outputs + (block * tiles + s.place) * tiling_.counts.outputs * phases_ * maps_.lanes;
   }
 
   void to_outputs(const Part& part, const Worker& w, int64_t segments, int64_t unit, int64_t vector,
@@ -789,11 +839,11 @@ class Winograd final : public Recipe {
         const int64_t at = place(block, phase);
         T* to = packed + at / maps_.vectors * points_ * depth_ * chunk_lanes_ + d * chunk_lanes_ +
                 at % maps_.vectors * maps_.lanes;
-        for (int64_t vz = 0; vz < z.views(); ++vz) {
+        for (int64_t vz = 0; vz < z.views; ++vz) {
           const int64_t* kz = z.taps_of(phase / x().phases / y().phases, vz);
-          for (int64_t vy = 0; vy < y().views(); ++vy) {
+          for (int64_t vy = 0; vy < y().views; ++vy) {
             const int64_t* ky = y().taps_of(phase / x().phases % y().phases, vy);
-            for (int64_t vx = 0; vx < x().views(); ++vx) {
+            for (int64_t vx = 0; vx < x().views; ++vx) {
               args.dst = to;
               transform_view(plain, {kz, ky, x().taps_of(phase % x().phases, vx)}, args);
               to += maps_.padded_depth() * chunk_lanes_;
@@ -825,7 +875,7 @@ class Winograd final : public Recipe {
       return;
     }
     // Absent taps are zeros.
-    alignas(kAlignment) T grid[27 * kMostLanes];
+    alignas(kAlignment) T grid[kWinogradMostTaps * kWinogradMostTaps * kWinogradMostTaps * kMostLanes];
     const int nz = tiling_.axes[0].tile_taps();
     const int ny = y().tile_taps();
     const int nx = x().tile_taps();
@@ -900,11 +950,10 @@ std::optional<std::string> refusal(const Problem& problem) {
   if (maps.columns * 2 < maps.lanes) return "fewer output maps of a group than half a vector";
   if (maps.depth * 2 < maps.lanes) return "fewer input maps of a group than half a vector";
   const Problem usual = compared(problem);
-  const Tiling tiling = best_tiling(usual, maps);
-  const int64_t products = tiling.tiles() * tiling.points() * tiling.views() * tiling.phases();
+  const Counts all = counts(best_choice(usual, maps));
+  const int64_t products = all.tiles * all.points * all.views * all.phases;
   const int64_t plain = usual.geometry.small_positions() * usual.geometry.taps();
-  if (tiling.points() == 1 || products * 10 > plain * 9)
-    return "products saved are fewer than transforms cost";
+  if (all.points == 1 || products * 10 > plain * 9) return "products saved are fewer than transforms cost";
   const size_t least =
       with_compute(problem.dtype, [&](auto t) { return Winograd<decltype(t)>(problem).least(); });
   return workspace_refusal(problem, least);
@@ -912,16 +961,16 @@ std::optional<std::string> refusal(const Problem& problem) {
 
 double cost(const Problem& problem) {
   const Maps maps(problem, product_kernel(problem));
-  const Tiling tiling = best_tiling(problem, maps);
-  const int64_t packed = maps.groups * tiling.points() * tiling.views() * maps.padded_depth() *
-                         tiling.phases() * maps.column_blocks() * maps.lanes;
-  const double growth = static_cast<double>(packed) / static_cast<double>(problem.geometry.weight_elements());
-  const double bytes = static_cast<double>(packed) * static_cast<double>(compute_bytes(problem.dtype));
-  const bool fast = tiling.axes[0].tile == kPlain && bytes < kNearBytes;
+  const Choice choice = best_choice(problem, maps);
+  const Counts all = counts(choice);
+  const double bytes = packed_bytes(all, maps, problem);
+  const double growth = bytes / static_cast<double>(compute_bytes(problem.dtype)) /
+                        static_cast<double>(problem.geometry.weight_elements());
+  const bool fast = choice[0].tile == kPlain && bytes < kNearBytes;
   const double packing = bytes / (fast ? kPackBytesPerSecond : kSlowPackBytesPerSecond);
   Problem traffic = problem;
   traffic.packed = true;
-  return sample_seconds(tiling, maps) * static_cast<double>(problem.geometry.batch) +
+  return sample_seconds(all, maps) * static_cast<double>(problem.geometry.batch) +
          machine::traffic_seconds(traffic, growth) + (problem.packed ? 0 : packing);
 }
 

@@ -42,6 +42,12 @@ KNOBS = {
         Knob("threads", _count, 0, "Threads of the native backend; 0 for the cores this process may use."),
         Knob("kept_outputs", _count, 256, "MB of freed large outputs the native backend keeps for the next."),
         Knob("tuned", str, _CACHE, "Folder that keeps what cudnn_tune has timed; empty to keep nothing."),
+        Knob(
+            "winograd_points",
+            _count,
+            6,
+            "Most points of a Winograd tile along an axis; with 4 whole numbers come out exact, and layers slower.",
+        ),
         Knob("plans", _count, 1024, "Plans the native backend keeps."),
     )
 }

@@ -43,6 +43,7 @@ _SECONDS_OF_TIMING = 0.02
 
 _isa: str = knobs.read("isa")
 _threads: int = knobs.read("threads")
+_winograd_points: int = knobs.read("winograd_points")
 _core.limit_cache(knobs.read("plans"))
 _core.limit_kept_outputs(knobs.read("kept_outputs") << 20)
 
@@ -184,6 +185,7 @@ def plan_for(
             algorithm,
             packed,
             activation,
+            _winograd_points,
         )
         if len(plans) >= _PLANS_KEPT_BY_A_GEOMETRY:
             plans.clear()
