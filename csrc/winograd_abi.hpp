@@ -23,7 +23,6 @@ constexpr int kWinogradOutputs[] = {1, 2, 3, 2, 4, 3, 4, 3};
 constexpr int kWinogradTaps[] = {1, 2, 2, 3, 2, 3, 3, 4};
 constexpr int kWinogradMostPoints = 6;
 constexpr int kWinogradMostTaps = 4;
-constexpr int kWinogradMostExactPoints = 4;
 
 // The pairs of points of tiles of five and of six.
 template <class T>
