@@ -38,6 +38,7 @@ enum class Family : uint8_t {
   winogradsum,
   dots,
   spread,
+  rows,
   pointwise,
   pool
 };

@@ -1,0 +1,355 @@
+// Forward and data gradient where the kernel is the stride and maps lie together: one matrix product, rows
+// being positions of the small side. The window of a position is a few runs of neighbours on the large side,
+// so both sides are read and written where they lie.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "machine.hpp"
+#include "memory.hpp"
+#include "rows_abi.hpp"
+
+namespace tconv {
+namespace {
+
+constexpr int64_t kMostColumns = 1 << 20;
+constexpr int64_t kBlockBytes = 256 << 10;  // of rows that one thread holds in its cache
+constexpr int64_t kLeastTiles = 8;          // of a block, for each of which a panel of weights is read anew
+constexpr int64_t kMostTiles = 64;
+
+template <class T>
+class PositionRows final : public Recipe {
+ public:
+  explicit PositionRows(const Problem& problem)
+      : problem_(problem),
+        activate_(problem),
+        rows_(tconv::kernel(Family::rows, problem.dtype, problem.isa)),
+        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
+        forward_(problem.pass == Pass::forward) {
+    const Geometry& g = problem.geometry;
+    channels_ = g.channels / g.groups;
+    filters_ = g.filters / g.groups;
+    window_ = filters_ * g.taps();
+    depth_ = forward_ ? channels_ : window_;
+    columns_ = forward_ ? window_ : channels_;
+    panels_ = ceil_div(columns_, rows_.lanes);
+    positions_ = g.batch * g.small_positions();
+    find_segments();
+    find_runs();
+    cut();
+  }
+
+  std::string kernel() const override { return rows_.name; }
+  size_t workspace_bytes() const noexcept override { return workspace_; }
+  size_t packed_bytes() const noexcept override {
+    return static_cast<size_t>(problem_.geometry.groups * panels_) * panel_bytes();
+  }
+  std::string packing_key() const override {
+    std::string key = "position_rows";
+    const Geometry& g = problem_.geometry;
+    for (const int64_t number : {static_cast<int64_t>(problem_.pass), static_cast<int64_t>(problem_.dtype),
+                                 int64_t{rows_.lanes}, g.channels, g.filters, g.groups, g.taps()}) {
+      key += " " + std::to_string(number);
+    }
+    return key;
+  }
+
+  // Packed: [group][panel][step of depth][lane].
+  bool pack(const void* weight, char* packed, Crew& crew) const override {
+    const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
+    crew.share(problem_.geometry.groups * panels_, seconds, [&](int64_t unit, int) noexcept {
+      pack_panel(weight, reinterpret_cast<T*>(packed + static_cast<size_t>(unit) * panel_bytes()),
+                 unit / panels_, unit % panels_);
+    });
+    return true;
+  }
+
+  bool run(const Call& call) const override {
+    const Buffer scratch(workspace_);
+    Pieces pieces(scratch.data());
+    const char* packed = static_cast<const char*>(call.packed);
+    if (packed == nullptr) {
+      char* made = pieces.take(packed_bytes());
+      pack(call.weight, made, call.crew);
+      packed = made;
+    }
+    const T* bias = nullptr;
+    if (call.bias != nullptr) {
+      T* made = pieces.take<T>(bias_bytes());
+      spread_bias(call.bias, made);
+      bias = made;
+    }
+    call.crew.limit(threads_);
+    char* const workers = pieces.rest();
+    const double seconds = machine::seconds(problem_) * threads_;
+    call.crew.share(
+        problem_.geometry.groups * blocks_ * parts_, seconds, [&](int64_t unit, int member) noexcept {
+          const int64_t part = unit % parts_;
+          const int64_t block = unit / parts_ % blocks_;
+          const int64_t group = unit / parts_ / blocks_;
+          run_block(call, packed, bias, worker(workers + static_cast<size_t>(member) * worker_bytes()), group,
+                    block, panels_ * part / parts_, panels_ * (part + 1) / parts_);
+        });
+    return true;
+  }
+
+ private:
+  // What one thread works in, for each position of a block.
+  struct Worker {
+    const void** source;
+    void** out;
+    T* converted;
+  };
+
+  bool plain() const noexcept { return problem_.dtype == compute_dtype(problem_.dtype); }
+  int64_t element() const noexcept { return static_cast<int64_t>(storage_bytes(problem_.dtype)); }
+  size_t panel_bytes() const noexcept {
+    return aligned(static_cast<size_t>(rows_.lanes * depth_) * sizeof(T));
+  }
+  size_t bias_bytes() const noexcept {
+    return static_cast<size_t>(problem_.geometry.groups * panels_ * rows_.lanes) * sizeof(T);
+  }
+  size_t pointer_bytes() const noexcept {
+    return aligned(static_cast<size_t>(block_positions_) * sizeof(void*));
+  }
+  size_t worker_bytes() const noexcept {
+    return 2 * pointer_bytes() +
+           (plain() ? 0 : aligned(static_cast<size_t>(block_positions_ * depth_) * sizeof(T)));
+  }
+
+  Worker worker(char* memory) const noexcept {
+    Pieces pieces(memory);
+    Worker made{};
+    made.source = pieces.take<const void*>(pointer_bytes());
+    made.out = pieces.take<void*>(pointer_bytes());
+    made.converted = reinterpret_cast<T*>(pieces.rest());
+    return made;
+  }
+
+  // The runs of neighbours that the window of a position is, by their distance from its first element: all
+  // taps along the last axis, or the filters of a group at one tap.
+  void find_segments() {
+    const Geometry& g = problem_.geometry;
+    const auto& [z, y, x] = g.axes;
+    const int64_t apart = g.groups > 1 ? x.kernel : 1;
+    segment_length_ = window_ / (z.kernel * y.kernel * apart);
+    for (int64_t tap_z = 0; tap_z < z.kernel; ++tap_z) {
+      for (int64_t tap_y = 0; tap_y < y.kernel; ++tap_y) {
+        for (int64_t tap = 0; tap < apart; ++tap)
+          segments_.push_back((((tap_z * y.out) + tap_y) * x.out + tap) * g.filters);
+      }
+    }
+  }
+
+  // Where the lanes of every vector of every panel go, from where the row goes.
+  void find_runs() {
+    const int64_t vector = static_cast<int64_t>(machine::lanes(compute_dtype(problem_.dtype), problem_.isa));
+    for (int64_t begin = 0; begin < panels_ * rows_.lanes; begin += vector) {
+      first_run_.push_back(static_cast<int32_t>(runs_.size()));
+      const int64_t end = std::min(begin + vector, columns_);
+      for (int64_t at = begin; at < end;) {
+        int64_t length = end - at;
+        int64_t offset = at;
+        if (forward_) {
+          length = std::min(length, segment_length_ - at % segment_length_);
+          offset = segments_[static_cast<size_t>(at / segment_length_)] + at % segment_length_;
+        }
+        runs_.push_back(
+            {offset, static_cast<int32_t>(at - begin), static_cast<int32_t>(at - begin + length)});
+        at += length;
+      }
+    }
+    first_run_.push_back(static_cast<int32_t>(runs_.size()));
+  }
+
+  // Decides blocks of positions, their parts and threads, so that the workspace holds them.
+  void cut() {
+    threads_ = problem_.threads;
+    const int64_t tiles = ceil_div(positions_, rows_.rows);
+    const int64_t tile_bytes = rows_.rows * depth_ * static_cast<int64_t>(sizeof(T));
+    int64_t block_tiles = std::min(tiles, std::clamp(kBlockBytes / tile_bytes, kLeastTiles, kMostTiles));
+    block_positions_ = block_tiles * rows_.rows;
+    const auto total = [&] {
+      return (problem_.packed ? 0 : aligned(packed_bytes())) + aligned(bias_bytes()) +
+             worker_bytes() * static_cast<size_t>(threads_);
+    };
+    while (threads_ > 1 && total() > problem_.workspace) --threads_;
+    if (total() > problem_.workspace) block_tiles = 1;
+    blocks_ = ceil_div(tiles, block_tiles);
+    block_positions_ = ceil_div(tiles, blocks_) * rows_.rows;
+    const int64_t units = blocks_ * problem_.geometry.groups;
+    parts_ = threads_ > 1 && units < 6 * threads_ ? std::min(panels_, ceil_div(6 * threads_, units)) : 1;
+    workspace_ = total();
+  }
+
+  void pack_panel(const void* weight, T* packed, int64_t group, int64_t panel) const noexcept {
+    const int64_t first = panel * rows_.lanes;
+    const int64_t columns = std::min<int64_t>(rows_.lanes, columns_ - first);
+    const char* from = static_cast<const char*>(weight) + group * channels_ * window_ * element();
+    // Lanes are neighbours in the weights, or rows of them.
+    MoveArgs args{};
+    args.src = from + first * (forward_ ? 1 : window_) * element();
+    args.src_row = window_;
+    args.src_column = 1;
+    args.dst = packed;
+    args.dst_row = forward_ ? rows_.lanes : 1;
+    args.dst_column = forward_ ? 1 : rows_.lanes;
+    args.rows = forward_ ? depth_ : columns;
+    args.columns = forward_ ? columns : depth_;
+    load_(args);
+    if (columns == rows_.lanes) return;
+    for (int64_t step = 0; step < depth_; ++step)
+      std::fill(packed + step * rows_.lanes + columns, packed + (step + 1) * rows_.lanes, T{0});
+  }
+
+  void spread_bias(const void* bias, T* spread) const noexcept {
+    const int64_t maps = forward_ ? filters_ : channels_;
+    with_dtype(problem_.dtype, [&](auto e) {
+      const auto* from = static_cast<const typename decltype(e)::storage*>(bias);
+      for (int64_t group = 0; group < problem_.geometry.groups; ++group, from += maps) {
+        T* to = spread + group * panels_ * rows_.lanes;
+        for (int64_t column = 0; column < columns_; ++column)
+          to[column] = static_cast<T>(e.load(from[column % maps]));
+      }
+    });
+  }
+
+  // The first element of a position, on its side.
+  int64_t small_offset(int64_t position, int64_t group) const noexcept {
+    return position * problem_.geometry.channels + group * channels_;
+  }
+  int64_t large_offset(int64_t position, int64_t group) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto& [z, y, x] = g.axes;
+    const int64_t row = position / x.size;
+    const int64_t plane = row / y.size;
+    const int64_t row_z = plane / z.size * z.out + plane % z.size * z.stride;
+    return ((row_z * y.out + row % y.size * y.stride) * x.out + position % x.size * x.stride) * g.filters +
+           group * filters_;
+  }
+
+  void run_block(const Call& call, const char* packed, const T* bias, const Worker& w, int64_t group,
+                 int64_t block, int64_t first_panel, int64_t last_panel) const noexcept {
+    const int64_t first = block * block_positions_;
+    const int64_t count = std::min(block_positions_, positions_ - first);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t small = small_offset(first + i, group);
+      const int64_t large = large_offset(first + i, group);
+      w.source[i] = static_cast<const char*>(call.source) + (forward_ ? small : large) * element();
+      w.out[i] = static_cast<char*>(call.out) + (forward_ ? large : small) * element();
+    }
+    static constexpr int64_t kHere = 0;
+    RowsArgs args{};
+    args.segment = &kHere;
+    args.segments = 1;
+    args.depth = depth_;
+    if (!plain()) {
+      convert(w, count);
+    } else if (!forward_) {
+      args.segment = segments_.data();
+      args.segments = static_cast<int64_t>(segments_.size());
+      args.depth = segment_length_;
+    }
+    args.activation = activate_.get();
+    args.run = runs_.data();
+    const int64_t vectors = static_cast<int64_t>(first_run_.size() - 1) / panels_;
+    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+      args.b = packed + static_cast<size_t>(group * panels_ + panel) * panel_bytes();
+      if (bias != nullptr) args.bias = bias + (group * panels_ + panel) * rows_.lanes;
+      args.first_run = first_run_.data() + panel * vectors;
+      for (int64_t i = 0; i < count; i += rows_.rows) {
+        args.a = w.source + i;
+        args.c = w.out + i;
+        args.rows = static_cast<int32_t>(std::min<int64_t>(rows_.rows, count - i));
+        rows_(args);
+      }
+    }
+  }
+
+  // Sources of a block to the compute type, one behind the other.
+  void convert(const Worker& w, int64_t count) const noexcept {
+    MoveArgs args{};
+    args.rows = 1;
+    args.src_column = args.dst_column = 1;
+    for (int64_t i = 0; i < count; ++i) {
+      T* const to = w.converted + i * depth_;
+      const char* const from = static_cast<const char*>(w.source[i]);
+      w.source[i] = to;
+      args.columns = forward_ ? depth_ : segment_length_;
+      for (int64_t at = 0; at < depth_; at += args.columns) {
+        args.src = from + (forward_ ? 0 : segments_[static_cast<size_t>(at / segment_length_)]) * element();
+        args.dst = to + at;
+        load_(args);
+      }
+    }
+  }
+
+  Problem problem_;
+  Activate activate_;
+  const Kernel& rows_;
+  const Kernel& load_;
+  bool forward_;
+  int64_t channels_ = 0;  // of a group, as all below
+  int64_t filters_ = 0;
+  int64_t window_ = 0;   // filters and taps
+  int64_t depth_ = 0;    // what is summed over
+  int64_t columns_ = 0;  // what is in the lanes
+  int64_t panels_ = 0;
+  int64_t positions_ = 0;  // of all samples
+  std::vector<int64_t> segments_;
+  int64_t segment_length_ = 0;
+  std::vector<SpreadRun> runs_;
+  std::vector<int32_t> first_run_;  // by vector
+  int64_t block_positions_ = 0;
+  int64_t blocks_ = 1;
+  int64_t parts_ = 1;  // that panels are shared in
+  int threads_ = 1;
+  size_t workspace_ = 0;
+};
+
+std::unique_ptr<Recipe> make(const Problem& problem) {
+  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<PositionRows<double>>(problem);
+  return std::make_unique<PositionRows<float>>(problem);
+}
+
+std::optional<std::string> refusal(const Problem& problem) {
+  if (problem.pass == Pass::weight_gradient) return "the pass is the weight gradient";
+  const Geometry& g = problem.geometry;
+  if (!g.channels_last) return "maps lie apart";
+  for (const Axis& axis : g.axes) {
+    if (axis.kernel != axis.stride || axis.dilation != 1) return "kernel is not the stride";
+    if (axis.pad_lo != 0 || axis.out != axis.size * axis.stride) return "pads or adj";
+  }
+  if (g.filters / g.groups * g.taps() > kMostColumns)
+    return "more than " + std::to_string(kMostColumns) + " columns";
+  const size_t least = make(problem)->workspace_bytes();
+  return workspace_refusal(problem, least);
+}
+
+double cost(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  const Kernel& tile = kernel(Family::rows, problem.dtype, problem.isa);
+  const auto channels = static_cast<double>(g.channels / g.groups);
+  const auto window = static_cast<double>(g.filters / g.groups * g.taps());
+  const bool forward = problem.pass == Pass::forward;
+  const double columns = forward ? window : channels;
+  const double depth = forward ? channels : window;
+  const auto positions = static_cast<double>(g.batch * g.small_positions());
+  const double vector = machine::lanes(compute_dtype(problem.dtype), problem.isa);
+  const double calls =
+      std::ceil(columns / tile.lanes) * static_cast<double>(g.groups) * std::max(1.0, positions / tile.rows);
+  const double converted = problem.dtype == compute_dtype(problem.dtype)
+                               ? 0
+                               : positions * static_cast<double>(g.groups) * depth / vector;
+  return calls * (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
+                  tile.rows * tile.lanes / vector / machine::kHertz) +
+         converted * machine::kCopySeconds + machine::traffic_seconds(problem);
+}
+
+}  // namespace
+
+extern const Algorithm position_rows;
+const Algorithm position_rows{"position_rows", refusal, cost, make};
+
+}  // namespace tconv

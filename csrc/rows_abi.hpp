@@ -1,0 +1,71 @@
+// What the kernels of the algorithm for kernel = stride whose maps lie together see: their arguments, and
+// their code for vectors of any width.
+#pragma once
+
+#include "spread_abi.hpp"
+
+// Family `rows`, from the compute type to the storage type: for each row r and lane l
+//   sum[r][l] = bias[l] + sum over segments s, steps k of a[r][segment[s] + k] * b[(s * depth + k) * lanes +
+//   l]
+// in the order of s, then k, starting at zero; lanes go to the runs of their vector, from c[r].
+struct RowsArgs {
+  const void* const* a;
+  const int64_t* segment;
+  int64_t segments;
+  int64_t depth;  // of a segment
+  const void* b;
+  const void* bias;              // one element a lane, or null
+  const Activation* activation;  // or null
+  void* const* c;
+  const SpreadRun* run;
+  const int32_t* first_run;  // of each vector of the tile, and the end
+  int32_t rows;
+};
+
+#if defined(TCONV_KERNEL_NAME)
+
+namespace {
+
+template <class E, int R, int V, int... I>
+[[gnu::always_inline]] inline void rows_of(const RowsArgs& args, Sequence<I...>) noexcept {
+  using T = typename E::compute;
+  using Type = typename Vector<T>::type;
+  using Loose = typename Vector<T>::loose;
+  constexpr int lanes = Vector<T>::lanes;
+  Type sum[R * V] = {};
+  const T* b = static_cast<const T*>(args.b);
+  const int64_t depth = args.depth;
+  for (int64_t s = 0; s < args.segments; ++s) {
+    const T* a[R];
+    for (int r = 0; r < R; ++r) a[r] = static_cast<const T*>(args.a[r]) + args.segment[s];
+#pragma GCC unroll 1
+    for (int64_t k = 0; k < depth; ++k) {
+      Type right[V];
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
+      ((sum[I] += right[I % V] * a[I / V][k]), ...);
+      b += V * lanes;
+    }
+  }
+  if (args.bias != nullptr) {
+    const T* bias = static_cast<const T*>(args.bias);
+    ((sum[I] += *reinterpret_cast<const Loose*>(bias + I % V * lanes)), ...);
+  }
+  if (args.activation != nullptr) ((sum[I] = activated<T>(sum[I], *args.activation)), ...);
+  const auto begin = [&args](int v) { return args.run + args.first_run[v]; };
+  (spread_vector<E>(begin(I % V), begin(I % V + 1), args.c[I / V], sum[I]), ...);
+}
+
+// Runs `rows_of` for the number of rows the caller has.
+template <class E, int R, int V>
+[[gnu::always_inline]] inline void rows(const RowsArgs& args) noexcept {
+  if (args.rows == R) {
+    rows_of<E, R, V>(args, UpTo<R * V>{});
+  } else if constexpr (R > 1) {
+    rows<E, R - 1, V>(args);
+  }
+}
+
+}  // namespace
+
+#endif
