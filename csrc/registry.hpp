@@ -39,6 +39,7 @@ enum class Family : uint8_t {
   dots,
   spread,
   rows,
+  windows,
   pointwise,
   pool
 };
