@@ -56,12 +56,12 @@ double quota_of(const std::string& group) {
   char line[128];
   double limit = 0;
   double period = 0;
-  const bool told =
-      read_line(group + "/cpu.max", line, sizeof line)
-          ? std::sscanf(line, "%lf %lf", &limit, &period) == 2
-          : read_line(group + "/cpu.cfs_quota_us", line, sizeof line) && std::sscanf(line, "%lf", &limit) == 1 &&
-                read_line(group + "/cpu.cfs_period_us", line, sizeof line) &&
-                std::sscanf(line, "%lf", &period) == 1;
+  const bool told = read_line(group + "/cpu.max", line, sizeof line)
+                        ? std::sscanf(line, "%lf %lf", &limit, &period) == 2
+                        : read_line(group + "/cpu.cfs_quota_us", line, sizeof line) &&
+                              std::sscanf(line, "%lf", &limit) == 1 &&
+                              read_line(group + "/cpu.cfs_period_us", line, sizeof line) &&
+                              std::sscanf(line, "%lf", &period) == 1;
   return told && limit > 0 && period > 0 ? limit / period : 0;
 }
 
