@@ -487,10 +487,7 @@ NB_MODULE(_core, m) {
         "out, kernel, stride, pad).");
 
   m.def(
-      "peak",
-      [](int dtype, std::string_view isa) {
-        return measured_peak(compute_dtype(dtype_of(dtype)), isa_of(isa));
-      },
+      "peak", [](int dtype, std::string_view isa) { return measured_peak(dtype_of(dtype), isa_of(isa)); },
       "dtype"_a, "isa"_a, "Measure the operations a second of the product kernels, on one thread.");
   m.def(
       "use_team", [](uintptr_t address) { use_team(reinterpret_cast<Team>(address)); }, "address"_a,
