@@ -135,7 +135,7 @@ def test_every_algorithm_on_every_instruction_set(isa: str, algorithm: str, dtyp
 
 
 def best_set(kernel: str, isa: str) -> str:
-    """Return the best instruction set up to `isa` with kernels of that type and family: some add a few to the next."""
+    """Return the best set up to `isa` with kernels of that type and family: some sets add a few to the next."""
     kind, _, _ = kernel.rpartition("__")[0].rpartition("_")
     isas = native._core.isas()
     having = {name.rpartition("__")[2] for name in native._core.kernels() if name.startswith(f"{kind}_")}

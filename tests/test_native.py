@@ -55,7 +55,9 @@ def test_a_kernel_lends_no_code() -> None:
 
 def test_every_instruction_set_has_product_kernels() -> None:
     for isa in _core.isas():
-        found = {name.partition("_")[0] for name in _core.kernels() if "_gemm_" in name and name.endswith(f"__{isa}")}
+        found = {
+            name.partition("_")[0] for name in _core.kernels() if "_gemm_" in name and name.endswith(f"__{isa}")
+        }
         assert found in ({"f32", "f64"}, {"bf16"})
 
 

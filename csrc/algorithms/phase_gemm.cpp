@@ -104,7 +104,7 @@ class PhaseGemm final : public Recipe {
     positions_ = sides_.batch * grid_;
     // Samples innermost: a tile then holds one place of many samples, and taps outside the image drop out
     // whole.
-    samples_inside_ = sides_.batch >= 4 && grid_ <= 256 && offsets_ > 1 && leaves_image();
+    samples_inside_ = sides_.batch >= 4 && grid_ <= kSmallMap && offsets_ > 1 && leaves_image();
     panels_ = ceil_div(sides_.column_maps, gemm_.lanes);
     jobs_ = panels_ * axes_[0].phases() * axes_[1].phases();
     staged_ = src_;
@@ -770,7 +770,11 @@ double cost(const Problem& problem) {
   const auto depth = static_cast<double>(sides.depth_maps);
   const auto pairing = static_cast<double>(steps_of_element(tile));
   const double steps = grid * panels * static_cast<double>(sides.taps) * std::ceil(depth / pairing);
-  const double gathered = grid * offsets * depth / std::min(width, static_cast<double>(tile.rows));
+  // Rows of the grid are gathered one by one; half a vector more where they end within one.
+  const PhaseAxis x = phase_axis(problem.geometry.axes[2], problem.pass);
+  const double rows = grid / static_cast<double>(x.positions);
+  const double row = static_cast<double>(x.positions) / std::min(width, static_cast<double>(tile.rows));
+  const double gathered = rows * (row + 0.5) * offsets * depth;
   const double scattered = grid * phases * panels * tile.lanes / width;
   return steps * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
          gathered * (machine::kGatherSeconds + (pairing - 1) * machine::kCopySeconds) +
