@@ -39,7 +39,7 @@ from tconv.tuning import processor
 from timing import summary, time_in_turn
 
 PASSES = ("forward", "backward")
-_LARGEST_ERROR = 1e-4
+_LARGEST_ERROR = {"float32": 1e-4, "float64": 1e-12, "float16": 1e-2, "bfloat16": 5e-2}
 _LONGEST_FIRST_CALL = 10e-3
 _NEW_SHAPES = 9
 # Those of ours that are compared only with peers that prepare nothing either.
@@ -82,7 +82,7 @@ def _expected(layer: Layer, pass_: str) -> tuple[Array, ...]:
     return (tconv.deconvolution(x, w, **_options(layer)),)
 
 
-def _check(name: str, way: Way, expected: Iterable[Array]) -> float:
+def _check(name: str, way: Way, expected: Iterable[Array], largest: float) -> float:
     """Return the seconds of one call; stop the benchmark where a way computes something else."""
     before = time.perf_counter()
     result = way.run()
@@ -91,8 +91,8 @@ def _check(name: str, way: Way, expected: Iterable[Array]) -> float:
     for got, wanted in zip(found, expected, strict=True):
         if got.shape != wanted.shape:
             raise SystemExit(f"{name}: got shape {got.shape}; need {wanted.shape}")
-        error = float(np.abs(got - wanted).max() / np.abs(wanted).max())
-        if not error < _LARGEST_ERROR:
+        error = float(np.abs(got.astype(np.float64) - wanted).max() / np.abs(wanted).max())
+        if not error < largest:
             raise SystemExit(f"{name}: off by {error:.1e} of the largest value")
     return seconds
 
@@ -115,7 +115,8 @@ def measure(layer: Layer, pass_: str, threads: int, opponents: dict[str, Any], s
         if hasattr(adapter, "backward"):
             eager.update(found)
     expected = _expected(layer, pass_)
-    first = {name: _check(f"{layer.name}: {name}", way, expected) for name, way in ways.items()}
+    largest = _LARGEST_ERROR[layer.dtype]
+    first = {name: _check(f"{layer.name}: {name}", way, expected, largest) for name, way in ways.items()}
     # Whoever takes more than a second and ten times as long as the best is not asked again.
     longest = max(1.0, 10 * min(first.values()))
     times = {name: [taken] for name, taken in first.items() if taken > longest}
@@ -155,7 +156,7 @@ def _new_shape(layer: Layer, threads: int, steady: float) -> float | None:
     longer = []
     for more in range(1, _NEW_SHAPES + 1):
         shape = (*layer.x.shape[:-1], layer.x.shape[-1] + more)
-        x = np.random.default_rng(more).standard_normal(shape, np.float32)
+        x = np.random.default_rng(more).standard_normal(shape, np.float32).astype(layer.x.dtype, copy=False)
         times = []
         for _ in range(6):
             before = time.perf_counter()
@@ -202,10 +203,10 @@ def _write(path: Path, rows: list[dict[str, Any]], versions: dict[str, str]) -> 
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def _layers(match: str, part: int, parts: int) -> Iterator[Layer]:
+def _layers(match: str, part: int, parts: int, dtype: str) -> Iterator[Layer]:
     for problem in load("layers")[part - 1 :: parts]:
         if re.search(match, problem.name, re.IGNORECASE):
-            yield Layer(problem.name, problem.geometry)
+            yield Layer(problem.name, problem.geometry, dtype)
 
 
 def _assert_best(layers: Iterable[Layer], threads: int, seconds: float) -> None:
@@ -226,6 +227,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pass", dest="pass_", choices=PASSES, default=PASSES[0])
     parser.add_argument("--match", default="", help="time layers whose name matches this regular expression")
+    parser.add_argument("--dtype", choices=_LARGEST_ERROR, default="float32", help="of all arrays")
     parser.add_argument("--slice", default="1/1", help="I/N: of N parts of the list, time the I-th")
     parser.add_argument("--seconds", type=float, default=0.3, help="for each way of computing each layer")
     parser.add_argument("--peers", nargs="*", choices=peers.FILES, default=peers.FILES)
@@ -237,15 +239,17 @@ def main() -> None:
         help="instead of timing peers, fail where the algorithm chosen is more than 5 %% slower than another",
     )
     options = parser.parse_args()
+    if options.json and options.dtype != "float32":
+        raise SystemExit("--json: keeps results in float32 only")
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < options.threads:
         raise SystemExit(f"--threads: got {options.threads}; this process may use {len(cores)} cores")
     os.sched_setaffinity(0, cores[: options.threads])
-    layers = _layers(options.match, *map(int, options.slice.split("/")))
+    layers = _layers(options.match, *map(int, options.slice.split("/")), options.dtype)
     if options.assert_:
         _assert_best(layers, options.threads, options.seconds)
         return
-    opponents, absent = peers.load(options.peers, options.threads)
+    opponents, absent = peers.load(options.peers, options.threads, options.dtype)
     for file, reason in absent.items():
         print(f"{file}: absent ({reason})")
     versions = {"tconv": tconv.__version__, **{name: peer.version for name, peer in opponents.items()}}

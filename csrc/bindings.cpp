@@ -491,15 +491,14 @@ NB_MODULE(_core, m) {
         "out, kernel, stride, pad).");
 
   m.def(
-      "peak",
-      [](int dtype, std::string_view isa) {
-        return measured_peak(compute_dtype(dtype_of(dtype)), isa_of(isa));
-      },
+      "peak", [](int dtype, std::string_view isa) { return measured_peak(dtype_of(dtype), isa_of(isa)); },
       "dtype"_a, "isa"_a, "Measure the operations a second of the product kernels, on one thread.");
   m.def(
       "use_team", [](uintptr_t address) { use_team(reinterpret_cast<Team>(address)); }, "address"_a,
       "Take the threads of the GOMP_parallel at an address; 0 for the pool's own.");
   m.def("cores", &usable_cores, "Number of cores this process may use.");
+  m.def("quota_cores", &quota_cores, "root"_a = "",
+        "Cores of the quotas of control groups, rounded up; 0 for none. Files lie below the folder `root`.");
   m.def(
       "isas",
       [] {

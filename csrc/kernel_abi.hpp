@@ -18,7 +18,8 @@ extern "C" typedef void (*tconv_kernel)(const void* args) noexcept;
 //   c[r][l] = (accumulate ? c[r][l] : 0) + bias + sum over segments s, steps k of
 //             a[a_offset[s] + k * a_step + r] * b[b_offset[s] + k * b_step + l]
 // summed in the order of s, then k, starting at zero. Reads `lanes of the tile` elements of b whatever
-// `lanes` is.
+// `lanes` is. Those for bf16 take pairs for elements of a and b, two steps of depth in 32 bits, the first in
+// the lower half; c and bias are float.
 struct GemmArgs {
   const void* a;
   const void* b;
@@ -186,23 +187,35 @@ template <int N>
 using UpTo = Sequence<__integer_pack(N)...>;
 #endif
 
+// A step of depth of a product, on elements that are the numbers themselves.
+template <class T>
+struct OneNumber {
+  using Element = T;
+  [[gnu::always_inline]] static inline void add(typename Vector<T>::type& sum, typename Vector<T>::type right,
+                                                T left) noexcept {
+    sum += right * left;
+  }
+};
+
 // Indices are constants from the start, not after unrolling: only then do all compilers keep every sum in a
 // register.
-template <class T, int R, int V, int... I>
+template <class T, int R, int V, class Step, int... I>
 [[gnu::always_inline]] inline void gemm_rows(const GemmArgs& args, Sequence<I...>) noexcept {
+  using Element = typename Step::Element;
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
   constexpr int lanes = Vector<T>::lanes;
   Type sum[R * V] = {};
   for (int64_t s = 0; s < args.segments; ++s) {
-    const T* a = static_cast<const T*>(args.a) + args.a_offset[s];
-    const T* b = static_cast<const T*>(args.b) + args.b_offset[s];
+    const Element* a = static_cast<const Element*>(args.a) + args.a_offset[s];
+    const Element* b = static_cast<const Element*>(args.b) + args.b_offset[s];
 #pragma GCC unroll 1
     for (int64_t k = args.depth; k > 0; --k) {
-      Type right[V];
+      typename Vector<Element>::type right[V];
 #pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
-      ((sum[I] += right[I % V] * a[I / V]), ...);
+      for (int v = 0; v < V; ++v)
+        right[v] = *reinterpret_cast<const typename Vector<Element>::loose*>(b + v * lanes);
+      (Step::add(sum[I], right[I % V], a[I / V]), ...);
       a += args.a_step;
       b += args.b_step;
     }
@@ -233,12 +246,12 @@ template <class T, int R, int V, int... I>
 }
 
 // Runs `gemm_rows` for the number of rows the caller has, each number compiled for itself.
-template <class T, int R, int V>
+template <class T, int R, int V, class Step = OneNumber<T>>
 [[gnu::always_inline]] inline void gemm(const GemmArgs& args) noexcept {
   if (args.rows == R) {
-    gemm_rows<T, R, V>(args, UpTo<R * V>{});
+    gemm_rows<T, R, V, Step>(args, UpTo<R * V>{});
   } else if constexpr (R > 1) {
-    gemm<T, R - 1, V>(args);
+    gemm<T, R - 1, V, Step>(args);
   }
 }
 
@@ -269,19 +282,56 @@ struct Lanes {
   using type = typename Vector<T>::type;
   static constexpr int count = Vector<T>::lanes;
 
-  [[gnu::always_inline]] static inline type load(const S* from) noexcept {
+  // A vector as short types store it, and as they compute.
+  typedef uint16_t Short __attribute__((vector_size(TCONV_VECTOR_BYTES / 2)));
+  typedef uint32_t Word __attribute__((vector_size(TCONV_VECTOR_BYTES)));
+
+  [[gnu::always_inline]] static inline type widen(Short bits) noexcept {
+    if constexpr (same<E, bf16>) return (type)(__builtin_convertvector(bits, Word) << 16);
 #if defined(__AVX512F__)
-    if constexpr (same<E, f16>) return (type)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)from));
+    return (type)_mm512_cvtph_ps((__m256i)bits);
 #elif defined(__F16C__)
-    if constexpr (same<E, f16>) return (type)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
-#endif
+    return (type)_mm256_cvtph_ps((__m128i)bits);
+#elif defined(__ARM_FP16_FORMAT_IEEE)
+    typedef __fp16 Half __attribute__((vector_size(sizeof bits)));
+    return __builtin_convertvector((Half)bits, type);
+#else
     type out;
-    if constexpr (sizeof(S) == sizeof(T)) {
-      memcpy(&out, from, sizeof out);
-    } else {
-      for (int i = 0; i < count; ++i) out[i] = E::load(from[i]);
-    }
+    for (int i = 0; i < count; ++i) out[i] = E::load(bits[i]);
     return out;
+#endif
+  }
+
+  [[gnu::always_inline]] static inline Short narrow(type value) noexcept {
+    if constexpr (same<E, bf16>) {
+      const Word bits = (Word)value;
+      const Word rounded = bits + 0x7fffu + (bits >> 16 & 1u);
+      return __builtin_convertvector((value == value ? rounded : bits | 0x400000u) >> 16, Short);
+    }
+#if defined(__AVX512F__)
+    return (Short)_mm512_cvtps_ph((__m512)value, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__F16C__)
+    return (Short)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__ARM_FP16_FORMAT_IEEE)
+    typedef __fp16 Half __attribute__((vector_size(sizeof(Short))));
+    return (Short) __builtin_convertvector(value, Half);
+#else
+    Short out;
+    for (int i = 0; i < count; ++i) out[i] = E::store(value[i]);
+    return out;
+#endif
+  }
+
+  [[gnu::always_inline]] static inline type load(const S* from) noexcept {
+    if constexpr (sizeof(S) == 2) {
+      Short bits;
+      memcpy(&bits, from, sizeof bits);
+      return widen(bits);
+    } else {
+      type out;
+      memcpy(&out, from, sizeof out);
+      return out;
+    }
   }
 
   // The lanes of `mask`; the others are zero and their memory is not touched.
@@ -289,37 +339,29 @@ struct Lanes {
 #if defined(__AVX512F__)
     if constexpr (same<E, f32>) return (type)_mm512_maskz_loadu_ps((__mmask16)mask, from);
     if constexpr (same<E, f64>) return (type)_mm512_maskz_loadu_pd((__mmask8)mask, from);
-    if constexpr (sizeof(S) == 2) {
-      const __m256i bits = _mm256_maskz_loadu_epi16((__mmask16)mask, from);
-      if constexpr (same<E, f16>) return (type)_mm512_cvtph_ps(bits);
-      return (type)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
-    }
+    if constexpr (sizeof(S) == 2) return widen((Short)_mm256_maskz_loadu_epi16((__mmask16)mask, from));
 #endif
-    type out = {};
-    for (int i = 0; i < count; ++i) {
-      if (mask >> i & 1u) out[i] = E::load(from[i]);
+    if constexpr (sizeof(S) == 2) {
+      Short bits = {};
+      for (int i = 0; i < count; ++i) {
+        if (mask >> i & 1u) bits[i] = from[i];
+      }
+      return widen(bits);
+    } else {
+      type out = {};
+      for (int i = 0; i < count; ++i) {
+        if (mask >> i & 1u) out[i] = from[i];
+      }
+      return out;
     }
-    return out;
   }
 
   [[gnu::always_inline]] static inline void store(S* to, type value) noexcept {
-#if defined(__AVX512F__)
-    if constexpr (same<E, f16>) {
-      _mm256_storeu_si256((__m256i*)to, _mm512_cvtps_ph((__m512)value, _MM_FROUND_TO_NEAREST_INT));
-      return;
-    }
-#elif defined(__F16C__)
-    if constexpr (same<E, f16>) {
-      _mm_storeu_si128((__m128i*)to, _mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT));
-      return;
-    }
-#endif
-    if constexpr (sizeof(S) == sizeof(T)) {
-      memcpy(to, &value, sizeof value);
+    if constexpr (sizeof(S) == 2) {
+      const Short bits = narrow(value);
+      memcpy(to, &bits, sizeof bits);
     } else {
-      S out[count];
-      for (int i = 0; i < count; ++i) out[i] = E::store(value[i]);
-      memcpy(to, out, sizeof out);
+      memcpy(to, &value, sizeof value);
     }
   }
 
@@ -327,20 +369,30 @@ struct Lanes {
   [[gnu::always_inline]] static inline void store(S* to, type value, int n) noexcept {
     if (n >= count) {
       store(to, value);
-      return;
+    } else {
+      store_lanes(to, value, 0, n);
     }
+  }
+
+  // Lanes [begin, end), to where lane 0 would go.
+  [[gnu::always_inline]] static inline void store_lanes(S* to, type value, int begin, int end) noexcept {
 #if defined(__AVX512F__)
-    const uint32_t mask = (1u << n) - 1u;
+    const uint32_t mask = first(end) & ~first(begin);
     if constexpr (same<E, f32>) {
       _mm512_mask_storeu_ps(to, (__mmask16)mask, (__m512)value);
-      return;
-    }
-    if constexpr (same<E, f64>) {
+    } else if constexpr (same<E, f64>) {
       _mm512_mask_storeu_pd(to, (__mmask8)mask, (__m512d)value);
-      return;
+    } else {
+      _mm256_mask_storeu_epi16(to, (__mmask16)mask, (__m256i)narrow(value));
+    }
+#else
+    if constexpr (sizeof(S) == 2) {
+      const Short bits = narrow(value);
+      for (int i = begin; i < end; ++i) to[i] = bits[i];
+    } else {
+      for (int i = begin; i < end; ++i) to[i] = value[i];
     }
 #endif
-    for (int i = 0; i < n; ++i) to[i] = E::store(value[i]);
   }
 
   static inline uint32_t first(int64_t n) noexcept {
@@ -678,6 +730,8 @@ template <class E>
   using Type = typename Lanes<E>::type;
   if constexpr (same<E, f32>) return (Type)_mm512_mask_loadu_ps((__m512)value, (__mmask16)mask, from);
   if constexpr (same<E, f64>) return (Type)_mm512_mask_loadu_pd((__m512d)value, (__mmask8)mask, from);
+  if constexpr (sizeof(typename E::storage) == 2)
+    return (Type)_mm512_mask_mov_ps((__m512)value, (__mmask16)mask, (__m512)Lanes<E>::load(from, mask));
 #endif
   for (int i = 0; i < Lanes<E>::count; ++i) {
     if (mask >> i & 1u) value[i] = E::load(from[i]);

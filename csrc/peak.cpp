@@ -13,11 +13,11 @@ constexpr int64_t kSegments = 64;
 constexpr int kRepeats = 20;
 
 template <class T>
-double best_rate(DType compute, Isa isa) {
+double best_rate(DType dtype, Isa isa) {
   using Clock = std::chrono::steady_clock;
   const std::array<int64_t, kSegments> same_panel{};
   double best = 0;
-  for (const Kernel& gemm : kernels(Family::gemm, compute, isa)) {
+  for (const Kernel& gemm : product_kernels(dtype, isa)) {
     const std::vector<T> a(static_cast<size_t>(gemm.rows * kDepth), T{1});
     const std::vector<T> b(static_cast<size_t>(gemm.lanes * kDepth), T{1});
     std::vector<T> c(static_cast<size_t>(gemm.rows * gemm.lanes));
@@ -34,7 +34,8 @@ double best_rate(DType compute, Isa isa) {
     args.c = rows.data();
     args.rows = gemm.rows;
     args.lanes = gemm.lanes;
-    const double flops = 2.0 * gemm.rows * gemm.lanes * static_cast<double>(kDepth * kSegments);
+    const double flops =
+        2.0 * gemm.rows * gemm.lanes * static_cast<double>(kDepth * kSegments * steps_of_element(gemm));
     for (int repeat = 0; repeat < kRepeats; ++repeat) {
       const auto start = Clock::now();
       gemm(args);
@@ -46,8 +47,8 @@ double best_rate(DType compute, Isa isa) {
 
 }  // namespace
 
-double measured_peak(DType compute, Isa isa) {
-  return compute == DType::f64 ? best_rate<double>(compute, isa) : best_rate<float>(compute, isa);
+double measured_peak(DType dtype, Isa isa) {
+  return dtype == DType::f64 ? best_rate<double>(dtype, isa) : best_rate<float>(dtype, isa);
 }
 
 }  // namespace tconv

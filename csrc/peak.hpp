@@ -7,6 +7,6 @@ namespace tconv {
 
 // Floating-point operations a second on one thread, of the best kernel with all its data near the core. Takes
 // a few milliseconds.
-double measured_peak(DType compute, Isa isa);
+double measured_peak(DType dtype, Isa isa);
 
 }  // namespace tconv

@@ -5,6 +5,8 @@
 #include <tuple>
 #include <vector>
 
+#include "dtypes.hpp"
+
 extern "C" {
 #define TCONV_KERNEL(dtype, family, rows, lanes, isa, symbol) void symbol(const void* args) noexcept;
 #include "kernels.inc"
@@ -91,6 +93,11 @@ std::span<const Kernel> kernels(Family family, DType dtype, Isa isa) {
     return k.family != family || k.dtype != dtype || k.isa != first->isa;
   });
   return {first, last};
+}
+
+std::span<const Kernel> product_kernels(DType dtype, Isa isa) {
+  const auto own = kernels(Family::gemm, dtype, isa);
+  return own.empty() ? kernels(Family::gemm, compute_dtype(dtype), isa) : own;
 }
 
 std::span<const Kernel> all_kernels() noexcept { return table(); }

@@ -21,6 +21,7 @@ enum class Family : uint8_t {
   gemm,
   taps,
   phases,
+  pair,
   gather,
   panel,
   load,
@@ -72,6 +73,12 @@ std::span<const Kernel> kernels(Family family, DType dtype, Isa isa);
 inline const Kernel& kernel(Family family, DType dtype, Isa isa) {
   return kernels(family, dtype, isa).front();
 }
+
+// Kernels of family `gemm` for a problem of that type: those on pairs of its elements where the processor has
+// them, else those on the type it is computed in.
+std::span<const Kernel> product_kernels(DType dtype, Isa isa);
+// Steps of depth in one element of what such a kernel multiplies.
+inline int64_t steps_of_element(const Kernel& gemm) noexcept { return gemm.dtype == DType::bf16 ? 2 : 1; }
 
 std::span<const Kernel> all_kernels() noexcept;
 

@@ -32,24 +32,6 @@ struct SpreadArgs {
 
 namespace {
 
-// Lanes [first, end) of a vector, to where lane 0 would go.
-template <class E>
-[[gnu::always_inline]] inline void store_lanes(typename E::storage* to, typename Lanes<E>::type value,
-                                               int first, int end) noexcept {
-#if defined(__AVX512F__)
-  const uint32_t mask = Lanes<E>::first(end) & ~Lanes<E>::first(first);
-  if constexpr (same<E, f32>) {
-    _mm512_mask_storeu_ps(to, (__mmask16)mask, (__m512)value);
-    return;
-  }
-  if constexpr (same<E, f64>) {
-    _mm512_mask_storeu_pd(to, (__mmask8)mask, (__m512d)value);
-    return;
-  }
-#endif
-  for (int i = first; i < end; ++i) to[i] = E::store(value[i]);
-}
-
 template <class E>
 [[gnu::always_inline]] inline void spread_vector(const SpreadRun* run, const SpreadRun* end, void* c,
                                                  typename Lanes<E>::type value) noexcept {
@@ -58,7 +40,7 @@ template <class E>
     Lanes<E>::store(out + run->offset, value);
     return;
   }
-  for (; run < end; ++run) store_lanes<E>(out + run->offset - run->begin, value, run->begin, run->end);
+  for (; run < end; ++run) Lanes<E>::store_lanes(out + run->offset - run->begin, value, run->begin, run->end);
 }
 
 template <class E>
@@ -78,9 +60,9 @@ template <class E>
     auto* to = out + run->offset - 2 * run->begin;
     const int first = 2 * run->begin;
     const int last = 2 * run->end;
-    if (first < L::count) store_lanes<E>(to, pair[0], first, last < L::count ? last : L::count);
+    if (first < L::count) L::store_lanes(to, pair[0], first, last < L::count ? last : L::count);
     if (last > L::count)
-      store_lanes<E>(to + L::count, pair[1], first > L::count ? first - L::count : 0, last - L::count);
+      L::store_lanes(to + L::count, pair[1], first > L::count ? first - L::count : 0, last - L::count);
   }
 }
 

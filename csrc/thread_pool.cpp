@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -50,57 +51,67 @@ bool read_line(const std::string& path, char* line, int bytes) {
   return found;
 }
 
-// The smallest quota of this process's control group and those around it, in cores; 0 for none.
-double quota() {
-  char line[512];
-  double least = 0;
-  const auto narrow = [&least](double cores) {
-    if (cores > 0 && (least == 0 || cores < least)) least = cores;
-  };
-  std::string group = "/";
-  if (std::FILE* file = std::fopen("/proc/self/cgroup", "re"); file != nullptr) {
-    while (std::fgets(line, sizeof line, file) != nullptr) {
-      if (std::strncmp(line, "0::", 3) == 0) {
-        group.assign(line + 3);
-        while (!group.empty() && group.back() == '\n') group.pop_back();
-      }
-    }
-    std::fclose(file);
-  }
-  while (true) {
-    double limit = 0;
-    double period = 0;
-    if (read_line("/sys/fs/cgroup" + group + "/cpu.max", line, sizeof line) &&
-        std::sscanf(line, "%lf %lf", &limit, &period) == 2 && period > 0) {
-      narrow(limit / period);
-    }
-    const size_t slash = group.find_last_of('/');
-    if (slash == std::string::npos || group.size() <= 1) break;
-    group.resize(slash);
-  }
+// The quota that one control group has for itself, in cores, by the words of version 2 or 1; 0 for none.
+double quota_of(const std::string& group) {
+  char line[128];
   double limit = 0;
   double period = 0;
-  char other[512];
-  if (read_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", line, sizeof line) &&
-      read_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us", other, sizeof other) &&
-      std::sscanf(line, "%lf", &limit) == 1 && std::sscanf(other, "%lf", &period) == 1 && period > 0) {
-    narrow(limit / period);
+  const bool told = read_line(group + "/cpu.max", line, sizeof line)
+                        ? std::sscanf(line, "%lf %lf", &limit, &period) == 2
+                        : read_line(group + "/cpu.cfs_quota_us", line, sizeof line) &&
+                              std::sscanf(line, "%lf", &limit) == 1 &&
+                              read_line(group + "/cpu.cfs_period_us", line, sizeof line) &&
+                              std::sscanf(line, "%lf", &period) == 1;
+  return told && limit > 0 && period > 0 ? limit / period : 0;
+}
+
+// The names of this process's groups: in the one tree of version 2, and in the tree of processor time of
+// version 1. Inside a container they may be those outside, of which only the root is there.
+void find_groups(const std::string& root, std::string* unified, std::string* processor) {
+  std::FILE* file = std::fopen((root + "/proc/self/cgroup").c_str(), "re");
+  if (file == nullptr) return;
+  char line[4096];
+  while (std::fgets(line, sizeof line, file) != nullptr) {
+    const std::string text(line, std::strcspn(line, "\n"));
+    const size_t controllers = text.find(':') + 1;
+    const size_t end = text.find(':', controllers);
+    if (controllers == 0 || end == std::string::npos) continue;
+    const std::string listed = "," + text.substr(controllers, end - controllers) + ",";
+    if (listed == ",,") unified->assign(text, end + 1);
+    if (listed.find(",cpu,") != std::string::npos) processor->assign(text, end + 1);
   }
-  return least;
+  std::fclose(file);
 }
 
 }  // namespace
 
+int quota_cores(const std::string& root) {
+  std::string unified;
+  std::string processor;
+  find_groups(root, &unified, &processor);
+  double least = 0;
+  const auto narrow = [&least](const std::string& tree, std::string group) {
+    while (true) {
+      const double cores = quota_of(tree + group);
+      if (cores > 0 && (least == 0 || cores < least)) least = cores;
+      if (group.empty()) return;
+      group.resize(std::min(group.find_last_of('/'), group.size() - 1));
+    }
+  };
+  narrow(root + "/sys/fs/cgroup", unified);
+  narrow(root + "/sys/fs/cgroup/cpu", processor);
+  return static_cast<int>(std::ceil(std::min(least, 1e6)));
+}
+
 int usable_cores() noexcept {
-  static const double limit = [] {
+  static const int limit = [] {
     try {
-      return quota();
+      return quota_cores("");
     } catch (...) {
-      return 0.0;
+      return 0;
     }
   }();
-  const int cores = affinity();
-  return limit > 0 ? std::clamp(static_cast<int>(limit + 0.5), 1, cores) : cores;
+  return limit > 0 ? std::min(limit, affinity()) : affinity();
 }
 
 // The threads of the process. One call at a time has them; a call that finds them busy works alone.

@@ -4,12 +4,17 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <string>
 #include <type_traits>
 
 namespace tconv {
 
 // Cores this process may use: its affinity, cut by the quota of its control group. At least one.
 int usable_cores() noexcept;
+
+// The smallest quota of this process's control group and those around it, in cores, rounded up; 0 for none.
+// The system's files lie below the folder `root`.
+int quota_cores(const std::string& root);
 
 // Calls `body(data)` on `threads` threads, the caller among them, and returns when all have returned; the
 // shape of GOMP_parallel (https://gcc.gnu.org/onlinedocs/libgomp/Implementing-PARALLEL-construct.html).

@@ -197,30 +197,6 @@ template <class T>
 }
 
 template <class E>
-[[gnu::always_inline]] inline typename Vector<typename E::compute>::type load_vector(
-    const typename E::storage* from) noexcept {
-  using T = typename E::compute;
-  if constexpr (sizeof(typename E::storage) == sizeof(T)) {
-    return *reinterpret_cast<const typename Vector<T>::loose*>(from);
-  } else {
-    typename Vector<T>::type wide;
-    for (int i = 0; i < Vector<T>::lanes; ++i) wide[i] = E::load(from[i]);
-    return wide;
-  }
-}
-
-template <class E>
-[[gnu::always_inline]] inline void store_vector(typename E::storage* to,
-                                                typename Vector<typename E::compute>::type value) noexcept {
-  using T = typename E::compute;
-  if constexpr (sizeof(typename E::storage) == sizeof(T)) {
-    *reinterpret_cast<typename Vector<T>::loose*>(to) = value;
-  } else {
-    for (int i = 0; i < Vector<T>::lanes; ++i) to[i] = E::store(value[i]);
-  }
-}
-
-template <class E>
 [[gnu::always_inline]] inline void strip(const StripArgs& args) noexcept {
   using S = typename E::storage;
   using T = typename E::compute;
@@ -240,7 +216,7 @@ template <class E>
   Type check{};
   if (args.maps == lanes && args.map_stride == 1) {
     for (; count > 0; --count) {
-      const Type value = load_vector<E>(src);
+      const Type value = Lanes<E>::load(src);
       check += value * T{0};
       *reinterpret_cast<Loose*>(dst) = value;
       src += args.position_stride;
@@ -257,7 +233,7 @@ template <class E>
       Type rows[lanes];
 #pragma GCC unroll 16
       for (int m = 0; m < lanes; ++m) {
-        rows[m] = load_vector<E>(src + m * args.map_stride);
+        rows[m] = Lanes<E>::load(src + m * args.map_stride);
         check += rows[m] * T{0};
       }
       transpose<T>(rows);
@@ -293,7 +269,7 @@ template <class E>
   int64_t count = args.count;
   if (args.maps == lanes && args.map_stride == 1) {
     for (; count > 0; --count) {
-      store_vector<E>(dst, *reinterpret_cast<const Loose*>(src));
+      Lanes<E>::store(dst, *reinterpret_cast<const Loose*>(src));
       src += lanes;
       dst += args.position_stride;
     }
@@ -310,7 +286,7 @@ template <class E>
       for (int m = 0; m < lanes; ++m) rows[m] = *reinterpret_cast<const Loose*>(src + m * lanes);
       transpose<T>(rows);
 #pragma GCC unroll 16
-      for (int m = 0; m < lanes; ++m) store_vector<E>(dst + m * args.map_stride, rows[m]);
+      for (int m = 0; m < lanes; ++m) Lanes<E>::store(dst + m * args.map_stride, rows[m]);
       src += lanes * lanes;
       dst += lanes;
     }

@@ -138,7 +138,15 @@ def test_every_algorithm_on_every_instruction_set(isa: str, algorithm: str, dtyp
                 assert_close(name, out, case, *answers[name])
     assert ran, f"no problem of corners.txt reaches {algorithm}"
     # The loops of `direct` are no kernel of any instruction set.
-    assert all(kernel.endswith(isa) or kernel == "direct" for _, kernel in ran)
+    assert {kernel for _, kernel in ran if not kernel.endswith(best_set(kernel, isa))} <= {"direct"}
+
+
+def best_set(kernel: str, isa: str) -> str:
+    """Return the best set up to `isa` with kernels of that type and family: some sets add a few to the next."""
+    kind, _, _ = kernel.rpartition("__")[0].rpartition("_")
+    isas = native._core.isas()
+    having = {name.rpartition("__")[2] for name in native._core.kernels() if name.startswith(f"{kind}_")}
+    return next((name for name in isas[isas.index(isa) :] if name in having), isa)
 
 
 @pytest.mark.parametrize("problem", LAYERS, ids=str)

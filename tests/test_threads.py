@@ -7,11 +7,13 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tconv
+from tconv import _core
 
 W = np.random.default_rng(0).standard_normal((32, 24, 4, 4), np.float32)
 X = np.random.default_rng(1).standard_normal((2, 32, 40, 40), np.float32)
@@ -49,6 +51,44 @@ def test_threads_are_the_cores_the_process_may_use() -> None:
     assert pinned == "1 1"
     assert free.startswith("True ")
     assert run(AFFINITY, TCONV_THREADS="3").splitlines()[0] == "1 3"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        ("0::/\n", {}, 0),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 0),
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "1000 100000\n"}, 1),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "300000 100000\n", "cpu.max": "max 1\n"}, 3),
+        ("0::/a/b\n", {"a/b/cpu.max": "250000 50000\n", "a/cpu.max": "400000 50000\n"}, 5),
+        ("0::/other/side\n", {"cpu.max": "400000 100000\n"}, 4),
+        ("0::/../side\n", {"cpu.max": "700000 100000\n"}, 7),
+        ("3:cpu,cpuacct:/a\n", {"cpu/a/cpu.cfs_quota_us": "250000\n", "cpu/a/cpu.cfs_period_us": "100000\n"}, 3),
+        ("3:cpuacct,cpu:/b\n", {"cpu/cpu.cfs_quota_us": "600000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 6),
+        ("3:cpu:/\n0::/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0),
+        ("3:cpuset:/a\n", {"cpu/a/cpu.cfs_quota_us": "250000\n", "cpu/a/cpu.cfs_period_us": "100000\n"}, 0),
+        ("0::/\n", {"cpu.max": "100000 0\n"}, 0),
+        ("no such lines\n", {"cpu.max": "neither here\n"}, 0),
+        (None, {"cpu.max": "200000 100000\n"}, 2),
+    ],
+)
+def test_quota_of_control_groups_limits_the_cores(
+    tmp_path: Path, groups: str | None, files: dict[str, str], cores: int
+) -> None:
+    texts = {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    if groups is not None:
+        texts["proc/self/cgroup"] = groups
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert _core.quota_cores(str(tmp_path)) == cores
+
+
+def test_cores_are_those_of_affinity_and_quota() -> None:
+    limits = [len(os.sched_getaffinity(0)), _core.quota_cores()]
+    assert _core.cores() == min(limit for limit in limits if limit > 0)
 
 
 def test_other_pools_in_the_process_change_nothing() -> None:

@@ -116,12 +116,34 @@ def test_folder_that_cannot_be_written_or_is_not_wanted(folder: Path, monkeypatc
     assert tuned(fresh()) in native._core.algorithms()
 
 
+def test_user_without_a_home_keeps_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(knobs.KNOBS["tuned"].variable, "~nobody_of_this_name/cache")
+    forget()
+    assert tuned(fresh()) == tuned(fresh())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_file_stops_growing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tuning.remember("first", "direct")
     monkeypatch.setattr(tuning, "_LARGEST", 10)
     size = file_of(folder).stat().st_size
     assert tuning.remember("second", "direct") == "direct"
     assert file_of(folder).stat().st_size == size
+
+
+def test_processors_are_told_apart(tmp_path: Path) -> None:
+    source = tmp_path / "cpuinfo"
+
+    def told(text: str) -> str:
+        source.write_text(text)
+        return tuning.processor(source)
+
+    assert told("processor\t: 0\nmodel\t\t: 17\nmodel name\t: Some CPU @ 2 GHz\n") == "Some CPU @ 2 GHz"
+    arm = "processor : 0\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: {}\n"
+    assert told(arm.format("0xd0c")) != told(arm.format("0xd40"))
+    source.unlink()
+    assert tuning.processor(source)
 
 
 WRITER = """

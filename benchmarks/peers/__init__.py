@@ -1,7 +1,7 @@
 """The libraries that tconv is measured against, one file each, imported only where they are wanted.
 
 A file defines `NAME` and `Peer`, and cannot be imported where its library is absent. A peer that takes the weights
-anew in each call has `backward` too.
+anew in each call has `backward` too; one that computes in other types than float32 has their names as `dtypes`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 FILES = ("pytorch", "onnxruntime", "openvino", "jax", "litert", "ncnn")
 
 
-def load(files: Sequence[str], threads: int) -> tuple[dict[str, Any], dict[str, str]]:
+def load(files: Sequence[str], threads: int, dtype: str = "float32") -> tuple[dict[str, Any], dict[str, str]]:
     """Return the peers by name, and of those that are absent the reasons."""
     found: dict[str, Any] = {}
     absent: dict[str, str] = {}
@@ -23,5 +23,8 @@ def load(files: Sequence[str], threads: int) -> tuple[dict[str, Any], dict[str, 
         except ImportError as error:
             absent[file] = str(error)
         else:
-            found[module.NAME] = module.Peer(threads)
+            if dtype in getattr(module.Peer, "dtypes", ("float32",)):
+                found[module.NAME] = module.Peer(threads)
+            else:
+                absent[file] = f"knows no {dtype}"
     return found, absent

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tconv.dtypes import as_dtype
 from tconv.geometry import Geometry
 
 Array = np.ndarray[Any, Any]
@@ -31,13 +32,15 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True)
 class Layer:
-    """Random float32 arrays of one geometry, channel-first."""
+    """Random arrays of one geometry, channel-first."""
 
     name: str
     geometry: Geometry
+    dtype: str = "float32"
 
     def _random(self, seed: int, shape: tuple[int, ...]) -> Array:
-        return np.random.default_rng(seed).standard_normal(shape, np.float32)
+        normal = np.random.default_rng(seed).standard_normal(shape, np.float32)
+        return normal.astype(as_dtype(self.dtype), copy=False)
 
     @cached_property
     def x(self) -> Array:

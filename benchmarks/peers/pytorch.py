@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
-from peers.layer import Layer, Way
+from peers.layer import Array, Layer, Way
 
 NAME = "PyTorch"
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
+def _tensor(array: Array) -> torch.Tensor:
+    # NumPy's bfloat16 is of another package.
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
 class Peer:
     version = torch.__version__
+    dtypes = ("float32", "float64", "float16", "bfloat16")
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -23,7 +36,7 @@ class Peer:
         if layer.rank in _CHANNELS_LAST:
             formats["channels_last"] = _CHANNELS_LAST[layer.rank]
         return {
-            name: [torch.from_numpy(array).contiguous(memory_format=order) for array in arrays]
+            name: [_tensor(array).contiguous(memory_format=order) for array in arrays]
             for name, order in formats.items()
         }
 
@@ -37,7 +50,7 @@ class Peer:
             "dilation": layer.per_axis("dilation"),
         }
         return {
-            name: Way(lambda x=x, w=w: compute(x, w, **options), lambda y: (y.numpy(),))
+            name: Way(lambda x=x, w=w: compute(x, w, **options), lambda y: (_array(y),))
             for name, (x, w) in self._tensors(layer, layer.x, layer.w).items()
         }
 
@@ -50,7 +63,7 @@ class Peer:
                 lambda x=x, w=w, dy=dy: torch.ops.aten.convolution_backward(
                     dy, x, w, [g.filters], *order, True, adj, g.groups, [True, True, True]
                 ),
-                lambda found: tuple(tensor.numpy() for tensor in found),
+                lambda found: tuple(map(_array, found)),
             )
             for name, (x, w, dy) in self._tensors(layer, layer.x, layer.w, layer.dy).items()
         }

@@ -2,6 +2,7 @@
 // lanes are output maps, the depth is taps times input maps. Input is gathered into small panels, a tap
 // offset at a time, that all phases share; nothing is scattered, and no zero is inserted.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "machine.hpp"
 #include "memory.hpp"
 #include "packing.hpp"
+#include "pair_abi.hpp"
 #include "phases.hpp"
 
 namespace tconv {
@@ -44,7 +46,7 @@ struct Sides {
 
 const Kernel& choose_tile(const Problem& problem) {
   const Sides sides(problem);
-  const auto candidates = kernels(Family::gemm, compute_dtype(problem.dtype), problem.isa);
+  const auto candidates = product_kernels(problem.dtype, problem.isa);
   const Kernel* best = nullptr;
   double least = 0;
   for (const Kernel& kernel : candidates) {
@@ -74,6 +76,7 @@ class PhaseGemm final : public Recipe {
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         chunk_(chunk_maps(problem.geometry, problem.pass, sides_.depth_maps)),
         packing_(problem, gemm_.lanes, chunk_) {
+    if (steps_of_element(gemm_) == 2) pair_ = &tconv::kernel(Family::pair, gemm_.dtype, gemm_.isa);
     const bool last = problem.geometry.channels_last;
     src_maps_ = sides_.groups * sides_.depth_maps;
     dst_maps_ = sides_.groups * sides_.column_maps;
@@ -101,7 +104,7 @@ class PhaseGemm final : public Recipe {
     positions_ = sides_.batch * grid_;
     // Samples innermost: a tile then holds one place of many samples, and taps outside the image drop out
     // whole.
-    samples_inside_ = sides_.batch >= 4 && grid_ <= 256 && offsets_ > 1 && leaves_image();
+    samples_inside_ = sides_.batch >= 4 && grid_ <= kSmallMap && offsets_ > 1 && leaves_image();
     panels_ = ceil_div(sides_.column_maps, gemm_.lanes);
     jobs_ = panels_ * axes_[0].phases() * axes_[1].phases();
     staged_ = src_;
@@ -124,10 +127,10 @@ class PhaseGemm final : public Recipe {
 
   std::string kernel() const override { return gemm_.name; }
   size_t workspace_bytes() const noexcept override { return workspace_; }
-  std::string packing_key() const override { return packing_.key(); }
+  std::string packing_key() const override { return packing_.key() + (pair_ == nullptr ? "" : " pairs"); }
   size_t packed_bytes() const noexcept override { return packing_.bytes(); }
   bool pack(const void* weight, char* packed, Crew& crew) const override {
-    return packing_.pack(weight, packed, 0, sides_.groups * panels_, crew);
+    return pack_panels(weight, packed, 0, sides_.groups * panels_, crew);
   }
   // The least workspace that any such recipe needs.
   size_t least() const noexcept { return least_; }
@@ -161,7 +164,7 @@ class PhaseGemm final : public Recipe {
       const int64_t last = std::min(first + pack_panels_, all_panels);
       const char* weights = static_cast<const char*>(call.packed);
       if (packed != nullptr) {
-        if (!packing_.pack(call.weight, packed, first, last, call.crew)) return false;
+        if (!pack_panels(call.weight, packed, first, last, call.crew)) return false;
         weights = packed - static_cast<size_t>(first) * packing_.panel_bytes();
       }
       run_panels(call, source, reinterpret_cast<const T*>(weights), bias, first, last, workers);
@@ -220,6 +223,25 @@ class PhaseGemm final : public Recipe {
     int64_t first_panel;
     int64_t last_panel;
   };
+
+  // Elements of the depth that so many maps make.
+  int64_t depth(int64_t maps) const noexcept { return ceil_div(maps, steps_of_element(gemm_)); }
+
+  // Packs the panels from `first` to before `last`.
+  bool pack_panels(const void* weight, char* packed, int64_t first, int64_t last, Crew& crew) const {
+    if (!packing_.pack(weight, packed, first, last, crew)) return false;
+    if (pair_ == nullptr) return true;
+    const int64_t chunks = ceil_div(sides_.depth_maps, chunk_);
+    const double seconds = static_cast<double>(last - first) * static_cast<double>(packing_.panel_bytes()) /
+                           machine::kStoreBytesPerSecond;
+    crew.share((last - first) * chunks, seconds, [&](int64_t unit, int) noexcept {
+      const int64_t chunk = unit % chunks;
+      const int64_t maps = std::min(chunk_, sides_.depth_maps - chunk * chunk_);
+      T* data = reinterpret_cast<T*>(packed) + packing_.chunk_offset(unit / chunks, chunk);
+      (*pair_)(PairArgs{data, sides_.taps, maps, gemm_.lanes});
+    });
+    return true;
+  }
 
   // Whether some tap leads outside the image from some position.
   bool leaves_image() const noexcept {
@@ -553,6 +575,7 @@ class PhaseGemm final : public Recipe {
       }
     }
     if (panel.runs > 0) (*panel_kernel_)(panel);
+    if (pair_ != nullptr) (*pair_)(PairArgs{w.panel, offsets_, maps, width()});
   }
 
   struct Job {
@@ -579,7 +602,7 @@ class PhaseGemm final : public Recipe {
     args.b = run.weights + packing_.chunk_offset(panel, chunk);
     args.a_offset = w.a_offset;
     args.b_offset = w.b_offset;
-    args.depth = maps;
+    args.depth = depth(maps);
     args.a_step = width();
     args.b_step = gemm_.lanes;
     args.c = w.rows;
@@ -607,8 +630,8 @@ class PhaseGemm final : public Recipe {
                 (slot_z + y.taps_of(j.phase_y)[ty].slot) * static_cast<int64_t>(x.offsets.size());
             for (int64_t tx = 0; tx < taps_x; ++tx, ++tap) {
               const int64_t u = slot_y + x.taps_of(phase_x)[tx].slot;
-              w.a_offset[segments] = begin + u * maps * width();
-              w.b_offset[segments] = tap * maps * gemm_.lanes;
+              w.a_offset[segments] = begin + u * args.depth * width();
+              w.b_offset[segments] = tap * args.depth * gemm_.lanes;
               segments += reached[u];
             }
           }
@@ -688,6 +711,7 @@ class PhaseGemm final : public Recipe {
   const Kernel& load_;
   const Kernel& store_;
   const Kernel* panel_kernel_ = nullptr;
+  const Kernel* pair_ = nullptr;  // where products take pairs
   int64_t chunk_;
   ColumnPacking packing_;
   Strides src_{};
@@ -744,12 +768,18 @@ double cost(const Problem& problem) {
   }
   const auto panels = static_cast<double>(ceil_div(sides.column_maps, tile.lanes));
   const auto depth = static_cast<double>(sides.depth_maps);
-  const double steps = grid * panels * static_cast<double>(sides.taps) * depth;
-  const double gathered = grid * offsets * depth / std::min(width, static_cast<double>(tile.rows));
+  const auto pairing = static_cast<double>(steps_of_element(tile));
+  const double steps = grid * panels * static_cast<double>(sides.taps) * std::ceil(depth / pairing);
+  // Rows of the grid are gathered one by one; half a vector more where they end within one.
+  const PhaseAxis x = phase_axis(problem.geometry.axes[2], problem.pass);
+  const double rows = grid / static_cast<double>(x.positions);
+  const double row = static_cast<double>(x.positions) / std::min(width, static_cast<double>(tile.rows));
+  const double gathered = rows * (row + 0.5) * offsets * depth;
   const double scattered = grid * phases * panels * tile.lanes / width;
   return steps * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
-         gathered * machine::kGatherSeconds + scattered * machine::kScatterSeconds +
-         grid * phases * panels / tile.rows * machine::kCallSeconds + machine::traffic_seconds(problem);
+         gathered * (machine::kGatherSeconds + (pairing - 1) * machine::kCopySeconds) +
+         scattered * machine::kScatterSeconds + grid * phases * panels / tile.rows * machine::kCallSeconds +
+         machine::traffic_seconds(problem);
 }
 
 }  // namespace

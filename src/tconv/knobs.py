@@ -38,7 +38,7 @@ KNOBS = {
     knob.name: knob
     for knob in (
         Knob("backend", str, "", "Compute backend to use alone: native or reference; empty for the best."),
-        Knob("isa", str, "", "Instruction set of the native kernels: avx512, avx2, portable; empty for the best."),
+        Knob("isa", str, "", "Instruction set of the native kernels, as in avx2 or portable; empty for the best."),
         Knob("threads", _count, 0, "Threads of the native backend; 0 for the cores this process may use."),
         Knob("kept_outputs", _count, 256, "MB of freed large outputs the native backend keeps for the next."),
         Knob("tuned", str, _CACHE, "Folder that keeps what cudnn_tune has timed; empty to keep nothing."),

@@ -21,23 +21,28 @@ _LARGEST = 1 << 22
 _known: dict[str, str] = {}
 
 
-def processor() -> str:
-    """Return the model of the processor, as far as the system tells."""
+def processor(source: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the model of the processor, as far as the system tells; of one of Arm's, its numbers."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = source.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
+    told: dict[str, str] = {}
+    for name, _, value in (line.partition(":") for line in lines):
+        told.setdefault(name.strip(), value.strip())
+    machine = platform.processor() or platform.machine()
+    numbers = [told[name] for name in ("CPU implementer", "CPU part", "CPU variant") if name in told]
+    return told.get("model name") or " ".join([machine, *numbers])
 
 
 @cache
 def _path() -> Path | None:
-    folder = knobs.read("tuned")
-    if not folder:
+    folder = os.path.expanduser(knobs.read("tuned"))
+    # A user without a home keeps nothing.
+    if not folder or folder.startswith("~"):
         return None
     model = sha256(processor().encode()).hexdigest()[:12]
-    return Path(folder).expanduser() / f"{__version__}-{model}.jsonl"
+    return Path(folder, f"{__version__}-{model}.jsonl")
 
 
 def _read() -> None:

@@ -1,0 +1,5 @@
+#include "pair_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  gemm<float, 8, 3, TwoShort>(*static_cast<const GemmArgs*>(args));
+}
