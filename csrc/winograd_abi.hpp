@@ -196,6 +196,48 @@ template <class T>
   }
 }
 
+// Sorts the elements of `count` vectors, a power of two, by their place modulo `count`.
+template <class T, int count>
+[[gnu::always_inline]] inline void deal(typename Vector<T>::type* rows) noexcept {
+  using Type = typename Vector<T>::type;
+  constexpr int lanes = Vector<T>::lanes;
+  using Index = decltype(Type{} < Type{});
+  Index even{};
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) even[i] = 2 * i;
+#pragma GCC unroll 4
+  for (int round = 1; round < count; round *= 2) {
+    Type next[count];
+#pragma GCC unroll 16
+    for (int i = 0; i < count / 2; ++i) {
+      next[i] = __builtin_shuffle(rows[2 * i], rows[2 * i + 1], even);
+      next[i + count / 2] = __builtin_shuffle(rows[2 * i], rows[2 * i + 1], even + 1);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < count; ++i) rows[i] = next[i];
+  }
+}
+
+// Maps to lanes where the positions of a map, `count` of them, and the maps lie together.
+template <class E, int count>
+[[gnu::always_inline]] inline typename Vector<typename E::compute>::type strip_dealt(
+    const typename E::storage* src, typename E::compute* dst) noexcept {
+  using T = typename E::compute;
+  using Type = typename Vector<T>::type;
+  constexpr int lanes = Vector<T>::lanes;
+  Type rows[count];
+  Type check{};
+#pragma GCC unroll 16
+  for (int i = 0; i < count; ++i) {
+    rows[i] = Lanes<E>::load(src + i * lanes);
+    check += rows[i] * T{0};
+  }
+  deal<T, count>(rows);
+#pragma GCC unroll 16
+  for (int i = 0; i < count; ++i) *reinterpret_cast<typename Vector<T>::loose*>(dst + i * lanes) = rows[i];
+  return check;
+}
+
 template <class E>
 [[gnu::always_inline]] inline void strip(const StripArgs& args) noexcept {
   using S = typename E::storage;
@@ -222,9 +264,29 @@ template <class E>
       src += args.position_stride;
       dst += lanes;
     }
+  } else if (args.maps == lanes && args.position_stride == 1 && args.map_stride == count &&
+             (count == 2 || count == 4 || (lanes > 8 && count == 8))) {
+    if (count == 2) check = strip_dealt<E, 2>(src, dst);
+    if (count == 4) check = strip_dealt<E, 4>(src, dst);
+    if (count == 8) check = strip_dealt<E, 8>(src, dst);
+    count = 0;
+  } else if (args.maps == lanes && args.position_stride == 1 && count < lanes) {
+    const uint32_t mask = Lanes<E>::first(count);
+    Type rows[lanes];
+#pragma GCC unroll 16
+    for (int m = 0; m < lanes; ++m) {
+      rows[m] = Lanes<E>::load(src + m * args.map_stride, mask);
+      check += rows[m] * T{0};
+    }
+    transpose<T>(rows);
+#pragma GCC unroll 16
+    for (int m = 0; m < lanes; ++m) {
+      if (m < count) *reinterpret_cast<Loose*>(dst + m * lanes) = rows[m];
+    }
+    count = 0;
   } else if (args.maps == lanes && args.position_stride == 1) {
     // The last vectors start early rather than be cut short.
-    for (const int64_t all = count; count > 0 && all >= lanes; count -= lanes) {
+    for (; count > 0; count -= lanes) {
       if (count < lanes) {
         src -= lanes - count;
         dst -= (lanes - count) * lanes;

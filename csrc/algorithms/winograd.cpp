@@ -20,8 +20,13 @@ namespace {
 constexpr int64_t kMostStride = 64;
 constexpr int64_t kMostTaps = 1024;
 constexpr int kMostLanes = 16;
-// Read maps that one thread packs at a time.
+// Read maps that one thread packs at a time, and rows of taps that stay in the first cache meanwhile.
 constexpr int64_t kPackedMaps = 64;
+constexpr int64_t kPackedRows = 256;
+// Bytes of weights on their way to the core while others are packed.
+constexpr int64_t kFetchedBytes = 4 << 10;
+// Windows that are transformed for all blocks before weights are packed unit by unit.
+constexpr size_t kKeptBytes = 16 << 20;
 constexpr int64_t kTransformedBytes = 704 << 10;
 constexpr int64_t kProductBytes = 320 << 10;
 constexpr int64_t kMostBlockTiles = 120;
@@ -403,22 +408,30 @@ class Winograd final : public Recipe {
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
     Pieces pieces(scratch.data());
-    char* packed =
-        call.packed == nullptr ? pieces.take(unit_bytes() * static_cast<size_t>(pack_units_)) : nullptr;
+    char* packed = call.packed == nullptr && !by_unit_
+                       ? pieces.take(unit_bytes() * static_cast<size_t>(pack_units_))
+                       : nullptr;
     T* bias = pieces.take<T>(bias_bytes());
     spread_bias(call.bias, bias);
     // A small workspace has room for fewer workers than there are threads.
     call.crew.limit(threads_);
     std::vector<Worker> workers(static_cast<size_t>(threads_));
-    T* shared = together_ ? pieces.take<T>(transformed_bytes()) : nullptr;
+    T* shared = shares_windows() ? pieces.take<T>(shared_bytes()) : nullptr;
     for (Worker& w : workers) {
+      if (by_unit_) w.packed = pieces.take<T>(unit_bytes());
       w.strip = pieces.take<T>(strip_bytes());
-      w.transformed = together_ ? shared : pieces.take<T>(transformed_bytes());
+      w.transformed = shares_windows() ? shared : pieces.take<T>(transformed_bytes());
       w.products = pieces.take<T>(product_bytes());
       w.outputs = pieces.take<T>(output_bytes());
       w.segments = pieces.take<Segment>(segment_bytes());
     }
     std::atomic<bool> finite{true};
+    if (by_unit_) {
+      for (int64_t group = 0; finite && group < maps_.groups; ++group) {
+        run_units({call, nullptr, bias, group, 0, units_, finite}, shared, workers);
+      }
+      return finite;
+    }
     const int64_t all_units = maps_.groups * units_;
     for (int64_t first = 0; first < all_units; first += pack_units_) {
       const int64_t last = std::min(first + pack_units_, all_units);
@@ -438,6 +451,7 @@ class Winograd final : public Recipe {
 
  private:
   struct Worker {
+    T* packed;
     T* strip;
     T* transformed;
     T* products;
@@ -447,7 +461,7 @@ class Winograd final : public Recipe {
 
   struct Part {
     const Call& call;
-    const T* weights;
+    const T* weights;  // of the first unit of the first group
     const T* bias;
     int64_t group;
     int64_t first_unit;
@@ -458,9 +472,8 @@ class Winograd final : public Recipe {
   const TiledAxis& y() const noexcept { return tiling_.axes[1]; }
   const TiledAxis& x() const noexcept { return tiling_.axes[2]; }
 
-  size_t unit_bytes() const noexcept {
-    return static_cast<size_t>(unit_chunks_ * points_ * depth_ * chunk_lanes_) * sizeof(T);
-  }
+  int64_t unit_elements() const noexcept { return unit_chunks_ * points_ * depth_ * chunk_lanes_; }
+  size_t unit_bytes() const noexcept { return static_cast<size_t>(unit_elements()) * sizeof(T); }
   size_t bias_bytes() const noexcept {
     return static_cast<size_t>(maps_.groups * units_ * unit_blocks_ * maps_.lanes) * sizeof(T);
   }
@@ -473,6 +486,11 @@ class Winograd final : public Recipe {
   }
   size_t transformed_bytes() const noexcept {
     return static_cast<size_t>(points_ * block_tiles() * row_) * sizeof(T);
+  }
+  // Whether all threads read the same transformed windows, and how large those are.
+  bool shares_windows() const noexcept { return together_ || by_unit_; }
+  size_t shared_bytes() const noexcept {
+    return by_unit_ ? aligned(transformed_bytes()) * static_cast<size_t>(blocks_) : transformed_bytes();
   }
   size_t product_bytes() const noexcept {
     return static_cast<size_t>(points_ * block_tiles() * chunk_lanes_) * sizeof(T);
@@ -497,15 +515,23 @@ class Winograd final : public Recipe {
     blocks_ = ceil_div(rows_ * row_segments_, block_segments_);
   }
 
+  // Whether transformed windows are fewer than packed weights, so that those may go and these must stay.
+  bool windows_are_few() const noexcept {
+    const size_t windows = transformed_bytes() * static_cast<size_t>(blocks_);
+    return windows <= std::min(kKeptBytes, unit_bytes() * static_cast<size_t>(units_));
+  }
+
   // Decides blocks, threads and how many weights are packed at a time, so that the workspace holds them.
   void cut() noexcept {
     const bool packs = !problem_.packed;
     const int64_t all_units = maps_.groups * units_;
     const auto total = [&] {
       const size_t worker = aligned(strip_bytes()) + aligned(product_bytes()) + aligned(output_bytes()) +
-                            aligned(segment_bytes()) + (together_ ? 0 : aligned(transformed_bytes()));
-      return (packs ? aligned(unit_bytes() * static_cast<size_t>(pack_units_)) : 0) + aligned(bias_bytes()) +
-             (together_ ? aligned(transformed_bytes()) : 0) + worker * static_cast<size_t>(threads_);
+                            aligned(segment_bytes()) + (by_unit_ ? aligned(unit_bytes()) : 0) +
+                            (shares_windows() ? 0 : aligned(transformed_bytes()));
+      return (packs && !by_unit_ ? aligned(unit_bytes() * static_cast<size_t>(pack_units_)) : 0) +
+             aligned(bias_bytes()) + (shares_windows() ? aligned(shared_bytes()) : 0) +
+             worker * static_cast<size_t>(threads_);
     };
     const auto bytes = static_cast<int64_t>(sizeof(T));
     const int64_t most = std::clamp<int64_t>(std::min(classes_ * kTransformedBytes / (points_ * row_ * bytes),
@@ -522,6 +548,12 @@ class Winograd final : public Recipe {
         set_block(tiles);
         // Few blocks are worked on by all threads together, so that none waits for the last.
         together_ = threads_ > 1 && blocks_ * maps_.groups < int64_t{8} * threads_;
+        by_unit_ = packs && windows_are_few() && units_ >= threads_;
+        if (by_unit_ && total() <= problem_.workspace) {
+          workspace_ = total();
+          return;
+        }
+        by_unit_ = false;
         if (total() <= problem_.workspace) {
           if (packs) {
             const size_t other = total() - aligned(unit_bytes());
@@ -575,6 +607,37 @@ class Winograd final : public Recipe {
             multiply(part, workers[static_cast<size_t>(member)], segments, part.first_unit + i);
           });
     }
+  }
+
+  // Each unit is packed when its turn comes, by the thread that multiplies it with the windows of all blocks:
+  // its weights are never far from the core.
+  void run_units(const Part& part, T* shared, std::vector<Worker>& workers) const {
+    const double seconds = sample_seconds(tiling_, maps_) * static_cast<double>(problem_.geometry.batch) /
+                           static_cast<double>(maps_.groups);
+    const size_t apart = aligned(transformed_bytes()) / sizeof(T);
+    part.call.crew.share(blocks_ * depth_blocks(), seconds / 10, [&](int64_t i, int member) noexcept {
+      const int64_t block = i / depth_blocks();
+      Worker w = workers[static_cast<size_t>(member)];
+      w.transformed = shared + static_cast<size_t>(block) * apart;
+      const int64_t segments = list_segments(block, w.segments);
+      for (int64_t s = 0; s < segments; ++s)
+        transform(part, w, segments, s * depth_blocks() + i % depth_blocks());
+    });
+    part.call.crew.share(units_, seconds, [&](int64_t i, int member) noexcept {
+      Worker w = workers[static_cast<size_t>(member)];
+      const int64_t unit = part.group * units_ + i;
+      if (maps_.padded_depth() > maps_.depth) std::memset(w.packed, 0, unit_bytes());
+      for (int64_t block = 0; block < unit_blocks_; ++block) {
+        if (!pack_block(part.call.weight, w.packed, unit, block, 0, maps_.depth))
+          part.finite.store(false, std::memory_order_relaxed);
+      }
+      Part mine = part;
+      mine.weights = w.packed - unit * unit_elements();
+      for (int64_t block = 0; block < blocks_; ++block) {
+        w.transformed = shared + static_cast<size_t>(block) * apart;
+        multiply(mine, w, list_segments(block, w.segments), i);
+      }
+    });
   }
 
   int64_t list_segments(int64_t block, Segment* segments) const noexcept {
@@ -788,7 +851,7 @@ class Winograd final : public Recipe {
       const int64_t unit = index / slices / unit_blocks_;
       const int64_t block = index / slices % unit_blocks_;
       const int64_t begin = index % slices * kPackedMaps;
-      T* to = units + unit * unit_chunks_ * points_ * depth_ * chunk_lanes_;
+      T* to = units + unit * unit_elements();
       if (!pack_block(weight, to, first + unit, block, begin, std::min(begin + kPackedMaps, maps_.depth))) {
         finite.store(false, std::memory_order_relaxed);
       }
@@ -825,7 +888,11 @@ class Winograd final : public Recipe {
     args.point_stride = depth_ * chunk_lanes_;
     args.tile_stride = chunk_lanes_;
     for (int a = 0; a < kAxes; ++a) args.tile[a] = tiling_.axes[a].tile;
-    const int64_t most = kMostTaps / taps;  // maps at a time
+    const int64_t most = std::max<int64_t>(1, kPackedRows / taps);  // maps at a time
+    // Rows of neighbours that a map's weights are.
+    const int64_t fetched_rows = column_stride == 1 ? taps : column_stride == taps * tap_stride ? 1 : 0;
+    const int64_t fetched = (column_stride == 1 ? strip.maps : strip.maps * taps) * element;
+    const int64_t ahead = std::max<int64_t>(1, kFetchedBytes / std::max<int64_t>(1, fetched * fetched_rows));
     for (int64_t d = begin; d < end; d += args.tiles) {
       args.tiles = std::min(most, end - d);
       for (int64_t i = 0; i < args.tiles; ++i) {
@@ -833,6 +900,12 @@ class Winograd final : public Recipe {
             group_start + std::min(column, maps_.columns - 1) * column_stride + (d + i) * depth_stride;
         strip.src = static_cast<const char*>(weight) + offset * element;
         strip.dst = plain + i * taps * maps_.lanes;
+        if (d + i + ahead < maps_.depth) {
+          const char* next = static_cast<const char*>(strip.src) + ahead * depth_stride * element;
+          for (int64_t row = 0; row < fetched_rows; ++row, next += tap_stride * element) {
+            for (int64_t at = 0; at < fetched; at += kAlignment) __builtin_prefetch(next + at);
+          }
+        }
         strip_(strip);
       }
       for (int64_t phase = 0; phase < phases_; ++phase) {
@@ -933,6 +1006,7 @@ class Winograd final : public Recipe {
   int64_t pack_units_ = 1;
   int threads_ = 1;
   bool together_ = false;  // all threads work on one block at a time
+  bool by_unit_ = false;   // weights are packed when their turn comes
   size_t workspace_ = 0;
   size_t least_ = 0;
 };
