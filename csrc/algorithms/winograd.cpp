@@ -612,8 +612,8 @@ class Winograd final : public Recipe {
   // Each unit is packed when its turn comes, by the thread that multiplies it with the windows of all blocks:
   // its weights are never far from the core.
   void run_units(const Part& part, T* shared, std::vector<Worker>& workers) const {
-    const double seconds = sample_seconds(tiling_, maps_) * static_cast<double>(problem_.geometry.batch) /
-                           static_cast<double>(maps_.groups);
+    const double seconds = sample_seconds(tiling_.counts, maps_) *
+                           static_cast<double>(problem_.geometry.batch) / static_cast<double>(maps_.groups);
     const size_t apart = aligned(transformed_bytes()) / sizeof(T);
     part.call.crew.share(blocks_ * depth_blocks(), seconds / 10, [&](int64_t i, int member) noexcept {
       const int64_t block = i / depth_blocks();

@@ -59,6 +59,7 @@ def plan(
     algorithm: str,
     packed: bool,
     activation: Sequence[float],
+    winograd_points: int,
 ) -> Plan: ...
 def usual_batch(geometry: Geometry) -> int: ...
 def bias_gradient(
