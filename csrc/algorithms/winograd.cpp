@@ -36,7 +36,10 @@ constexpr int64_t kUsualPositions = 64;
 constexpr double kPackBytesPerSecond = 10e9;
 constexpr double kSlowPackBytesPerSecond = 5e9;
 constexpr double kNearBytes = 64e6;
-constexpr double kWeightBytesPerSecond = 40e9;
+// Transformed weights read while others are multiplied.
+constexpr double kReadBytesPerSecond = 30e9;
+// Positions from which an axis is long.
+constexpr int64_t kLongAxis = 40;
 // About how many times the definition's error a tile makes, an axis, and what is tolerated in all.
 constexpr double kError[] = {1, 1, 1, 1, 1.4, 1.2, 1.7, 1.2};
 constexpr double kMostError = 3;
@@ -44,7 +47,7 @@ constexpr double kMostError = 3;
 // What tiles of a kind make of an axis, in numbers.
 struct AxisTiles {
   WinogradTile tile = kPlain;
-  int64_t tiles = 1;
+  int64_t positions = 1;  // of a phase
   int64_t phases = 1;
   int64_t classes = 1;
   int64_t views = 1;
@@ -55,6 +58,12 @@ struct AxisTiles {
   int points() const noexcept { return kWinogradPoints[tile]; }
   int outputs() const noexcept { return kWinogradOutputs[tile]; }
   int tile_taps() const noexcept { return kWinogradTaps[tile]; }
+  int64_t tiles() const noexcept { return ceil_div(positions, outputs()); }
+  // The same for comparisons: the last tile of a long axis counts by what it holds, so that signals that
+  // differ by a position choose alike and share packed weights.
+  double even_tiles() const noexcept {
+    return positions < kLongAxis ? static_cast<double>(tiles()) : static_cast<double>(positions) / outputs();
+  }
 };
 
 // Forward: large position s * u + p - pad is the sum over j of small[u - j] * weight[k] with k * dilation = p
@@ -68,7 +77,7 @@ AxisTiles forward_tiles(const Axis& axis, WinogradTile tile, bool apart) noexcep
   made.late = apart ? axis.pad_lo - made.first_u * axis.stride : 0;
   const int64_t last_u = floor_div(axis.out - 1 + axis.pad_lo - made.late, axis.stride);
   made.first = made.first_u * axis.stride - axis.pad_lo + made.late;
-  made.tiles = ceil_div(last_u - made.first_u + 1, made.outputs());
+  made.positions = last_u - made.first_u + 1;
   made.classes = made.late > 0 ? 2 : 1;
   // Every j below the last occurs, unless dilation leaves some out.
   const int64_t last_j = (axis.kernel - 1) * axis.dilation / axis.stride;
@@ -81,7 +90,7 @@ AxisTiles forward_tiles(const Axis& axis, WinogradTile tile, bool apart) noexcep
 AxisTiles gradient_tiles(const Axis& axis, WinogradTile tile) noexcept {
   AxisTiles made;
   made.tile = tile;
-  made.tiles = ceil_div(axis.size, made.outputs());
+  made.positions = axis.size;
   const int64_t cycle = tile == kPlain ? 1 : axis.stride * made.tile_taps();
   const int64_t step = tile == kPlain ? 1 : axis.stride;
   made.views = axis.kernel / cycle * step + std::min(axis.kernel % cycle, step);
@@ -148,7 +157,7 @@ TiledAxis gradient_axis(const Axis& axis, const AxisTiles& tiles) {
 
 // Products of the numbers of all axes.
 struct Counts {
-  int64_t tiles = 1;
+  double tiles = 1;
   int64_t points = 1;
   int64_t outputs = 1;
   int64_t phases = 1;
@@ -156,8 +165,8 @@ struct Counts {
   int64_t views = 1;
 
   Counts with(const AxisTiles& axis) const noexcept {
-    return {tiles * axis.tiles,   points * axis.points(), outputs * axis.outputs(),
-            phases * axis.phases, classes * axis.classes, views * axis.views};
+    return {tiles * axis.even_tiles(), points * axis.points(), outputs * axis.outputs(),
+            phases * axis.phases,      classes * axis.classes, views * axis.views};
   }
 };
 
@@ -219,7 +228,7 @@ double packed_bytes(const Counts& counts, const Maps& maps, const Problem& probl
 
 // Expected seconds of one sample: products at nearly full speed, transforms a few instructions a vector.
 double sample_seconds(const Counts& counts, const Maps& maps) noexcept {
-  const auto tiles = static_cast<double>(counts.tiles);
+  const double tiles = counts.tiles;
   const auto points = static_cast<double>(counts.points);
   const auto views = static_cast<double>(counts.views);
   const int64_t blocks = maps.column_blocks() * counts.phases;
@@ -275,8 +284,9 @@ Choice best_choice(const Problem& given, const Maps& maps) {
   const bool gridded = std::any_of(axes.begin(), axes.end(), [](const Axis& axis) { return axis.grid != 0; });
   std::vector<WinogradTile> options[kAxes];
   for (size_t a = 0; a < kAxes; ++a) options[a] = tiles_for(axes[a], problem.winograd_points);
-  // Weights are read once for the tiles of a block, which holds several samples if they are small.
-  const auto batch = static_cast<double>(usual_batch(problem.geometry));
+  // Weights are read once for the tiles of a block, which holds several samples if they are small and there
+  // are as many.
+  const double batch = std::pow(static_cast<double>(usual_batch(problem.geometry)), 0.75);
   Choice chosen;
   bool chosen_apart = false;
   double least = -1;
@@ -296,9 +306,11 @@ Choice best_choice(const Problem& given, const Maps& maps) {
           const Counts all = row.with(x);
           if (apart && (all.classes == 1 || all.views > 1)) continue;
           if (kError[z.tile] * kError[y.tile] * kError[x.tile] > kMostError) continue;
-          const double passes = std::ceil(batch * static_cast<double>(all.tiles) / kMostBlockTiles);
-          const double seconds = sample_seconds(all, maps) +
-                                 passes / batch * packed_bytes(all, maps, problem) / kWeightBytesPerSecond;
+          const double bytes = packed_bytes(all, maps, problem);
+          const double passes = std::ceil(batch * all.tiles / kMostBlockTiles);
+          const double reading = passes * bytes / kReadBytesPerSecond;
+          const double packing = problem.packed ? 0 : bytes / kPackBytesPerSecond;
+          const double seconds = sample_seconds(all, maps) + (reading + packing) / batch;
           if (least >= 0 && seconds >= least) continue;
           least = seconds;
           chosen = {z, y, x};
@@ -368,7 +380,7 @@ class Winograd final : public Recipe {
     unit_chunks_ = classes_ > 1 ? phases_ : std::lcm(phases_, maps_.vectors) / maps_.vectors;
     unit_blocks_ = unit_chunks_ * maps_.vectors / phases_;
     units_ = ceil_div(maps_.column_blocks(), unit_blocks_);
-    rows_ = problem.geometry.batch * tiling_.axes[0].tiles * y().tiles;
+    rows_ = problem.geometry.batch * tiling_.axes[0].tiles() * y().tiles();
     low_origin_ = *std::min_element(x().origin.begin(), x().origin.end());
     origin_range_ = *std::max_element(x().origin.begin(), x().origin.end()) - low_origin_;
     cut();
@@ -505,7 +517,7 @@ class Winograd final : public Recipe {
 
   // A block is one piece of a row of tiles, or several whole rows.
   void set_block(int64_t tiles) noexcept {
-    const int64_t in_row = x().tiles;
+    const int64_t in_row = x().tiles();
     row_segments_ = ceil_div(in_row, std::min(tiles, in_row));
     segment_tiles_ = ceil_div(in_row, row_segments_);
     row_segments_ = ceil_div(in_row, segment_tiles_);
@@ -648,10 +660,10 @@ class Winograd final : public Recipe {
       const int64_t index = (first + i) / row_segments_;
       Segment& s = segments[i];
       s.x = (first + i) % row_segments_ * segment_tiles_;
-      s.tiles = std::min(segment_tiles_, x().tiles - s.x);
-      s.y = index % y().tiles;
-      s.z = index / y().tiles % tiling_.axes[0].tiles;
-      s.sample = index / y().tiles / tiling_.axes[0].tiles;
+      s.tiles = std::min(segment_tiles_, x().tiles() - s.x);
+      s.y = index % y().tiles();
+      s.z = index / y().tiles() % tiling_.axes[0].tiles();
+      s.sample = index / y().tiles() / tiling_.axes[0].tiles();
       s.place = place;
       place += s.tiles;
     }
@@ -1025,9 +1037,9 @@ std::optional<std::string> refusal(const Problem& problem) {
   if (maps.depth * 2 < maps.lanes) return "fewer input maps of a group than half a vector";
   const Problem usual = compared(problem);
   const Counts all = counts(best_choice(usual, maps));
-  const int64_t products = all.tiles * all.points * all.views * all.phases;
-  const int64_t plain = usual.geometry.small_positions() * usual.geometry.taps();
-  if (all.points == 1 || products * 10 > plain * 9) return "products saved are fewer than transforms cost";
+  const double products = all.tiles * static_cast<double>(all.points * all.views * all.phases);
+  const auto plain = static_cast<double>(usual.geometry.small_positions() * usual.geometry.taps());
+  if (all.points == 1 || products > 0.9 * plain) return "products saved are fewer than transforms cost";
   const size_t least =
       with_compute(problem.dtype, [&](auto t) { return Winograd<decltype(t)>(problem).least(); });
   return workspace_refusal(problem, least);
