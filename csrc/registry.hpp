@@ -19,6 +19,7 @@ enum class Isa : uint8_t {
 
 enum class Family : uint8_t {
   gemm,
+  taps,
   gather,
   panel,
   load,

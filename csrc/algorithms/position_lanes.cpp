@@ -1,6 +1,6 @@
 // Forward and data gradient for few output maps: lanes are output positions, rows are output maps and
 // residues of the stride. Input is copied once, a strip at a time, with its border of zeros; every tap then
-// reads it shifted.
+// reads it shifted. Along one axis most of it is read where it lies instead.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -13,6 +13,7 @@
 #include "memory.hpp"
 #include "packing.hpp"
 #include "phases.hpp"
+#include "taps_abi.hpp"
 
 namespace tconv {
 namespace {
@@ -24,6 +25,9 @@ constexpr int64_t kMostTogether = 64;  // splits of a row that are read at a tim
 constexpr int64_t kMostPlanes = 256;   // of a strip, about
 constexpr int64_t kStripBytes = 512 << 10;
 constexpr int64_t kResultBytes = 384 << 10;
+constexpr double kStepSeconds = 0.5 / machine::kHertz;  // of a tile, beside its products
+constexpr int64_t kMostLinesAhead = 8;                  // fetched in a step
+constexpr int64_t kPlainTiles = 2;                      // of a block that is read where it lies
 
 // Residues of the stride that read the same shifts of the source.
 struct Class {
@@ -174,8 +178,7 @@ struct Layout {
     streams = column_maps * residues;
     chunk = chunk_maps(g, problem.pass, depth_maps);
     // Fewer maps at a time where each has many splits, or a strip holds too few rows for its halo.
-    const size_t splits = axes[0].splits.size() * axes[1].splits.size() * axes[2].splits.size();
-    if (splits > 1) chunk = std::clamp<int64_t>(kMostPlanes / static_cast<int64_t>(splits), 1, chunk);
+    if (splits() > 1) chunk = std::clamp<int64_t>(kMostPlanes / splits(), 1, chunk);
     gemm = &choose_tile(problem);
     if (with_rows) rows.reserve(static_cast<size_t>(streams));
     taps = 0;
@@ -210,7 +213,8 @@ struct Layout {
     for_classes([&](const Class& z, const Class& y, const Class& x) {
       const auto count =
           column_maps * static_cast<int64_t>(z.residues.size() * y.residues.size() * x.residues.size());
-      seconds += machine::rows_step_seconds(kernel, count) *
+      const int64_t pieces = ceil_div(count, kernel.rows);
+      seconds += (machine::rows_step_seconds(kernel, count) + static_cast<double>(pieces) * kStepSeconds) *
                  static_cast<double>(z.shifts.size() * y.shifts.size() * x.shifts.size());
     });
     return seconds;
@@ -220,13 +224,16 @@ struct Layout {
   Layout(const Layout&) = delete;
   Layout& operator=(const Layout&) = delete;
 
+  int64_t splits() const noexcept {
+    return static_cast<int64_t>(axes[0].splits.size() * axes[1].splits.size() * axes[2].splits.size());
+  }
   int64_t group_elements() const noexcept { return taps * depth_maps * gemm->rows; }
 
  private:
   const Kernel& choose_tile(const Problem& problem) const {
     const Kernel* best = nullptr;
     double least = 0;
-    for (const Kernel& kernel : kernels(Family::gemm, compute_dtype(problem.dtype), problem.isa)) {
+    for (const Kernel& kernel : kernels(Family::taps, compute_dtype(problem.dtype), problem.isa)) {
       const double seconds = step_seconds(kernel) / kernel.lanes;
       if (best == nullptr || seconds < least) {
         best = &kernel;
@@ -300,7 +307,8 @@ class PositionLanes final : public Recipe {
         gather_(tconv::kernel(Family::gather, problem.dtype, problem.isa)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
-        blocks_(smallest()) {
+        blocks_(smallest()),
+        plain_(reads_plain(problem)) {
     const Geometry& g = problem.geometry;
     const auto& [z, y, x] = layout_.axes;
     const bool forward = problem.pass == Pass::forward;
@@ -354,6 +362,8 @@ class PositionLanes final : public Recipe {
     char* packed =
         call.packed == nullptr ? pieces.take(group_bytes() * static_cast<size_t>(pack_groups_)) : nullptr;
     char* const workers = pieces.rest();
+    for (int member = 0; member < threads_; ++member)
+      *worker(workers + static_cast<size_t>(member) * worker_bytes()).border = {};
     for (int64_t first = 0; first < layout_.groups; first += pack_groups_) {
       const int64_t last = std::min(first + pack_groups_, layout_.groups);
       const char* weights = static_cast<const char*>(call.packed);
@@ -378,10 +388,19 @@ class PositionLanes final : public Recipe {
   }
 
  private:
+  // Where a strip holds input; all else of it is zero.
+  struct Border {
+    int64_t maps;
+    int64_t begin[kAxes];
+    int64_t end[kAxes];
+
+    bool operator==(const Border&) const = default;
+  };
+  // What a worker's strip was last filled with, null maps for nothing.
   struct Worker {
+    Border* border;
     T* strip;
     T* result;
-    int64_t* a_offset;
     int64_t* b_offset;
     void** rows;
   };
@@ -390,7 +409,37 @@ class PositionLanes final : public Recipe {
   struct Box {
     int64_t begin[kAxes];
     int64_t size[kAxes];
+
+    bool empty() const noexcept { return size[0] <= 0 || size[1] <= 0 || size[2] <= 0; }
   };
+
+  // Source that is read soon, and fetched meanwhile: `bytes` of each map, maps `step` bytes apart.
+  struct Ahead {
+    const char* from;
+    int64_t step;
+    int64_t bytes;
+  };
+
+  Box box_of(int64_t index) const noexcept {
+    Box box{};
+    for (int a = kAxes - 1; a >= 0; --a) {
+      box.begin[a] = index % blocks_.count[a] * blocks_.size[a];
+      box.size[a] = std::min(blocks_.size[a], layout_.axes[a].positions - box.begin[a]);
+      index /= blocks_.count[a];
+    }
+    return box;
+  }
+
+  // Whether blocks amid the source are read where they lie: rows along the last axis alone, in the type that
+  // is computed in, and long enough for the blocks at their ends to be few.
+  bool reads_plain(const Problem& problem) const noexcept {
+    const auto& [z, y, x] = layout_.axes;
+    for (const LaneAxis* axis : {&z, &y}) {
+      if (axis->src_size != 1 || axis->positions != 1 || axis->halo != 0 || axis->src_step != 1) return false;
+    }
+    return !problem.geometry.channels_last && problem.dtype == compute_dtype(problem.dtype) &&
+           x.src_step == 1 && x.positions >= 8 * kPlainTiles * gemm_.lanes;
+  }
 
   size_t group_bytes() const noexcept {
     return aligned(static_cast<size_t>(layout_.group_elements()) * sizeof(T));
@@ -404,17 +453,18 @@ class PositionLanes final : public Recipe {
     return static_cast<size_t>(most);
   }
   size_t worker_bytes() const noexcept {
-    return aligned(static_cast<size_t>(blocks_.strip_elements(layout_)) * sizeof(T)) +
+    return aligned(sizeof(Border)) +
+           aligned(static_cast<size_t>(blocks_.strip_elements(layout_)) * sizeof(T)) +
            aligned(static_cast<size_t>(blocks_.result_elements(layout_)) * sizeof(T)) +
-           2 * aligned(most_taps() * 8) + aligned(static_cast<size_t>(gemm_.rows) * 8);
+           aligned(most_taps() * 8) + aligned(static_cast<size_t>(gemm_.rows) * 8);
   }
 
   Worker worker(char* memory) const noexcept {
     Pieces pieces(memory);
     Worker made{};
+    made.border = pieces.take<Border>(sizeof(Border));
     made.strip = pieces.take<T>(static_cast<size_t>(blocks_.strip_elements(layout_)) * sizeof(T));
     made.result = pieces.take<T>(static_cast<size_t>(blocks_.result_elements(layout_)) * sizeof(T));
-    made.a_offset = pieces.take<int64_t>(most_taps() * 8);
     made.b_offset = pieces.take<int64_t>(most_taps() * 8);
     made.rows = pieces.take<void*>(static_cast<size_t>(gemm_.rows) * 8);
     return made;
@@ -441,6 +491,7 @@ class PositionLanes final : public Recipe {
     const int64_t units = problem_.geometry.batch * layout_.groups;
     int64_t block[kAxes];
     for (int a = 0; a < kAxes; ++a) block[a] = layout_.axes[a].positions;
+    if (plain_) block[2] = kPlainTiles * gemm_.lanes;
     while (true) {
       blocks_ = Blocks(layout_, block);
       const bool fits = total() <= problem_.workspace &&
@@ -485,7 +536,7 @@ class PositionLanes final : public Recipe {
     });
   }
 
-  // Packed: [group][tile][chunk][tap][map of the chunk][row].
+  // Packed: [group][tile][chunk][map of the chunk][tap][row].
   bool pack_groups(const void* weight, char* packed, int64_t first, int64_t last, Crew& crew) const {
     const auto tiles = static_cast<int64_t>(layout_.tiles.size());
     std::atomic<bool> finite{true};
@@ -517,10 +568,13 @@ class PositionLanes final : public Recipe {
     args.offset = offset;
     args.map_stride = forward ? channel_stride : filter_stride;
     args.count = gemm_.rows;
-    args.width = gemm_.rows;
+    args.width = tile.taps * gemm_.rows;
     bool finite = true;
     for (int64_t map = 0; map < layout_.depth_maps; map += layout_.chunk) {
       args.maps = std::min(layout_.chunk, layout_.depth_maps - map);
+      args.src = static_cast<const char*>(weight) +
+                 (group_start + map * args.map_stride) * static_cast<int64_t>(storage_bytes(problem_.dtype));
+      args.dst = packed;
       for (size_t tz = 0; tz < z->shifts.size(); ++tz) {
         for (size_t ty = 0; ty < y->shifts.size(); ++ty) {
           for (size_t tx = 0; tx < x->shifts.size(); ++tx) {
@@ -536,39 +590,73 @@ class PositionLanes final : public Recipe {
               offset[r] =
                   row.map * map_stride + ((kz * g.axes[1].kernel + ky) * g.axes[2].kernel + kx) * tap_stride;
             }
-            args.src =
-                static_cast<const char*>(weight) +
-                (group_start + map * args.map_stride) * static_cast<int64_t>(storage_bytes(problem_.dtype));
-            args.dst = packed;
             gather_(args);
-            finite &= all_finite(packed, args.maps * gemm_.rows);
-            packed += args.maps * gemm_.rows;
+            args.dst = static_cast<T*>(args.dst) + gemm_.rows;
           }
         }
       }
+      finite &= all_finite(packed, args.maps * args.width);
+      packed += args.maps * args.width;
     }
     return finite;
   }
 
   void run_block(const Call& call, const T* weights, const T* bias, const Worker& w, int64_t sample,
                  int64_t group, int64_t index) const noexcept {
-    Box box{};
-    int64_t rest = index;
-    for (int a = kAxes - 1; a >= 0; --a) {
-      box.begin[a] = rest % blocks_.count[a] * blocks_.size[a];
-      box.size[a] = std::min(blocks_.size[a], layout_.axes[a].positions - box.begin[a]);
-      rest /= blocks_.count[a];
-      if (box.size[a] <= 0) return;
-    }
+    const Box box = box_of(index);
+    if (box.empty()) return;
     const int64_t last =
         ((box.size[0] - 1) * blocks_.strip[1] + box.size[1] - 1) * blocks_.strip[2] + box.size[2];
+    const LaneAxis& x = layout_.axes[2];
+    const int64_t at = x.first + box.begin[2] + x.low;
+    const bool plain = plain_ && at >= 0 && at + x.halo + blocks_.length <= x.src_size;
+    constexpr int64_t kMapsAhead = 8;
     for (int64_t map = 0; map < layout_.depth_maps; map += layout_.chunk) {
       const int64_t maps = std::min(layout_.chunk, layout_.depth_maps - map);
-      fill_strip(call.source, w.strip, sample, group * layout_.depth_maps + map, maps, box);
-      multiply(weights, bias, w, map, maps, last);
+      const int64_t first_map = group * layout_.depth_maps + map;
+      if (plain) {
+        const T* source = static_cast<const T*>(call.source) + sample * src_sample_ + at;
+        const T* from = source + first_map * src_map_;
+        const auto element = static_cast<int64_t>(sizeof(T));
+        multiply(weights, bias, w, from, src_map_, map, maps, last,
+                 {reinterpret_cast<const char*>(from + kMapsAhead * src_map_), src_map_ * element,
+                  blocks_.length * element});
+      } else {
+        fill_strip(call.source, w, sample, first_map, maps, box);
+        multiply(weights, bias, w, w.strip, blocks_.plane, map, maps, last,
+                 map + maps < layout_.depth_maps ? source_of(call, sample, group, index, map + maps)
+                 : index + 1 < blocks_.blocks()  ? source_of(call, sample, group, index + 1, 0)
+                 : group + 1 < layout_.groups    ? source_of(call, sample, group + 1, 0, 0)
+                                                 : source_of(call, sample + 1, 0, 0, 0));
+      }
     }
     activate_(w.result, blocks_.result_elements(layout_));
     store_block(call.out, w.result, sample, group, box);
+  }
+
+  // What a chunk of maps of a block is filled from, about.
+  Ahead source_of(const Call& call, int64_t sample, int64_t group, int64_t index,
+                  int64_t map) const noexcept {
+    const Box box = box_of(index);
+    if (sample >= problem_.geometry.batch || box.empty()) return {};
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const int64_t maps = std::min(layout_.chunk, layout_.depth_maps - map);
+    int64_t first = 0;
+    int64_t last = 0;
+    for (int a = 0; a < kAxes; ++a) {
+      const LaneAxis& axis = layout_.axes[a];
+      const int64_t begin = (axis.first + box.begin[a] + axis.low) * axis.src_step;
+      const int64_t end = begin + (box.size[a] + axis.halo) * axis.src_step;
+      first = first * axis.src_size + std::clamp<int64_t>(begin, 0, axis.src_size - 1);
+      last = last * axis.src_size + std::clamp<int64_t>(end - 1, 0, axis.src_size - 1);
+    }
+    const char* from =
+        static_cast<const char*>(call.source) +
+        (sample * src_sample_ + (group * layout_.depth_maps + map) * src_map_ + first * src_x_) * element;
+    const int64_t bytes = (last + 1 - first) * src_x_ * element;
+    // Maps that lie together are fetched as if they lay one after another.
+    if (src_map_ == 1) return {from, bytes / maps, bytes / maps};
+    return {from, src_map_ * element, bytes};
   }
 
   // Positions [begin, end) of an axis of the strip that lie inside the source, the first at `at`.
@@ -586,26 +674,40 @@ class PositionLanes final : public Recipe {
     return {begin, end, origin + begin * a.src_step};
   }
 
-  void fill_strip(const void* source, T* strip, int64_t sample, int64_t first_map, int64_t maps,
+  void fill_strip(const void* source, const Worker& w, int64_t sample, int64_t first_map, int64_t maps,
                   const Box& box) const noexcept {
+    // The border of zeros stays from one block to the next where it is the same.
+    Border border{};
+    if (layout_.splits() == 1) {
+      border.maps = maps;
+      for (int a = 0; a < kAxes; ++a) {
+        const Reach reach = inside(a, box, layout_.axes[a].splits[0]);
+        border.begin[a] = reach.begin;
+        border.end[a] = reach.end;
+      }
+    }
+    const bool bordered = border.maps > 0 && border == *w.border;
+    *w.border = border;
     const char* from =
         static_cast<const char*>(source) +
         (sample * src_sample_ + first_map * src_map_) * static_cast<int64_t>(storage_bytes(problem_.dtype));
-    std::memset(strip + maps * blocks_.plane, 0, static_cast<size_t>(blocks_.length) * sizeof(T));
+    if (!bordered)
+      std::memset(w.strip + maps * blocks_.plane, 0, static_cast<size_t>(blocks_.length) * sizeof(T));
     if (src_map_ == 1 && src_x_ != 1) {
-      fill_maps_inside(from, strip, maps, box);
+      fill_maps_inside(from, w.strip, maps, box, bordered);
     } else {
-      fill_maps_apart(from, strip, maps, box);
+      fill_maps_apart(from, w.strip, maps, box, bordered);
     }
   }
 
-  void fill_maps_inside(const char* from, T* strip, int64_t maps, const Box& box) const noexcept {
+  void fill_maps_inside(const char* from, T* strip, int64_t maps, const Box& box,
+                        bool bordered) const noexcept {
     const auto& [z, y, x] = layout_.axes;
     const int64_t src_y = x.src_size * src_x_;
     const int64_t src_z = y.src_size * src_y;
     const int64_t row = blocks_.strip[2];
     const int64_t slab = blocks_.strip[1] * row;
-    std::memset(strip, 0, static_cast<size_t>(maps * blocks_.plane) * sizeof(T));
+    if (!bordered) std::memset(strip, 0, static_cast<size_t>(maps * blocks_.plane) * sizeof(T));
     for (const int64_t split_z : z.splits) {
       const Reach rz = inside(0, box, split_z);
       for (const int64_t split_y : y.splits) {
@@ -635,7 +737,8 @@ class PositionLanes final : public Recipe {
   }
 
   // A row of the source at a time: all splits along x together where they are neighbours.
-  void fill_maps_apart(const char* from, T* strip, int64_t maps, const Box& box) const noexcept {
+  void fill_maps_apart(const char* from, T* strip, int64_t maps, const Box& box,
+                       bool bordered) const noexcept {
     const auto& [z, y, x] = layout_.axes;
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     const int64_t row = blocks_.strip[2];
@@ -670,7 +773,7 @@ class PositionLanes final : public Recipe {
               const int64_t end = some ? ry.end : blocks_.strip[1];
               const int64_t line =
                   map * src_map_ + ((rz.at + (iz - rz.begin) * z.src_step) * y.src_size + ry.at) * x.src_size;
-              for (int64_t i = 0; i < together; ++i) {
+              for (int64_t i = 0; i < together && !bordered; ++i) {
                 T* const part = rows + i * split_step;
                 std::fill(part, part + begin * row, T{0});
                 std::fill(part + end * row, part + slab, T{0});
@@ -724,17 +827,17 @@ class PositionLanes final : public Recipe {
     copy(std::max(all.end, reach.begin), reach.end);
   }
 
-  void multiply(const T* weights, const T* bias, const Worker& w, int64_t map, int64_t maps,
-                int64_t last) const noexcept {
+  // `from` is where the first position of the block has its lowest shift, maps lie `map_step` apart.
+  void multiply(const T* weights, const T* bias, const Worker& w, const T* from, int64_t map_step,
+                int64_t map, int64_t maps, int64_t last, const Ahead& ahead) const noexcept {
     const auto& [z, y, x] = layout_.axes;
-    GemmArgs args{};
-    args.a_offset = w.a_offset;
+    TapsArgs args{};
     args.b_offset = w.b_offset;
     args.depth = maps;
-    args.a_step = gemm_.rows;
-    args.b_step = blocks_.plane;
+    args.b_step = map_step;
     args.c = w.rows;
-    args.lanes = gemm_.lanes;
+    args.ahead_step = ahead.step;
+    const int64_t ahead_bytes = ahead.bytes * gemm_.lanes / blocks_.length;  // of each map, in a call
     args.accumulate = map > 0;
     const bool final_chunk = map + maps >= layout_.depth_maps;
     const auto splits_y = static_cast<int64_t>(y.splits.size());
@@ -748,7 +851,6 @@ class PositionLanes final : public Recipe {
           for (size_t ty = 0; ty < cy->shifts.size(); ++ty) {
             for (size_t tx = 0; tx < cx->shifts.size(); ++tx) {
               const int64_t split = (cz->planes[tz] * splits_y + cy->planes[ty]) * splits_x + cx->planes[tx];
-              w.a_offset[tap] = tap * maps * gemm_.rows;
               w.b_offset[tap++] = ((split * blocks_.strip[0] + cz->shifts[tz] - z.low) * blocks_.strip[1] +
                                    cy->shifts[ty] - y.low) *
                                       blocks_.strip[2] +
@@ -759,14 +861,19 @@ class PositionLanes final : public Recipe {
         std::copy(tile.axis, tile.axis + kAxes, before);
       }
       args.a = weights + (tile.first_tap * layout_.depth_maps + tile.taps * map) * gemm_.rows;
-      args.segments = tile.taps;
+      // The first tile fetches for all.
+      args.ahead_lines = tile.first_row == 0 && ahead.from != nullptr
+                             ? static_cast<int32_t>(std::min<int64_t>(ahead_bytes / 64 + 1, kMostLinesAhead))
+                             : 0;
+      args.taps = tile.taps;
       args.rows = static_cast<int32_t>(tile.rows);
-      if (final_chunk && bias != nullptr) args.bias_rows = bias + (&tile - layout_.tiles.data()) * gemm_.rows;
+      if (final_chunk && bias != nullptr) args.bias = bias + (&tile - layout_.tiles.data()) * gemm_.rows;
       for (int64_t r = 0; r < tile.rows; ++r) {
         w.rows[r] = w.result + layout_.rows[static_cast<size_t>(tile.first_row + r)].stream * blocks_.length;
       }
       for (int64_t position = 0; position < last; position += gemm_.lanes) {
-        args.b = w.strip + position;
+        args.b = from + position;
+        args.ahead = ahead.from + ahead.bytes * position / blocks_.length;
         gemm_(args);
         for (int64_t r = 0; r < tile.rows; ++r) w.rows[r] = static_cast<T*>(w.rows[r]) + gemm_.lanes;
       }
@@ -864,6 +971,7 @@ class PositionLanes final : public Recipe {
   const Kernel& load_;
   const Kernel& store_;
   Blocks blocks_;
+  bool plain_;
   int64_t src_maps_;
   int64_t dst_maps_;
   // Elements from one to the next.
