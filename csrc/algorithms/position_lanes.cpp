@@ -886,6 +886,7 @@ class PositionLanes final : public Recipe {
     const int64_t dst_y = x.dst_size * dst_x_;
     const int64_t dst_z = y.dst_size * dst_y;
     const int64_t base = sample * dst_sample_ + group * layout_.column_maps * dst_map_;
+    const Whole whole = whole_of(box);
     for (int64_t qz = 0; qz < box.size[0]; ++qz) {
       for (int64_t rz = 0; rz < z.dst_step; ++rz) {
         const int64_t at_z = (z.first + box.begin[0] + qz) * z.dst_step + rz - z.pad;
@@ -900,11 +901,11 @@ class PositionLanes final : public Recipe {
             if (!maps_inside) {
               for (int64_t map = 0; map < layout_.column_maps; ++map) {
                 store_row(out, from + (map * layout_.residues + residue) * blocks_.length,
-                          to + map * dst_map_, 1, box);
+                          to + map * dst_map_, 1, box, whole);
               }
             } else if (layout_.groups == 1) {
               store_row(out, from + residue * layout_.column_maps * blocks_.length, to, layout_.column_maps,
-                        box);
+                        box, whole);
             } else {
               store_maps(out, from + residue * layout_.column_maps * blocks_.length, to, box);
             }
@@ -914,13 +915,26 @@ class PositionLanes final : public Recipe {
     }
   }
 
-  // One row of the output, `unit` elements a place; the streams of its residues lie one after another.
-  void store_row(void* out, const T* from, int64_t to, int64_t unit, const Box& box) const noexcept {
+  // Positions of a row: the output has all residues of those in [begin, end).
+  struct Whole {
+    int64_t origin;  // of the first position, maybe outside
+    int64_t begin;
+    int64_t end;
+  };
+  Whole whole_of(const Box& box) const noexcept {
     const LaneAxis& x = layout_.axes[2];
     const int64_t step = x.dst_step;
-    const int64_t origin = (x.first + box.begin[2]) * step - x.pad;  // of the first position, maybe outside
+    const int64_t origin = (x.first + box.begin[2]) * step - x.pad;
     const int64_t begin = std::min(box.size[2], std::max<int64_t>(0, ceil_div(-origin, step)));
-    const int64_t end = std::max(begin, std::min(box.size[2], floor_div(x.dst_size - origin, step)));
+    return {origin, begin, std::max(begin, std::min(box.size[2], floor_div(x.dst_size - origin, step)))};
+  }
+
+  // One row of the output, `unit` elements a place; the streams of its residues lie one after another.
+  void store_row(void* out, const T* from, int64_t to, int64_t unit, const Box& box,
+                 const Whole& whole) const noexcept {
+    const LaneAxis& x = layout_.axes[2];
+    const int64_t step = x.dst_step;
+    const auto [origin, begin, end] = whole;
     move_rows(out, from + begin, to + (origin + begin * step) * unit, step * unit, end - begin, step * unit);
     // Positions at either end of which the output has only some residues.
     for (int64_t q = 0; q < box.size[2]; ++q) {
@@ -928,8 +942,14 @@ class PositionLanes final : public Recipe {
       if (q >= box.size[2]) break;
       const int64_t first = std::clamp<int64_t>(-(origin + q * step), 0, step);
       const int64_t last = std::clamp<int64_t>(x.dst_size - (origin + q * step), first, step);
-      move_rows(out, from + first * unit * blocks_.length + q, to + (origin + q * step + first) * unit,
-                (last - first) * unit, 1, step * unit);
+      if (problem_.dtype == compute_dtype(problem_.dtype)) {
+        // Too few for a call of a kernel.
+        T* const place = static_cast<T*>(out) + to + (origin + q * step) * unit;
+        for (int64_t i = first * unit; i < last * unit; ++i) place[i] = from[i * blocks_.length + q];
+      } else {
+        move_rows(out, from + first * unit * blocks_.length + q, to + (origin + q * step + first) * unit,
+                  (last - first) * unit, 1, step * unit);
+      }
     }
   }
 
