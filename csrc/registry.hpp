@@ -20,6 +20,7 @@ enum class Isa : uint8_t {
 enum class Family : uint8_t {
   gemm,
   taps,
+  phases,
   gather,
   panel,
   load,

@@ -1,0 +1,5 @@
+#include "phases_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  phases<f64, 6, 2>(*static_cast<const PhasesArgs*>(args));
+}
