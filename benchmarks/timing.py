@@ -25,18 +25,24 @@ def time_in_turn(runs: Mapping[str, Callable[[], Any]], seconds: float) -> dict[
         for name, run in runs.items():
             if turn and min(times[name]) > _HOPELESS * best:
                 continue
-            time.sleep(_REST)  # until the threads of the one before have stopped spinning
-            end = time.perf_counter() + seconds / TURNS
-            if turn == 0 or times[name][-1] < _QUICK:
-                run()
-            while True:
-                before = time.perf_counter()
-                run()
-                after = time.perf_counter()
-                times[name].append(after - before)
-                if after >= end:
-                    break
+            times[name] += take_turn(run, seconds / TURNS, cold=turn == 0 or times[name][-1] < _QUICK)
     return times
+
+
+def take_turn(run: Callable[[], Any], seconds: float, *, cold: bool) -> list[float]:
+    """Return the seconds of each call within `seconds`, at least one; if `cold`, after one that is not counted."""
+    time.sleep(_REST)  # until the threads of the one before have stopped spinning
+    times = []
+    end = time.perf_counter() + seconds
+    if cold:
+        run()
+    while True:
+        before = time.perf_counter()
+        run()
+        after = time.perf_counter()
+        times.append(after - before)
+        if after >= end:
+            return times
 
 
 def summary(times: list[float]) -> dict[str, float]:

@@ -1,13 +1,14 @@
 """Time whole PyTorch models before and after `tconv.torch.accelerate`, in one run, turn by turn.
 
     python benchmarks/torch_models.py --threads 1 --match vocoder --json benchmarks/results/torch_models.json
-    python benchmarks/torch_models.py --lengths
-    python benchmarks/torch_models.py --picture docs/pytorch.svg --json benchmarks/results/torch_models.json
+    python benchmarks/torch_models.py --threads 1 --lengths --json benchmarks/results/torch_models.json
 
 The process is pinned to as many cores as it may use threads. Models run eagerly, contiguous and channels-last, as
 they are and accelerated, and as they are by torch.compile with frozen weights. The time inside transposed
-convolutions is taken by hooks in the same calls. Outputs are checked against each other. Rows that a run leaves out
-stay in the JSON file. Run it on cores that nothing else uses.
+convolutions is taken by hooks in the same calls. Outputs are checked against each other. Ratios are of one turn's
+medians, so that a machine that slows down for a while does so for both sides. `--lengths` instead gives a vocoder
+100 spectrograms of lengths that it has not met. Rows that a run leaves out stay in the JSON file, of which
+`torch_report.py` makes the page. Run it on cores that nothing else uses.
 """
 
 from __future__ import annotations
@@ -38,9 +39,12 @@ import vocoder
 
 import tconv.torch
 from tconv.tuning import processor
-from timing import summary, time_in_turn
+from timing import summary, take_turn
 
 _LARGEST_ERROR = 1e-3
+_TURNS = 7
+_QUICK = 20e-3
+_LENGTHS = 100
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -118,6 +122,7 @@ CASES = (
     Case("EnCodec decoder, 2 s", encodec_decoder, (1, 128, 150)),
     Case("DAC decoder, 0.5 s", dac_decoder, (1, 1024, 43)),
     Case("pose head (SimpleBaseline)", pose_head.head, (1, 2048, 8, 6)),
+    Case("pose head (ViTPose-B)", lambda: pose_head.head(768, 2), (1, 768, 16, 12)),
     Case("DCGAN generator, batch 16", dcgan.generator, (16, dcgan.NOISE, 1, 1)),
     Case("DCGAN generator, batch 16, training step", dcgan.generator, (16, dcgan.NOISE, 1, 1), trains=True),
     Case("3-D U-Net, 48 x 48 x 48", unet_3d.UNet, (1, 1, 48, 48, 48)),
@@ -198,17 +203,20 @@ def measure(case: Case, threads: int, seconds: float, compiles: bool) -> dict[st
         for _, run, _ in ways:
             run()
         warm = {name: len(inside.calls) for name, _, inside in ways if inside is not None}
-        times = time_in_turn({name: run for name, run, _ in ways}, seconds)
+        turns: dict[str, list[list[float]]] = {name: [] for name, _, _ in ways}
+        for turn in range(_TURNS):
+            for name, run, _ in ways:
+                cold = turn == 0 or turns[name][-1][-1] < _QUICK
+                turns[name].append(take_turn(run, seconds / _TURNS, cold=cold))
     within = {
         name: statistics.median(inside.calls[warm[name] :]) * 1e3 for name, _, inside in ways if inside is not None
     }
-    whole = {name: summary(values) for name, values in times.items()}
+    whole = {name: summary([time for times in turns[name] for time in times]) for name in turns}
     best = {
         who: min((name for name in whole if who in name), key=lambda name: whole[name]["median"])
         for who in ("PyTorch", "tconv")
     }
-    ours = whole[best["tconv"]]["median"]
-    peers = {name: row["median"] for name, row in whole.items() if "tconv" not in name}
+    peers = {"eager": best["PyTorch"]} | ({"torch.compile": "torch.compile"} if compiles else {})
     least = {who: min(value for name, value in within.items() if who in name) for who in ("PyTorch", "tconv")}
     return {
         "model": case.name,
@@ -216,11 +224,17 @@ def measure(case: Case, threads: int, seconds: float, compiles: bool) -> dict[st
         "whole": whole,
         "inside": within,
         "best": best,
-        "ratio": {"eager": peers[best["PyTorch"]] / ours}
-        | ({"torch.compile": peers["torch.compile"] / ours} if compiles else {}),
+        "ratio": {name: _ratio(turns[peer], turns[best["tconv"]]) for name, peer in peers.items()},
         # In training, hooks see the forward pass alone.
         "ratio_inside": least["PyTorch"] / least["tconv"],
     }
+
+
+def _ratio(peer: list[list[float]], ours: list[list[float]]) -> dict[str, float]:
+    """Return median and quartiles of the ratios of turns."""
+    ratios = [statistics.median(a) / statistics.median(b) for a, b in zip(peer, ours)]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return {"median": middle, "low": low, "high": high}
 
 
 def _print(row: dict[str, Any]) -> None:
@@ -228,102 +242,87 @@ def _print(row: dict[str, Any]) -> None:
     for name, found in row["whole"].items():
         inside = f", {row['inside'][name]:8.2f} inside" if name in row["inside"] else ""
         print(f"  {name:24} {found['median']:9.2f} ms ({found['low']:.2f} to {found['high']:.2f}){inside}")
-    ratios = ", ".join(f"{name} x{value:.2f}" for name, value in row["ratio"].items())
+    ratios = ", ".join(
+        f"{name} x{value['median']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
+        for name, value in row["ratio"].items()
+    )
     print(f"  {ratios}, inside x{row['ratio_inside']:.2f}", flush=True)
 
 
-def _write(path: Path, row: dict[str, Any]) -> None:
-    kept = {}
+def _write(path: Path, kind: str, row: dict[str, Any]) -> None:
+    """Put a row of `rows` or `lengths` in the place of the one it replaces."""
+    kept: dict[str, Any] = {"rows": [], "lengths": []}
     if path.exists():
-        kept = {(r["threads"], r["model"]): r for r in json.loads(path.read_text(encoding="utf-8"))["rows"]}
-    kept[row["threads"], row["model"]] = row
+        kept |= json.loads(path.read_text(encoding="utf-8"))
     order = [case.name for case in CASES]
+
+    def key(row: dict[str, Any]) -> tuple[int, int]:
+        return row["threads"], order.index(row["model"]) if "model" in row else 0
+
+    row["date"] = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    kept[kind] = sorted([row, *(r for r in kept[kind] if key(r) != key(row))], key=key)
     document = {
         "processor": processor(),
         "cores": os.cpu_count(),
         "versions": {"tconv": tconv.__version__, "torch": torch.__version__},
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "rows": sorted(kept.values(), key=lambda r: (r["threads"], order.index(r["model"]))),
+        "turns": _TURNS,
+        "lengths": kept["lengths"],
+        "rows": kept["rows"],
     }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def _lengths(count: int) -> None:
-    """Print how evenly a vocoder takes spectrograms of many lengths, each met for the first time."""
+def measure_lengths(threads: int) -> dict[str, Any]:
+    """Time a narrow vocoder on spectrograms of many lengths, each met for the first time and then again."""
     torch.manual_seed(0)
-    model = vocoder.Generator(channels=128).eval()
-    tconv.torch.accelerate(model)
-    lengths = random.Random(0).sample(range(100, 100 + 4 * count), count)
+    models = {"PyTorch": vocoder.Generator(channels=128).eval()}
+    models["tconv"] = copy.deepcopy(models["PyTorch"])
+    tconv.torch.accelerate(models["tconv"])
+    inside = {who: Inside(model) for who, model in models.items()}
+    lengths = random.Random(0).sample(range(100, 100 + 4 * _LENGTHS), _LENGTHS)
+    visits = ("first", "again")
+    whole: dict[str, dict[str, list[float]]] = {who: {visit: [] for visit in visits} for who in models}
+    new: dict[str, list[float]] = {who: [] for who in models}
     with torch.no_grad():
-        for _ in range(3):
-            model(torch.randn(1, vocoder.BANDS, 99))
-        each = []
-        for frames in lengths:
+        for frames in (99, 99, 99, *lengths):
             x = torch.randn(1, vocoder.BANDS, frames)
-            started = time.perf_counter()
-            model(x)
-            each.append((time.perf_counter() - started) / frames)
-    middle = statistics.median(each)
-    print(
-        f"vocoder at {count} lengths from {min(lengths)} to {max(lengths)} frames, none met before: "
-        f"median {middle * 1e3:.3f} ms a frame, slowest x{max(each) / middle:.2f}"
-    )
+            for visit in visits:
+                for who, model in models.items():
+                    inside[who].calls.append(0.0)
+                    started = time.perf_counter()
+                    model(x)
+                    whole[who][visit].append((time.perf_counter() - started) / frames)
+            for who in models:
+                first, again = inside[who].calls[-2:]
+                new[who].append(first - again)
+    measured = {who: {visit: whole[who][visit][-_LENGTHS:] for visit in visits} for who in models}
+    return {
+        "threads": threads,
+        "lengths": [min(lengths), max(lengths)],
+        "count": _LENGTHS,
+        "milliseconds a frame": {
+            who: {visit: statistics.median(times) * 1e3 for visit, times in measured[who].items()} for who in models
+        },
+        "slowest": {
+            who: {visit: max(times) / statistics.median(times) for visit, times in measured[who].items()}
+            for who in models
+        },
+        "milliseconds of a new length inside": {
+            who: statistics.median(times[-_LENGTHS:]) * 1e3 for who, times in new.items()
+        },
+    }
 
 
-def _picture(rows: list[dict[str, Any]], path: Path) -> None:
-    from matplotlib import pyplot
-
-    counts = sorted({row["threads"] for row in rows})
-    figure, grid = pyplot.subplots(1, len(counts), figsize=(3 + 5 * len(counts), 4.2), sharey=True, squeeze=False)
-    axes = grid[0]
-    for axis, threads in zip(axes, counts):
-        some = [row for row in rows if row["threads"] == threads][::-1]
-        for place, row in enumerate(some):
-            bars = [
-                (row["ratio_inside"], "transposed convolutions", "#1b9e77"),
-                (row["ratio"]["eager"], "whole model", "#7570b3"),
-            ]
-            if "torch.compile" in row["ratio"]:
-                bars.append((row["ratio"]["torch.compile"], "whole model, against torch.compile", "#d95f02"))
-            for number, (value, label, colour) in enumerate(bars):
-                at = place + 0.27 * (1 - number)
-                axis.barh(at, value, 0.25, color=colour, label=label if place == 0 else None)
-                axis.text(value, at, f" {value:.2f}", va="center", fontsize=7)
-        axis.axvline(1, color="black", linewidth=0.8)
-        axis.set_yticks(range(len(some)), [row["model"] for row in some], fontsize=8)
-        axis.set_title(f"{threads} thread{'s' * (threads > 1)}: times as fast as PyTorch", fontsize=9)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(fontsize=7, loc="lower right")
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-
-
-def _table(rows: list[dict[str, Any]]) -> None:
-    """Print the rows as Markdown."""
-    print("| model | threads | PyTorch eager (ms) | torch.compile (ms) | accelerated (ms) | eager / accelerated "
-          "| compile / accelerated | inside, eager (ms) | inside, accelerated (ms) | inside, ratio |")  # fmt: skip
-    print("| --- " * 10 + "|")
-    for row in rows:
-        whole = {name: found["median"] for name, found in row["whole"].items()}
-        inside = {
-            who: min(value for name, value in row["inside"].items() if who in name) for who in ("PyTorch", "tconv")
-        }
-        compiled = whole.get("torch.compile")
-        cells = [
-            row["model"],
-            str(row["threads"]),
-            f"{whole[row['best']['PyTorch']]:.1f}",
-            "-" if compiled is None else f"{compiled:.1f}",
-            f"{whole[row['best']['tconv']]:.1f}",
-            f"{row['ratio']['eager']:.2f}",
-            "-" if compiled is None else f"{row['ratio']['torch.compile']:.2f}",
-            *(f"{inside[who]:.2f}" for who in ("PyTorch", "tconv")),
-            f"{row['ratio_inside']:.2f}",
-        ]
-        print(f"| {' | '.join(cells)} |")
-    for threads in sorted({row["threads"] for row in rows}):
-        ratios = [r["ratio_inside"] for r in rows if r["threads"] == threads and "training" not in r["model"]]
-        print(f"\n{threads} threads, inference: inside x{statistics.geometric_mean(ratios):.2f} (geometric mean)")
+def _print_lengths(row: dict[str, Any]) -> None:
+    low, high = row["lengths"]
+    print(f"vocoder at {row['count']} lengths from {low} to {high} frames, {row['threads']} threads")
+    for who, slowest in row["slowest"].items():
+        each = row["milliseconds a frame"][who]
+        print(
+            f"  {who:8} first {each['first']:.3f} ms a frame, slowest x{slowest['first']:.2f}; "
+            f"again {each['again']:.3f}, x{slowest['again']:.2f}; "
+            f"new lengths cost {row['milliseconds of a new length inside'][who]:.3f} ms inside"
+        )
 
 
 def main() -> None:
@@ -333,32 +332,26 @@ def main() -> None:
     parser.add_argument("--match", default="", help="time models whose name matches this regular expression")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each way of running each model")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--lengths", action="store_true", help="instead, time a vocoder at 100 lengths")
-    parser.add_argument("--picture", type=Path, help="instead, draw what the JSON file holds")
-    parser.add_argument("--table", action="store_true", help="instead, print as Markdown what the JSON file holds")
+    parser.add_argument("--lengths", action="store_true", help=f"instead, time a vocoder at {_LENGTHS} lengths")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    if options.picture or options.table:
-        rows = json.loads(options.json.read_text(encoding="utf-8"))["rows"]
-        if options.picture:
-            _picture(rows, options.picture)
-        if options.table:
-            _table(rows)
-        return
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < options.threads:
         raise SystemExit(f"--threads: got {options.threads}; this process may use {len(cores)} cores")
     os.sched_setaffinity(0, cores[: options.threads])
     torch.set_num_threads(options.threads)
     if options.lengths:
-        _lengths(100)
+        row = measure_lengths(options.threads)
+        _print_lengths(row)
+        if options.json:
+            _write(options.json, "lengths", row)
         return
     for case in CASES:
         if re.search(options.match, case.name, re.IGNORECASE):
             row = measure(case, options.threads, options.seconds, not options.no_compile)
             _print(row)
             if options.json:
-                _write(options.json, row)
+                _write(options.json, "rows", row)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,15 @@ import tconv.torch as tt  # noqa: E402
 from tconv.torch import functional, operators  # noqa: E402
 
 # PyTorch warns of its own use of torch.jit.script.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")]
+if not hasattr(torch.library, "register_vmap"):
+    # PyTorch 2.4 warns of its own use of torch._vmap_internals, that an operator lacks the rule for vmap that
+    # cannot be given there, and of what export makes of operators.
+    pytestmark += [
+        pytest.mark.filterwarnings("ignore:Please use `torch.vmap`:FutureWarning"),
+        pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning"),
+        pytest.mark.filterwarnings("ignore:At pre-dispatch tracing:UserWarning"),
+    ]
 
 PYTORCH = {rank: getattr(torch.nn.functional, f"conv_transpose{rank}d") for rank in (1, 2, 3)}
 OURS = {rank: getattr(tt, f"conv_transpose{rank}d") for rank in (1, 2, 3)}

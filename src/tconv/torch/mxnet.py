@@ -112,7 +112,7 @@ class MXNetModule(nn.Module):
         self._plan(symbol)
 
     def _owner(self, name: str) -> tuple[nn.Module, str]:
-        """Return the module that holds a parameter, one more for each dot in its name, and its name there."""
+        """Return the module to hold a parameter, one more for each dot in its name, and its name there."""
         owner: nn.Module = self
         *parts, leaf = name.split(".")
         for part in parts:
@@ -120,7 +120,13 @@ class MXNetModule(nn.Module):
         return owner, leaf
 
     def _held(self, name: str) -> Tensor | None:
-        owner, leaf = self._owner(name)
+        owner: nn.Module = self
+        *parts, leaf = name.split(".")
+        for part in parts:
+            below = owner._modules.get(part)
+            if below is None:
+                return None
+            owner = below
         return owner._parameters.get(leaf, owner._buffers.get(leaf))
 
     def _plan(self, symbol: Symbol) -> None:

@@ -267,7 +267,7 @@ class Operator:
                     result: Tensor = overload.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
                 return result
 
-            recorded = torch.is_grad_enabled() and torch._C._any_requires_grad(first, second, *rest)
+            recorded = is_recorded((first, second, *rest[:-_OPTIONS]))
             if not recorded and forward_ad._current_level < 0:
                 return below(first, second, *rest)
             # A transform of torch.func has come down to its own level here, so one level is what is wanted.
