@@ -48,7 +48,7 @@ std::vector<int64_t> packed_order(const Axis& axis, Pass pass) {
 PhaseAxis phase_axis(const Axis& axis, Pass pass) {
   PhaseAxis made{};
   made.kernel = axis.kernel;
-  made.taps.reserve(static_cast<size_t>(axis.kernel));
+  made.taps.resize(static_cast<size_t>(axis.kernel));
   if (pass == Pass::forward) {
     made.src_size = axis.size;
     made.dst_size = axis.out;
@@ -63,22 +63,23 @@ PhaseAxis phase_axis(const Axis& axis, Pass pass) {
     Axis one_period = axis;
     one_period.kernel = std::min(period, axis.kernel);
     for_taps(one_period, [&](int64_t k, size_t residue) { first_k[residue] = k; });
+    size_t next = 0;
     made.first_tap.reserve(static_cast<size_t>(axis.stride) + 1);
     made.packed_tap.reserve(static_cast<size_t>(axis.stride));
     auto residue = static_cast<size_t>(modulo(axis.pad_lo, axis.stride));
     for (int64_t phase = 0; phase < axis.stride; ++phase) {
-      made.first_tap.push_back(static_cast<int64_t>(made.taps.size()));
+      made.first_tap.push_back(static_cast<int64_t>(next));
       made.packed_tap.push_back(starts[residue]);
       int64_t k = first_k[residue];
       int64_t offset = (phase + axis.pad_lo - k * axis.dilation) / axis.stride;
       for (int64_t i = starts[residue]; i < starts[residue + 1]; ++i) {
-        made.taps.push_back({k, offset, 0});
+        made.taps[next++] = {k, offset, 0};
         k += period;
         offset -= hop;
       }
       if (++residue == static_cast<size_t>(axis.stride)) residue = 0;
     }
-    made.first_tap.push_back(static_cast<int64_t>(made.taps.size()));
+    made.first_tap.push_back(static_cast<int64_t>(next));
   } else {
     made.src_size = axis.out;
     made.dst_size = axis.size;
@@ -87,10 +88,11 @@ PhaseAxis phase_axis(const Axis& axis, Pass pass) {
     made.positions = axis.size;
     made.first_tap = {0, axis.kernel};
     made.packed_tap = {0};
-    made.offsets.reserve(static_cast<size_t>(axis.kernel));
+    made.offsets.resize(made.taps.size());
     for (int64_t k = 0; k < axis.kernel; ++k) {
-      made.offsets.push_back(k * axis.dilation - axis.pad_lo);
-      made.taps.push_back({k, made.offsets.back(), k});
+      const int64_t offset = k * axis.dilation - axis.pad_lo;
+      made.offsets[static_cast<size_t>(k)] = offset;
+      made.taps[static_cast<size_t>(k)] = {k, offset, k};
     }
     return made;
   }
