@@ -67,7 +67,7 @@ PhaseAxis phase_axis(const Axis& axis, Pass pass) {
     made.packed_tap.reserve(static_cast<size_t>(axis.stride));
     auto residue = static_cast<size_t>(modulo(axis.pad_lo, axis.stride));
     for (int64_t phase = 0; phase < axis.stride; ++phase) {
-      made.first_tap.push_back(static_cast<int64_t>(made.taps.size()));
+      made.first_tap.push_back(static_cast<int64_t>(next));
       made.packed_tap.push_back(starts[residue]);
       int64_t k = first_k[residue];
       int64_t offset = (phase + axis.pad_lo - k * axis.dilation) / axis.stride;
@@ -87,10 +87,11 @@ PhaseAxis phase_axis(const Axis& axis, Pass pass) {
     made.positions = axis.size;
     made.first_tap = {0, axis.kernel};
     made.packed_tap = {0};
-    made.offsets.reserve(static_cast<size_t>(axis.kernel));
+    made.offsets.resize(made.taps.size());
     for (int64_t k = 0; k < axis.kernel; ++k) {
-      made.offsets.push_back(k * axis.dilation - axis.pad_lo);
-      made.taps.push_back({k, made.offsets.back(), k});
+      const int64_t offset = k * axis.dilation - axis.pad_lo;
+      made.offsets[static_cast<size_t>(k)] = offset;
+      made.taps[static_cast<size_t>(k)] = {k, offset, k};
     }
     return made;
   }

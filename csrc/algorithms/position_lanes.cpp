@@ -35,7 +35,7 @@ struct Class {
   std::vector<int64_t> shifts;
   std::vector<int64_t> planes;    // of LaneAxis::splits, one a shift
   std::vector<int64_t> residues;  // ascending
-  std::vector<int64_t> taps;      // k of each residue, shift by shift
+  std::vector<int64_t> taps;      // k of each residue, shift by shift; where asked for
 };
 
 // One axis: dst = q * dst_step + residue - pad reads src = (q + shift) * src_step + split.
@@ -54,7 +54,7 @@ struct LaneAxis {
   std::vector<Class> classes;
 };
 
-LaneAxis lane_axis(const Axis& axis, Pass pass) {
+LaneAxis lane_axis(const Axis& axis, Pass pass, bool with_taps) {
   LaneAxis made{};
   const bool forward = pass == Pass::forward;
   made.src_size = forward ? axis.size : axis.out;
@@ -92,16 +92,16 @@ LaneAxis lane_axis(const Axis& axis, Pass pass) {
     }
     if (same == nullptr) {
       Class fresh;
-      fresh.shifts.reserve(count);
-      fresh.planes.reserve(count);
+      fresh.shifts.resize(count);
+      fresh.planes.resize(count);
       const int64_t offset =
           forward ? -((first * axis.dilation - residue) / axis.stride) : first * axis.dilation - axis.pad_lo;
       int64_t shift = floor_div(offset, made.src_step);
       int64_t split = offset - shift * made.src_step;
       for (size_t i = 0; i < count; ++i) {
         plane_of[static_cast<size_t>(split)] = 0;
-        fresh.shifts.push_back(shift);
-        fresh.planes.push_back(split);  // till all splits are known
+        fresh.shifts[i] = shift;
+        fresh.planes[i] = split;  // till all splits are known
         shift += hop_shift;
         split += hop_split;
         if (split >= made.src_step) {
@@ -124,11 +124,11 @@ LaneAxis lane_axis(const Axis& axis, Pass pass) {
         made.classes.push_back(std::move(fresh));
         same = &made.classes.back();
         same->residues.reserve(regular ? static_cast<size_t>(made.dst_step) : 1);
-        same->taps.reserve(regular ? static_cast<size_t>(axis.kernel) : count);
+        if (with_taps) same->taps.reserve(regular ? static_cast<size_t>(axis.kernel) : count);
       }
     }
     same->residues.push_back(residue);
-    for (int64_t k = first; k < axis.kernel; k += period) same->taps.push_back(k);
+    for (int64_t k = first; with_taps && k < axis.kernel; k += period) same->taps.push_back(k);
   }
   made.halo = high - made.low;
   // Ascending, so that neighbours in the source are in neighbouring planes.
@@ -170,11 +170,11 @@ struct Layout {
   std::vector<Tile> tiles;
   const Kernel* gemm;
 
-  // Rows are what only running and packing need.
+  // Rows and taps are what only running and packing need.
   explicit Layout(const Problem& problem, bool with_rows)
-      : axes{lane_axis(problem.geometry.axes[0], problem.pass),
-             lane_axis(problem.geometry.axes[1], problem.pass),
-             lane_axis(problem.geometry.axes[2], problem.pass)},
+      : axes{lane_axis(problem.geometry.axes[0], problem.pass, with_rows),
+             lane_axis(problem.geometry.axes[1], problem.pass, with_rows),
+             lane_axis(problem.geometry.axes[2], problem.pass, with_rows)},
         groups(problem.geometry.groups) {
     const Geometry& g = problem.geometry;
     const bool forward = problem.pass == Pass::forward;
@@ -1030,7 +1030,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   }
   if (g.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   for (const Axis& axis : g.axes) {
-    const LaneAxis lane = lane_axis(axis, problem.pass);
+    const LaneAxis lane = lane_axis(axis, problem.pass, false);
     if (lane.irregular) return "stride and dilation make too many kinds of phases";
     if (lane.halo > 4 * lane.positions + 256) return "kernel far longer than the image";
   }
