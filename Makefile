@@ -24,11 +24,11 @@ define write_stub
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test core lint format stub types bench sanitize wheel sdist clean
+.PHONY: help demo test core lint format stub types bench sanitize aarch64 wheel sdist clean
 .DELETE_ON_ERROR:
 
 help: ## list the tasks
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: $(VENV)/.installed $(VENV)/.group-demo ## enlarge photographs by tconv run and by hand, check them, write pictures
 	$(BIN)/python examples/bilinear_upsampling.py --out out
@@ -69,6 +69,9 @@ sanitize: ## run the tests of the engine under the address and undefined-behavio
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		$(SANITIZED)/bin/python -m pytest $(or $(ARGS),tests/test_engine.py)
+
+aarch64: $(VENV)/.group-build ## compile for AArch64, and run the tests of the engine under an emulator
+	.ci/aarch64 $(VENV) $(or $(ARGS),tests/test_engine.py)
 
 wheel: $(VENV)/.group-build ## build the source archive, and from it the wheel, into dist
 	rm -rf dist

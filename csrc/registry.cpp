@@ -30,7 +30,9 @@ constexpr size_t kIsas = 0
 
 const std::array<IsaRow, kIsas>& rows() {
   static const auto table = [] {
+#if defined(__x86_64__)
     __builtin_cpu_init();
+#endif
     return std::array<IsaRow, kIsas>{{
 #define TCONV_ISA(name, floats, probe) {#name, floats, probe},
 #include "isas.inc"

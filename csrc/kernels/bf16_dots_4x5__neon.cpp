@@ -1,0 +1,5 @@
+#include "dots_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  dots<bf16, 4, 5>(*static_cast<const DotsArgs*>(args));
+}
