@@ -22,10 +22,11 @@ constexpr const Algorithm* kAlgorithms[] = {
 #undef TCONV_ALGORITHM
 };
 
-// For the same reason one thread is what they are compared on.
+// For the same reason one thread is what they are compared on. The gradient of weights is a sum over the
+// batch.
 Problem usual(const Problem& problem) {
   Problem usual = problem;
-  usual.geometry.batch = usual_batch(problem.geometry);
+  if (problem.pass != Pass::weight_gradient) usual.geometry.batch = usual_batch(problem.geometry);
   usual.threads = 1;
   return usual;
 }

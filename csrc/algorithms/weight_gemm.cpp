@@ -27,7 +27,7 @@ struct Roles {
   bool joined = false;
   bool lanes_large = true;  // spans in the lanes, channels in the rows; or the other way
   const Kernel* gemm = nullptr;
-  double step_seconds = 0;  // of one position of the small side
+  double step_seconds = 0;  // of one position of the small side, with its share of fetching and storing sums
   int64_t width = 0;        // of a span
   int64_t spans = 0;
 
@@ -46,8 +46,12 @@ struct Roles {
           const int64_t panels = ceil_div(large ? wide : channels, kernel.lanes);
           // Copying a panel of the large side for all rows to share.
           const double copies = large && channels > kernel.rows ? vectors * machine::kCopySeconds : 0;
+          const double sums =
+              static_cast<double>(channels * wide * count) / machine::lanes(kernel.dtype, kernel.isa);
+          const double depth = static_cast<double>(kPanelBytes) / (kernel.lanes * 4);
           const double seconds = static_cast<double>(count * panels) *
-                                 (machine::rows_step_seconds(kernel, large ? channels : wide) + copies);
+                                     (machine::rows_step_seconds(kernel, large ? channels : wide) + copies) +
+                                 sums * 2 * machine::kCopySeconds / depth;
           if (gemm == nullptr || seconds < step_seconds) {
             *this = {join, large, &kernel, seconds, wide, count};
           }

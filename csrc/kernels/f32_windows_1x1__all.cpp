@@ -1,0 +1,5 @@
+#include "windows_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  windows<f32>(*static_cast<const WindowsArgs*>(args));
+}

@@ -1,0 +1,100 @@
+// What the kernel that copies windows sees: its arguments, and its code for vectors of any width.
+#pragma once
+
+#include "kernel_abi.hpp"
+
+// Family `windows`: storage type to compute type, for run r < runs, i < count, j < length
+//   dst[i * dst_step + r * length + j] = src[r][i * src_step + j]
+// for runs that are mostly much shorter than a vector.
+struct WindowsArgs {
+  const void* const* src;
+  int64_t src_step;
+  void* dst;
+  int64_t dst_step;
+  int64_t runs;
+  int64_t count;
+  int64_t length;
+};
+
+#if defined(TCONV_KERNEL_NAME)
+
+namespace {
+
+template <class E, int N>
+[[gnu::always_inline]] inline void short_windows(const typename E::storage* src, int64_t src_step,
+                                                 typename E::compute* dst, int64_t dst_step,
+                                                 int64_t count) noexcept {
+#pragma GCC unroll 4
+  for (; count > 0; --count) {
+    if constexpr (sizeof *src == sizeof *dst) {
+      memcpy(dst, src, N * sizeof *dst);
+    } else {
+      for (int j = 0; j < N; ++j) dst[j] = E::load(src[j]);
+    }
+    src += src_step;
+    dst += dst_step;
+  }
+}
+
+constexpr int kShort = 16;
+
+// One run, by the copy that is compiled for its length.
+template <class E, int N = kShort>
+[[gnu::always_inline]] inline void run_windows(const typename E::storage* src, int64_t src_step,
+                                               typename E::compute* dst, int64_t dst_step, int64_t count,
+                                               int64_t length) noexcept {
+  if (length == N) {
+    short_windows<E, N>(src, src_step, dst, dst_step, count);
+  } else if constexpr (N > 1) {
+    run_windows<E, N - 1>(src, src_step, dst, dst_step, count, length);
+  } else {
+    copy<E, plain<E>>(src, src_step, dst, dst_step, count, length);
+  }
+}
+
+// As many runs of pairs that follow each other as pairs fill a vector: a mirroring of pairs.
+[[gnu::noinline, maybe_unused]] void mirror_pairs(const void* const* src, float* dst, int64_t dst_step,
+                                                  int64_t count) noexcept {
+  constexpr int L = Vector<double>::lanes;
+  for (int64_t i = 0; i < count; i += L) {
+    typename Vector<double>::type square[L];
+#pragma GCC unroll 8
+    for (int r = 0; r < L; ++r) {
+      const float* from = static_cast<const float*>(src[r]) + 2 * i;
+      __builtin_prefetch(from + 8 * L);
+      memcpy(&square[r], from, sizeof square[r]);
+    }
+    mirror<double, L>(square);
+#pragma GCC unroll 8
+    for (int r = 0; r < L; ++r) {
+      memcpy(dst, &square[r], sizeof square[r]);
+      dst += dst_step;
+    }
+  }
+}
+
+template <class E>
+[[gnu::always_inline]] inline void windows(const WindowsArgs& args) noexcept {
+  const int64_t count = args.count;
+  const int64_t length = args.length;
+  for (int64_t r = 0; r < args.runs; ++r) {
+    auto* dst = static_cast<typename E::compute*>(args.dst) + r * length;
+    int64_t done = 0;
+    if constexpr (same<E, f32>) {
+      constexpr int L = Vector<double>::lanes;
+      if (length == 2 && args.src_step == 2) {
+        const int64_t first = r / L * L;
+        if (first + L <= args.runs) {
+          done = count / L * L;
+          if (r == first) mirror_pairs(args.src + r, dst, args.dst_step, done);
+        }
+      }
+    }
+    run_windows<E>(static_cast<const typename E::storage*>(args.src[r]) + done * args.src_step, args.src_step,
+                   dst + done * args.dst_step, args.dst_step, count - done, length);
+  }
+}
+
+}  // namespace
+
+#endif
