@@ -1,0 +1,534 @@
+// Data gradient as one matrix product whose lanes are positions and whose depth is a window. A block of the
+// large side is taken apart by the residues of the stride along x, so that what positions in a row read of a
+// tap are neighbours; from there the windows of a panel of positions are copied together, and one long
+// product serves all channels.
+#include <algorithm>
+#include <atomic>
+#include <numeric>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "machine.hpp"
+#include "memory.hpp"
+#include "packing.hpp"
+
+namespace tconv {
+namespace {
+
+constexpr int64_t kMostTaps = 1 << 14;
+constexpr int64_t kMostStride = 4096;
+constexpr int64_t kMostDepth = 2048;        // of a window that is multiplied at a time
+constexpr int64_t kStripBytes = 128 << 10;  // of a block of the large side, about
+constexpr int64_t kPanelBytes = 256 << 10;  // of windows that are copied at a time
+constexpr int64_t kMostPositions = 2048;    // of a block
+constexpr int64_t kLineElements = 16;
+constexpr int64_t kNearBytes = 512 << 10;
+// What copying windows costs for each piece of a row.
+constexpr double kRunSeconds = 3 / machine::kHertz;
+
+bool inside(const Geometry& g) noexcept {
+  return std::all_of(g.axes.begin(), g.axes.end(), [](const Axis& a) {
+    return a.pad_lo <= 0 && (a.size - 1) * a.stride + (a.kernel - 1) * a.dilation - a.pad_lo < a.out;
+  });
+}
+
+// Sizes and pads play no part, because rows decide how weights are packed.
+const Kernel& best_gemm(const Problem& problem) {
+  const auto candidates = kernels(Family::gemm, compute_dtype(problem.dtype), problem.isa);
+  const int64_t channels = problem.geometry.channels / problem.geometry.groups;
+  const auto seconds = [channels](const Kernel& kernel) {
+    // Of more lanes more lie beside the last position of a block.
+    return machine::rows_step_seconds(kernel, channels) / kernel.lanes * (1 + kernel.lanes / 512.0);
+  };
+  return *std::min_element(candidates.begin(), candidates.end(),
+                           [&seconds](const Kernel& a, const Kernel& b) { return seconds(a) < seconds(b); });
+}
+
+// Taps that are copied by one call: `count` of them, evenly apart both in a strip and in a window.
+struct Bundle {
+  int64_t src, src_step;
+  int64_t depth, depth_step;
+  int64_t count;
+};
+
+// How positions are cut into blocks, and what a block reads.
+struct Blocks {
+  int64_t size[kAxes];  // positions
+  int64_t count[kAxes];
+  int64_t rows[kAxes];   // of the large side, along z and y
+  int64_t width;         // positions of a residue along x
+  int64_t map_elements;  // of a strip
+
+  Blocks(const Geometry& g, const int64_t (&wanted)[kAxes]) noexcept {
+    for (int a = 0; a < kAxes; ++a) {
+      const Axis& axis = g.axes[a];
+      size[a] = wanted[a];
+      count[a] = ceil_div(axis.size, size[a]);
+      rows[a] = (size[a] - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1;
+    }
+    const Axis& x = g.axes[2];
+    width = size[2] + (x.kernel - 1) * x.dilation / x.stride;
+    map_elements = rows[0] * rows[1] * width * x.stride;
+  }
+  int64_t positions() const noexcept { return size[0] * size[1] * size[2]; }
+  int64_t blocks() const noexcept { return count[0] * count[1] * count[2]; }
+};
+
+Blocks cut_blocks(const Problem& problem, int64_t lanes) {
+  const Geometry& g = problem.geometry;
+  const int64_t filters = g.filters / g.groups;
+  const auto element = static_cast<int64_t>(compute_bytes(problem.dtype));
+  int64_t size[kAxes] = {1, 1, std::min(g.axes[2].size, ceil_div(kMostPositions, lanes) * lanes)};
+  const auto fits = [&] {
+    const Blocks blocks(g, size);
+    return filters * blocks.map_elements * element <= kStripBytes && blocks.positions() <= kMostPositions;
+  };
+  while (size[2] > lanes && !fits()) size[2] = ceil_div(size[2] / 2, lanes) * lanes;
+  // Positions of a block follow each other in memory.
+  for (int a = 1; a >= 0; --a) {
+    if (size[a + 1] < g.axes[a + 1].size) break;
+    while (size[a] < g.axes[a].size) {
+      ++size[a];
+      if (fits()) continue;
+      --size[a];
+      break;
+    }
+    size[a] = ceil_div(g.axes[a].size, ceil_div(g.axes[a].size, size[a]));
+  }
+  // Threads share blocks.
+  while (problem.threads > 1 && g.batch * g.groups * Blocks(g, size).blocks() < 2 * problem.threads) {
+    int a = 0;
+    while (a < 2 && size[a] == 1) ++a;
+    if (a == 2 && size[2] <= lanes) break;
+    size[a] = a == 2 ? ceil_div(size[2] / 2, lanes) * lanes : ceil_div(size[a], 2);
+  }
+  return {g, size};
+}
+
+template <class E>
+class DataWindows final : public Recipe {
+ public:
+  using S = typename E::storage;
+  using T = typename E::compute;
+
+  explicit DataWindows(const Problem& problem)
+      : problem_(problem),
+        activate_(problem),
+        gemm_(best_gemm(problem)),
+        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
+        panel_(tconv::kernel(Family::panel, compute_dtype(problem.dtype), problem.isa)),
+        store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
+        inside_(inside(problem.geometry)),
+        channels_(problem.geometry.channels / problem.geometry.groups),
+        filters_(problem.geometry.filters / problem.geometry.groups),
+        depth_(filters_ * problem.geometry.taps()),
+        part_depth_(kPlain ? ceil_div(depth_, ceil_div(depth_, kMostDepth)) : depth_),
+        block_(std::lcm(kLineElements, int64_t{gemm_.rows})),
+        blocks_(ceil_div(channels_, block_)),
+        step_((blocks_ - 1) * block_ + step_of(blocks_ - 1)),
+        cut_(cut_blocks(problem, gemm_.lanes)) {
+    for (int64_t block = 0; block < blocks_; ++block) {
+      const int64_t rows = channels_of(block);
+      const int64_t height = ceil_div(rows, ceil_div(rows, gemm_.rows));
+      for (int64_t begin = 0; begin < rows; begin += height)
+        tiles_.push_back({block, begin, std::min(height, rows - begin)});
+    }
+    bundle();
+    const int64_t panel = part_depth_ * gemm_.lanes * static_cast<int64_t>(sizeof(T));
+    panels_ = std::clamp<int64_t>(kPanelBytes / panel, 1, ceil_div(cut_.positions(), gemm_.lanes));
+    threads_ = problem.threads;
+    while (threads_ > 1 && total() > problem.workspace) --threads_;
+    while (panels_ > 1 && total() > problem.workspace) --panels_;
+  }
+
+  std::string kernel() const override { return gemm_.name; }
+  size_t workspace_bytes() const noexcept override { return total(); }
+  std::string packing_key() const override {
+    std::string key = "data_windows";
+    const Geometry& g = problem_.geometry;
+    for (const int64_t number :
+         {static_cast<int64_t>(problem_.dtype), int64_t{gemm_.rows}, g.channels, g.groups, depth_}) {
+      key += " " + std::to_string(number);
+    }
+    return key;
+  }
+  size_t packed_bytes() const noexcept override {
+    return aligned(static_cast<size_t>(problem_.geometry.groups * depth_ * step_) * sizeof(T));
+  }
+
+  // Packed: [group][block of channels][element of the window][channel].
+  bool pack(const void* weight, char* packed, Crew& crew) const override {
+    const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
+    const int64_t squares = ceil_div(channels_, kLineElements);
+    std::atomic<bool> finite{true};
+    crew.share(problem_.geometry.groups * squares, seconds, [&](int64_t unit, int) noexcept {
+      const int64_t group = unit / squares;
+      const int64_t channel = unit % squares * kLineElements;
+      const int64_t block = channel / block_;
+      const S* from = static_cast<const S*>(weight) + (group * channels_ + channel) * depth_;
+      MoveArgs args{};
+      args.src = from;
+      args.src_row = depth_;
+      args.src_column = args.dst_row = 1;
+      args.dst = reinterpret_cast<T*>(packed) + (group * step_ + block * block_) * depth_ + channel % block_;
+      args.dst_column = step_of(block);
+      args.rows = std::min(kLineElements, channels_ - channel);
+      args.columns = depth_;
+      load_(args);
+      if (!inside_ && !finite_weights(from, args.rows * depth_))
+        finite.store(false, std::memory_order_relaxed);
+    });
+    return finite.load();
+  }
+
+  bool run(const Call& call) const override {
+    const Buffer scratch(total());
+    char* workers = scratch.data();
+    const T* weight = reinterpret_cast<const T*>(call.packed);
+    call.crew.limit(threads_);
+    if (call.packed == nullptr) {
+      if (!pack(call.weight, workers, call.crew)) return false;
+      weight = reinterpret_cast<const T*>(workers);
+      workers += packed_bytes();
+    }
+    const Geometry& g = problem_.geometry;
+    const double seconds = machine::seconds(problem_) * threads_;
+    call.crew.share(g.batch * g.groups * cut_.blocks(), seconds, [&](int64_t unit, int member) noexcept {
+      Pieces pieces(workers + static_cast<size_t>(member) * worker_bytes());
+      T* const strip = pieces.take<T>(strip_bytes());
+      T* const panels = reinterpret_cast<T*>(pieces.rest());
+      run_block(call, weight, strip, panels, block_at(unit));
+    });
+    return true;
+  }
+
+ private:
+  // Sums lie in the output itself, from one part of the depth to the next.
+  static constexpr bool kPlain = sizeof(S) == sizeof(T);
+
+  // Channels that meet in a product.
+  struct Tile {
+    int64_t block;
+    int64_t begin;  // in the block
+    int64_t rows;
+  };
+  // A box of positions of a group of a sample.
+  struct Box {
+    int64_t sample, group;
+    int64_t begin[kAxes];
+    int64_t size[kAxes];
+
+    int64_t positions() const noexcept { return size[0] * size[1] * size[2]; }
+  };
+
+  static bool finite_weights(const S* from, int64_t count) noexcept {
+    if constexpr (kPlain) return all_finite(from, count);
+    bool all = true;
+    for (int64_t i = 0; i < count; ++i) all &= E::load(from[i]) * T{0} == T{0};
+    return all;
+  }
+
+  int64_t channels_of(int64_t block) const noexcept { return std::min(block_, channels_ - block * block_); }
+  // Elements from one element of the window to the next.
+  int64_t step_of(int64_t block) const noexcept {
+    return ceil_div(channels_of(block), kLineElements) * kLineElements;
+  }
+  size_t strip_bytes() const noexcept {
+    return aligned(static_cast<size_t>(filters_ * cut_.map_elements) * sizeof(T));
+  }
+  size_t worker_bytes() const noexcept {
+    return strip_bytes() + aligned(static_cast<size_t>(panels_ * part_depth_ * gemm_.lanes) * sizeof(T));
+  }
+  size_t total() const noexcept {
+    return (problem_.packed ? 0 : packed_bytes()) + worker_bytes() * static_cast<size_t>(threads_);
+  }
+
+  void bundle() {
+    const auto& [z, y, x] = problem_.geometry.axes;
+    const int64_t row = cut_.width * x.stride;
+    const int64_t plane = cut_.rows[1] * row;
+    const auto at_x = [&](int64_t k) {
+      const int64_t offset = k * x.dilation;
+      return offset % x.stride * cut_.width + offset / x.stride;
+    };
+    // Maps, taps along y, or residues along x are taken together, whichever are most.
+    const int64_t residues = x.dilation == 1 ? std::min(x.kernel, x.stride) : 1;
+    const bool by_map = filters_ >= y.kernel && filters_ >= residues;
+    const bool by_row = !by_map && y.kernel >= residues;
+    for (int64_t f = 0; f < (by_map ? 1 : filters_); ++f) {
+      for (int64_t kz = 0; kz < z.kernel; ++kz) {
+        for (int64_t ky = 0; ky < (by_row ? 1 : y.kernel); ++ky) {
+          for (int64_t kx = 0; kx < x.kernel; kx += by_map || by_row ? 1 : residues) {
+            Bundle made{};
+            made.src = f * cut_.map_elements + kz * z.dilation * plane + ky * y.dilation * row + at_x(kx);
+            made.depth = ((f * z.kernel + kz) * y.kernel + ky) * x.kernel + kx;
+            if (by_map) {
+              made.src_step = cut_.map_elements;
+              made.depth_step = problem_.geometry.taps();
+              made.count = filters_;
+            } else if (by_row) {
+              made.src_step = y.dilation * row;
+              made.depth_step = x.kernel;
+              made.count = y.kernel;
+            } else {
+              made.src_step = cut_.width;
+              made.depth_step = 1;
+              made.count = std::min(residues, x.kernel - kx);
+            }
+            bundles_.push_back(made);
+          }
+        }
+      }
+    }
+  }
+
+  Box block_at(int64_t unit) const noexcept {
+    const Geometry& g = problem_.geometry;
+    Box box{};
+    for (int a = kAxes - 1; a >= 0; --a) {
+      box.begin[a] = unit % cut_.count[a] * cut_.size[a];
+      box.size[a] = std::min(cut_.size[a], g.axes[a].size - box.begin[a]);
+      unit /= cut_.count[a];
+    }
+    box.group = unit % g.groups;
+    box.sample = unit / g.groups;
+    return box;
+  }
+
+  // What a block reads of the large side, with zeros beside it: [map][z][y][residue of the stride][x].
+  void stage(const void* source, T* strip, const Box& box) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto& [z, y, x] = g.axes;
+    const int64_t row = cut_.width * x.stride;
+    const int64_t first_z = box.begin[0] * z.stride - z.pad_lo;
+    const int64_t first_y = box.begin[1] * y.stride - y.pad_lo;
+    const int64_t first_x = box.begin[2] * x.stride - x.pad_lo;
+    const int64_t low = std::clamp<int64_t>(-first_x, 0, row);
+    const int64_t high = std::clamp<int64_t>(x.out - first_x, low, row);
+    // Those of which every residue lies in the image.
+    const int64_t begin = ceil_div(low, x.stride);
+    const int64_t end = std::max(begin, high / x.stride);
+    for (int64_t f = 0; f < filters_; ++f) {
+      const int64_t map = box.sample * g.filters + box.group * filters_ + f;
+      for (int64_t iz = 0; iz < cut_.rows[0]; ++iz) {
+        for (int64_t iy = 0; iy < cut_.rows[1]; ++iy, strip += row) {
+          const int64_t at_z = first_z + iz;
+          const int64_t at_y = first_y + iy;
+          if (at_z < 0 || at_z >= z.out || at_y < 0 || at_y >= y.out || low == high) {
+            std::fill_n(strip, row, T{0});
+            continue;
+          }
+          const S* from =
+              static_cast<const S*>(source) + ((map * z.out + at_z) * y.out + at_y) * x.out + first_x;
+          const auto one_by_one = [&](int64_t first, int64_t last) noexcept {
+            for (int64_t i = first; i < last; ++i)
+              strip[i % x.stride * cut_.width + i / x.stride] =
+                  i >= low && i < high ? E::load(from[i]) : T{0};
+          };
+          one_by_one(0, std::min(begin * x.stride, row));
+          one_by_one(end * x.stride, row);
+          if (begin == end) continue;
+          MoveArgs args{};
+          args.src = from + begin * x.stride;
+          args.src_row = x.stride;
+          args.src_column = args.dst_row = 1;
+          args.dst = strip + begin;
+          args.dst_column = cut_.width;
+          args.rows = end - begin;
+          args.columns = x.stride;
+          if (x.stride == 1) {
+            std::swap(args.rows, args.columns);
+            args.dst_column = 1;
+          }
+          load_(args);
+        }
+      }
+    }
+  }
+
+  void run_block(const Call& call, const T* weight, T* strip, T* panels, const Box& box) const noexcept {
+    stage(call.source, strip, box);
+    const int64_t lanes = gemm_.lanes;
+    const int64_t all = ceil_div(box.positions(), lanes);
+    for (int64_t depth = 0; depth < depth_; depth += part_depth_) {
+      const int64_t depths = std::min(part_depth_, depth_ - depth);
+      for (int64_t panel = 0; panel < all; panel += panels_) {
+        const int64_t count = std::min(panels_, all - panel);
+        for (int64_t p = 0; p < count; ++p)
+          copy_windows(strip, panels + p * depths * lanes, box, (panel + p) * lanes, depth, depths);
+        multiply(call, weight, panels, box, panel, count, depth, depths);
+      }
+    }
+  }
+
+  // A part of the windows of a panel of positions: [element][position].
+  void copy_windows(const T* strip, T* to, const Box& box, int64_t first, int64_t depth,
+                    int64_t depths) const noexcept {
+    const auto& [z, y, x] = problem_.geometry.axes;
+    PanelRun runs[kMostLanes + 1];
+    PanelArgs args{};
+    args.run = runs;
+    args.src_step = 1;
+    const int64_t last = std::min(first + gemm_.lanes, box.positions());
+    for (int64_t at = first; at < last;) {
+      const int64_t ix = at % box.size[2];
+      const int64_t iy = at / box.size[2] % box.size[1];
+      const int64_t iz = at / box.size[2] / box.size[1];
+      const int64_t length = std::min(box.size[2] - ix, last - at);
+      runs[args.runs++] = {(iz * z.stride * cut_.rows[1] + iy * y.stride) * cut_.width * x.stride + ix,
+                           static_cast<int32_t>(at - first), static_cast<int32_t>(length)};
+      at += length;
+    }
+    // Lanes beside the last position are summed too, and not stored.
+    if (last - first < gemm_.lanes)
+      runs[args.runs++] = {-1, static_cast<int32_t>(last - first),
+                           static_cast<int32_t>(first + gemm_.lanes - last)};
+    for (const Bundle& b : bundles_) {
+      const int64_t low = std::clamp<int64_t>(ceil_div(depth - b.depth, b.depth_step), 0, b.count);
+      const int64_t high =
+          std::clamp<int64_t>(ceil_div(depth + depths - b.depth, b.depth_step), low, b.count);
+      if (low == high) continue;
+      args.src = strip + b.src + low * b.src_step;
+      args.map_stride = b.src_step;
+      args.dst = to + (b.depth + low * b.depth_step - depth) * gemm_.lanes;
+      args.width = b.depth_step * gemm_.lanes;
+      args.maps = high - low;
+      panel_(args);
+    }
+  }
+
+  void multiply(const Call& call, const T* weight, const T* panels, const Box& box, int64_t panel,
+                int64_t count, int64_t depth, int64_t depths) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto& [z, y, x] = g.axes;
+    const int64_t lanes = gemm_.lanes;
+    const int64_t places = g.small_positions();
+    const int64_t place = (box.begin[0] * y.size + box.begin[1]) * x.size + box.begin[2];
+    const int64_t map = box.group * channels_;
+    S* const out = static_cast<S*>(call.out) + (box.sample * g.channels + map) * places + place;
+    const int64_t none = 0;
+    void* c[kMostRows];
+    T bias[kMostRows];
+    T sums[kPlain ? 1 : kMostRows * kMostLanes];
+    GemmArgs args{};
+    args.a_offset = args.b_offset = &none;
+    args.segments = 1;
+    args.depth = depths;
+    args.b_step = lanes;
+    args.c = c;
+    args.accumulate = depth > 0;
+    const bool last = depth + depths == depth_;
+    for (const Tile& tile : tiles_) {
+      const int64_t channel = tile.block * block_ + tile.begin;
+      args.a_step = step_of(tile.block);
+      args.a = weight + (box.group * step_ + tile.block * block_) * depth_ + depth * args.a_step + tile.begin;
+      args.rows = static_cast<int32_t>(tile.rows);
+      if (call.bias != nullptr && depth == 0) {
+        for (int64_t r = 0; r < tile.rows; ++r)
+          bias[r] = E::load(static_cast<const S*>(call.bias)[map + channel + r]);
+        args.bias_rows = bias;
+      }
+      for (int64_t p = 0; p < count; ++p) {
+        const int64_t at = (panel + p) * lanes;
+        args.b = panels + p * depths * lanes;
+        args.lanes = static_cast<int32_t>(std::min(lanes, box.positions() - at));
+        S* const to = out + channel * places + at;
+        for (int64_t r = 0; r < tile.rows; ++r) {
+          if constexpr (kPlain) {
+            c[r] = to + r * places;
+          } else {
+            c[r] = sums + r * lanes;
+          }
+        }
+        gemm_(args);
+        if (!last) continue;
+        for (int64_t r = 0; r < tile.rows; ++r) activate_(static_cast<T*>(c[r]), args.lanes);
+        if constexpr (!kPlain) store_(MoveArgs{sums, lanes, 1, to, places, 1, tile.rows, args.lanes});
+      }
+    }
+  }
+
+  static constexpr int kMostRows = 32;
+  static constexpr int kMostLanes = 64;
+
+  Problem problem_;
+  Activate activate_;
+  const Kernel& gemm_;
+  const Kernel& load_;
+  const Kernel& panel_;
+  const Kernel& store_;
+  bool inside_;
+  int64_t channels_;    // of a group
+  int64_t filters_;     // of a group
+  int64_t depth_;       // elements of a window
+  int64_t part_depth_;  // of which so many are multiplied at a time
+  int64_t block_;       // channels that lie together
+  int64_t blocks_;
+  int64_t step_;  // elements of all blocks for each element of the window
+  Blocks cut_;
+  std::vector<Tile> tiles_;  // of channels
+  std::vector<Bundle> bundles_;
+  int64_t panels_ = 1;  // that are copied at a time
+  int threads_ = 1;
+};
+
+std::unique_ptr<Recipe> make(const Problem& problem) {
+  return with_dtype(problem.dtype, [&](auto e) -> std::unique_ptr<Recipe> {
+    return std::make_unique<DataWindows<decltype(e)>>(problem);
+  });
+}
+
+std::optional<std::string> refusal(const Problem& problem) {
+  if (problem.pass != Pass::data_gradient) return "the pass is not the data gradient";
+  const Geometry& g = problem.geometry;
+  if (g.channels_last) return "maps that lie together";
+  for (const Axis& axis : g.axes) {
+    if (axis.stride > kMostStride) return "stride above " + std::to_string(kMostStride);
+  }
+  if (g.filters / g.groups * g.taps() > kMostTaps)
+    return "windows of more than " + std::to_string(kMostTaps) + " elements";
+  // Neither batch nor threads may decide, and more threads take smaller blocks.
+  Problem alone = problem;
+  alone.threads = 1;
+  return workspace_refusal(problem, make(alone)->workspace_bytes());
+}
+
+double cost(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  const Kernel& gemm = best_gemm(problem);
+  const double width = machine::lanes(gemm.dtype, gemm.isa);
+  Problem alone = problem;
+  alone.threads = 1;
+  const Blocks blocks = cut_blocks(alone, gemm.lanes);
+  const int64_t channels = g.channels / g.groups;
+  const int64_t depth = g.filters / g.groups * g.taps();
+  const auto units = static_cast<double>(g.batch * g.groups * blocks.blocks());
+  const int64_t panels = ceil_div(blocks.positions(), gemm.lanes);
+  const double runs =
+      static_cast<double>(gemm.lanes) / static_cast<double>(std::min<int64_t>(gemm.lanes, blocks.size[2]));
+  const double copies = gemm.lanes / width * machine::kCopySeconds + runs * kRunSeconds;
+  const double products = machine::rows_step_seconds(gemm, channels);
+  const auto stored = static_cast<double>(ceil_div(channels, gemm.rows)) * machine::kCallSeconds +
+                      static_cast<double>(channels) * gemm.lanes / width / machine::kHertz;
+  const double apart = g.axes[2].stride == 1 ? 1 : g.axes[2].stride <= 8 ? 1.5 : 3;
+  const double strips = static_cast<double>(g.filters / g.groups * blocks.map_elements) / width * apart *
+                        machine::kGatherSeconds;
+  // Weights beyond the second cache are read again for each block.
+  const double weights = static_cast<double>(channels * depth) * compute_bytes(problem.dtype);
+  const double again = weights > kNearBytes ? weights / machine::kReadBytesPerSecond : 0;
+  const auto element = static_cast<double>(storage_bytes(problem.dtype));
+  const double traffic = static_cast<double>(g.small_elements()) * element / machine::kStoreBytesPerSecond +
+                         static_cast<double>(g.large_elements()) * element / machine::kReadBytesPerSecond +
+                         static_cast<double>(g.weight_elements()) * element /
+                             (problem.packed ? machine::kReadBytesPerSecond : machine::kPackBytesPerSecond);
+  return units * (static_cast<double>(panels) * (static_cast<double>(depth) * (products + copies) + stored) +
+                  strips + again) +
+         traffic;
+}
+
+}  // namespace
+
+extern const Algorithm data_windows;
+const Algorithm data_windows{"data_windows", refusal, cost, make};
+
+}  // namespace tconv
