@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "sum_abi.hpp"
+
 namespace tconv {
 namespace {
 
@@ -22,20 +24,15 @@ struct Sum {
 
 template <class E>
 void sum_map(const typename E::storage* grad, int64_t outer, int64_t stride, int64_t inner,
-             typename E::storage* out) {
-  constexpr int64_t block = 512;
+             typename E::storage* out, const Kernel& kernel) {
+  constexpr int64_t block = 1024;
   Sum total;
   for (int64_t n = 0; n < outer; ++n) {
     const auto* row = grad + n * stride;
     for (int64_t first = 0; first < inner; first += block) {
-      const int64_t last = std::min(first + block, inner);
-      double sums[8] = {};
-      int64_t i = first;
-      for (; i + 8 <= last; i += 8) {
-        for (int64_t j = 0; j < 8; ++j) sums[j] += static_cast<double>(E::load(row[i + j]));
-      }
-      for (; i < last; ++i) sums[0] += static_cast<double>(E::load(row[i]));
-      for (const double sum : sums) total.add(sum);
+      double sum = 0;
+      kernel(SumArgs{row + first, std::min(block, inner - first), &sum});
+      total.add(sum);
     }
   }
   *out = E::store(static_cast<typename E::compute>(total.value()));
@@ -63,15 +60,16 @@ void sum_columns(const typename E::storage* grad, int64_t outer, int64_t maps, i
 }  // namespace
 
 void bias_gradient(const void* grad, int64_t outer, int64_t maps, int64_t inner, DType dtype, void* out,
-                   Crew& crew) {
+                   Isa isa, Crew& crew) {
   const double seconds = static_cast<double>(outer * maps * inner) / 2e9;
+  const Kernel& sum = kernel(Family::sum, dtype, isa);
   with_dtype(dtype, [&](auto e) {
     using E = decltype(e);
     const auto* from = static_cast<const typename E::storage*>(grad);
     auto* to = static_cast<typename E::storage*>(out);
     if (inner > 1 || maps == 1) {
       crew.share(maps, seconds, [&](int64_t map, int) noexcept {
-        sum_map<E>(from + map * inner, outer, maps * inner, inner, to + map);
+        sum_map<E>(from + map * inner, outer, maps * inner, inner, to + map, sum);
       });
     } else {
       crew.share((maps + kWide - 1) / kWide, seconds, [&](int64_t unit, int) noexcept {

@@ -278,14 +278,16 @@ std::shared_ptr<PackedWeights> pack_plan(const Plan& plan, nb::handle weight) {
 }
 
 void sum_over_maps(nb::handle grad, int64_t outer, int64_t maps, int64_t inner, int dtype, nb::handle out,
-                   int64_t threads) {
+                   std::string_view isa, int64_t threads) {
   const DType type = dtype_of(dtype);
+  const Isa set = isa_of(isa);
   View from(grad, "grad", checked_product({outer, maps, inner}), type, false);
   from.require();
   View to(out, "out", maps, type, true);
   to.require();
-  run_released(resolve_threads(threads), static_cast<double>(outer * maps * inner) / 2e9,
-               [&](Crew& crew) { bias_gradient(from.data(), outer, maps, inner, type, to.data(), crew); });
+  run_released(resolve_threads(threads), static_cast<double>(outer * maps * inner) / 2e9, [&](Crew& crew) {
+    bias_gradient(from.data(), outer, maps, inner, type, to.data(), set, crew);
+  });
 }
 
 uint64_t fingerprint_of(nb::handle array, int64_t elements, int dtype, int64_t threads) {
@@ -477,7 +479,7 @@ NB_MODULE(_core, m) {
       "(slope below zero, low, high); a Winograd tile has so many points along an axis at most.");
   m.def("usual_batch", &usual_batch, "geometry"_a, "The batch for which algorithms are compared.");
   m.def("bias_gradient", &sum_over_maps, "grad"_a, "outer"_a, "maps"_a, "inner"_a, "dtype"_a, "out"_a,
-        "threads"_a, "Sum an array of (outer, maps, inner) over all but its maps.");
+        "isa"_a, "threads"_a, "Sum an array of (outer, maps, inner) over all but its maps.");
 
   m.def("fingerprint", &fingerprint_of, "array"_a, "elements"_a, "dtype"_a, "threads"_a,
         "Return a number of 64 bits that tells whether the array's bytes have changed.");

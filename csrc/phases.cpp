@@ -48,7 +48,7 @@ std::vector<int64_t> packed_order(const Axis& axis, Pass pass) {
 PhaseAxis phase_axis(const Axis& axis, Pass pass) {
   PhaseAxis made{};
   made.kernel = axis.kernel;
-  made.taps.reserve(static_cast<size_t>(axis.kernel));
+  made.taps.resize(static_cast<size_t>(axis.kernel));
   if (pass == Pass::forward) {
     made.src_size = axis.size;
     made.dst_size = axis.out;
@@ -63,6 +63,7 @@ PhaseAxis phase_axis(const Axis& axis, Pass pass) {
     Axis one_period = axis;
     one_period.kernel = std::min(period, axis.kernel);
     for_taps(one_period, [&](int64_t k, size_t residue) { first_k[residue] = k; });
+    size_t next = 0;
     made.first_tap.reserve(static_cast<size_t>(axis.stride) + 1);
     made.packed_tap.reserve(static_cast<size_t>(axis.stride));
     auto residue = static_cast<size_t>(modulo(axis.pad_lo, axis.stride));
@@ -72,13 +73,13 @@ PhaseAxis phase_axis(const Axis& axis, Pass pass) {
       int64_t k = first_k[residue];
       int64_t offset = (phase + axis.pad_lo - k * axis.dilation) / axis.stride;
       for (int64_t i = starts[residue]; i < starts[residue + 1]; ++i) {
-        made.taps.push_back({k, offset, 0});
+        made.taps[next++] = {k, offset, 0};
         k += period;
         offset -= hop;
       }
       if (++residue == static_cast<size_t>(axis.stride)) residue = 0;
     }
-    made.first_tap.push_back(static_cast<int64_t>(made.taps.size()));
+    made.first_tap.push_back(static_cast<int64_t>(next));
   } else {
     made.src_size = axis.out;
     made.dst_size = axis.size;

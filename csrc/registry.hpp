@@ -40,6 +40,7 @@ enum class Family : uint8_t {
   dots,
   spread,
   rows,
+  sum,
   windows,
   pointwise,
   pool

@@ -22,6 +22,7 @@ constexpr int64_t kStripBytes = 32 << 10;
 constexpr int64_t kPointBytes = 1536 << 10;
 constexpr int64_t kBandTiles = 32;
 constexpr size_t kSumBytes = 2 << 20;
+constexpr double kStripSeconds = 20 / machine::kHertz;  // of a vector, mostly read from afar
 
 // Taps of an axis that are summed alike: from each of `first`, every stride-th.
 struct Class {
@@ -153,9 +154,13 @@ struct Layout {
                        3 * static_cast<double>(channels) * vectors * points * bases / machine::kHertz);
       sum +=
           tiles * points * (bases * vectors + static_cast<double>(channels) / width) * machine::kCopySeconds;
-      // Strips of both sides, for each combination anew.
-      sum += static_cast<double>(g.small_elements() + g.large_elements()) / static_cast<double>(g.groups) /
-             width * machine::kScatterSeconds * 1.3;
+      // Strips of both sides, by whole vectors of maps, for each combination anew.
+      const double small = std::ceil(static_cast<double>(channels) / width);
+      const double large = std::ceil(static_cast<double>(filters) / width);
+      sum += static_cast<double>(g.batch) *
+             (static_cast<double>(g.small_positions()) * small +
+              static_cast<double>(g.large_positions()) * large) *
+             kStripSeconds;
     }
     return sum * static_cast<double>(g.groups) +
            static_cast<double>(g.weight_elements()) / width * machine::kScatterSeconds +

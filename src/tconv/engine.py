@@ -23,6 +23,8 @@ _BOUND_KEPT_BY_A_GEOMETRY = 16
 ORDER = ("native", "reference")
 """Backends, best first."""
 
+_RESULTS = {"forward": "large_shape", "data_gradient": "small_shape", "weight_gradient": "weight_shape"}
+
 
 @lru_cache(maxsize=1)
 def _candidates() -> tuple[ModuleType, ...]:
@@ -212,7 +214,9 @@ def bind(
     activation: Activation = NONE,
     algorithms: tuple[str, ...] = (),
 ) -> Bound | None:
-    """Return the short way of `forward` or `data_gradient`, with plain weights or these, if there is one.
+    """Return the short way of a pass, with plain weights or these, if there is one.
+
+    For `weight_gradient` source and weight are the small side and the large one.
 
     `algorithms` are those to choose from, as `steady` gives them; by default all.
     """
@@ -234,8 +238,7 @@ def bind(
         weight=kept,
         algorithms=algorithms,
     )
-    shape = geometry.large_shape if pass_name == "forward" else geometry.small_shape
-    return Bound(run, weight, shape, dtype)
+    return Bound(run, weight, getattr(geometry, _RESULTS[pass_name]), dtype)
 
 
 def steady(geometry: Geometry, dtype: DType, *, workspace: int) -> tuple[tuple[str, ...], int]:
@@ -389,14 +392,16 @@ def weight_gradient(
     tune: str | None = None,
 ) -> Array:
     """Compute the weight's gradient from both sides."""
+    limits: dict[str, Any] = {"workspace": workspace, "threads": threads, "tune": tune}
+    quick = _quick(geometry, "weight_gradient", data, out_grad, None, out, limits)
+    if quick is not None:
+        return quick
     dtype = data.dtype.newbyteorder("=")
     data, out_grad = _ready(data, dtype), _ready(out_grad, dtype)
     room = _Room(out, geometry.weight_shape, dtype, (data, out_grad))
     if data.size and out_grad.size:
         geometry, out_grad = _continued(geometry, out_grad)
-        backend_for(geometry, dtype).weight_gradient(
-            geometry, data, out_grad, room.buffer, workspace=workspace, threads=threads, tune=tune
-        )
+        backend_for(geometry, dtype).weight_gradient(geometry, data, out_grad, room.buffer, **limits)
     else:
         room.buffer[...] = 0
     return room.finish()

@@ -337,9 +337,8 @@ def bias_gradient(grad: Array, channel_axis: int, out: Array, *, threads: int | 
         outer *= size
     for size in shape[channel_axis + 1 :]:
         inner *= size
-    _core.bias_gradient(
-        grad, outer, shape[channel_axis], inner, to_code(grad.dtype), out, _threads if threads is None else threads
-    )
+    threads = _threads if threads is None else threads
+    _core.bias_gradient(grad, outer, shape[channel_axis], inner, to_code(grad.dtype), out, _isa, threads)
 
 
 def time_algorithms(

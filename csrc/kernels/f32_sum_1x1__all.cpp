@@ -1,0 +1,3 @@
+#include "sum_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept { sum<f32>(*static_cast<const SumArgs*>(args)); }
