@@ -26,7 +26,8 @@ constexpr const Algorithm* kAlgorithms[] = {
 // batch.
 Problem usual(const Problem& problem) {
   Problem usual = problem;
-  if (problem.pass != Pass::weight_gradient) usual.geometry.batch = usual_batch(problem.geometry);
+  const bool once = problem.pass == Pass::forward && !problem.packed;
+  if (problem.pass != Pass::weight_gradient) usual.geometry.batch = usual_batch(problem.geometry, once);
   usual.threads = 1;
   return usual;
 }
