@@ -44,16 +44,50 @@ constexpr int64_t kLongAxis = 40;
 constexpr double kError[] = {1, 1, 1, 1, 1.4, 1.2, 1.7, 1.2};
 constexpr double kMostError = 3;
 
-// What tiles of a kind make of an axis, in numbers.
-struct AxisTiles {
+// Phases that read the same windows through the same tile.
+struct PhaseClass {
   WinogradTile tile = kPlain;
+  int64_t taps = 1;    // of a phase, 0 where all its outputs are the bias
+  int64_t late = 0;    // positions by which its phases begin later
+  int64_t offset = 0;  // of its windows
+  int64_t copies = 1;  // products of a tile with the same weights: all outputs, where a tap is alone
+
+  int64_t points() const noexcept { return taps == 0 ? 0 : kWinogradPoints[tile]; }
+  int64_t products() const noexcept { return points() * copies; }
+  bool operator==(const PhaseClass&) const = default;
+};
+
+// Late or not, and the most taps, one less, or none.
+constexpr size_t kMostClasses = 6;
+
+// What tiles of a kind make of an axis, in numbers.
+//
+// One class of phases takes one transform, but its tiles begin before the image where pads are no multiple of
+// the stride, and its phases take the tile of the one with most taps. Phases apart by where they begin waste
+// nothing on small maps; phases nested by their taps multiply no absent ones.
+struct AxisTiles {
+  WinogradTile tile = kPlain;  // of the phase with most taps
+  bool nested = false;
   int64_t positions = 1;  // of a phase
   int64_t phases = 1;
-  int64_t classes = 1;
   int64_t views = 1;
   int64_t first = 0;    // dst position of phase 0 of output 0 of the first tile
   int64_t first_u = 0;  // forward: the first tile's position on the source
   int64_t late = 0;     // forward: phases that begin one position later
+  int64_t classes = 0;
+  int64_t class_points = 0;  // of all classes
+  int64_t phase_points = 0;  // of all phases, with weights of their own
+  int64_t products = 0;      // of all phases
+  std::array<PhaseClass, kMostClasses> of_class;
+
+  void add(const PhaseClass& phase) noexcept {
+    phase_points += phase.points();
+    products += phase.products();
+    const auto end = of_class.begin() + classes;
+    if (std::find(of_class.begin(), end, phase) != end) return;
+    of_class[static_cast<size_t>(classes++)] = phase;
+    class_points += phase.products();
+  }
 
   int points() const noexcept { return kWinogradPoints[tile]; }
   int outputs() const noexcept { return kWinogradOutputs[tile]; }
@@ -66,9 +100,33 @@ struct AxisTiles {
   }
 };
 
+// The tile for phases of `taps` taps beside those of `tile`.
+WinogradTile nested_tile(WinogradTile tile, int64_t taps) noexcept {
+  if (taps < 2) return kPlain;
+  for (const WinogradTile other : {kF22, kF32, kF42, kF23, kF33, kF43}) {
+    if (kWinogradOutputs[other] == kWinogradOutputs[tile] && kWinogradTaps[other] == taps) return other;
+  }
+  return tile;
+}
+
+// The class of a phase. Taps of all phases are nested only where each has its taps in one view.
+PhaseClass phase_class(const Axis& axis, const AxisTiles& made, int64_t phase) noexcept {
+  PhaseClass of{made.tile, made.tile_taps(), (phase + made.late) / axis.stride};
+  if (made.nested) {
+    const int64_t residue = (phase + made.late) % axis.stride;  // of k * dilation
+    const int64_t after = axis.kernel - residue / axis.dilation;
+    of.taps =
+        residue % axis.dilation == 0 ? std::max<int64_t>(0, ceil_div(after, axis.stride / axis.dilation)) : 0;
+    of.tile = nested_tile(made.tile, of.taps);
+    if (of.tile == kPlain) of.copies = made.outputs();
+  }
+  of.offset = of.late + made.tile_taps() - kWinogradTaps[of.tile];
+  return of;
+}
+
 // Forward: large position s * u + p - pad is the sum over j of small[u - j] * weight[k] with k * dilation = p
 // + s * j. With phases `apart` p counts from the image's edge instead.
-AxisTiles forward_tiles(const Axis& axis, WinogradTile tile, bool apart) noexcept {
+AxisTiles forward_tiles(const Axis& axis, WinogradTile tile, bool apart, bool nested) noexcept {
   AxisTiles made;
   made.tile = tile;
   made.phases = axis.stride;
@@ -78,10 +136,11 @@ AxisTiles forward_tiles(const Axis& axis, WinogradTile tile, bool apart) noexcep
   const int64_t last_u = floor_div(axis.out - 1 + axis.pad_lo - made.late, axis.stride);
   made.first = made.first_u * axis.stride - axis.pad_lo + made.late;
   made.positions = last_u - made.first_u + 1;
-  made.classes = made.late > 0 ? 2 : 1;
   // Every j below the last occurs, unless dilation leaves some out.
   const int64_t last_j = (axis.kernel - 1) * axis.dilation / axis.stride;
   made.views = axis.dilation > axis.stride ? axis.kernel : last_j / made.tile_taps() + 1;
+  made.nested = nested && made.views == 1 && axis.stride % axis.dilation == 0;
+  for (int64_t phase = 0; phase < axis.stride; ++phase) made.add(phase_class(axis, made, phase));
   return made;
 }
 
@@ -91,38 +150,52 @@ AxisTiles gradient_tiles(const Axis& axis, WinogradTile tile) noexcept {
   AxisTiles made;
   made.tile = tile;
   made.positions = axis.size;
-  const int64_t cycle = tile == kPlain ? 1 : axis.stride * made.tile_taps();
-  const int64_t step = tile == kPlain ? 1 : axis.stride;
+  made.add({tile, made.tile_taps()});
+  const int64_t step = tile == kPlain ? 1 : axis.stride / axis.dilation;
+  const int64_t cycle = step * made.tile_taps();
   made.views = axis.kernel / cycle * step + std::min(axis.kernel % cycle, step);
   return made;
 }
 
-AxisTiles axis_tiles(const Axis& axis, Pass pass, WinogradTile tile, bool apart) noexcept {
-  return pass == Pass::forward ? forward_tiles(axis, tile, apart) : gradient_tiles(axis, tile);
+AxisTiles axis_tiles(const Axis& axis, Pass pass, WinogradTile tile, bool apart, bool nested) noexcept {
+  return pass == Pass::forward ? forward_tiles(axis, tile, apart, nested) : gradient_tiles(axis, tile);
 }
 
 // One axis in tiles. Output o of tile t and phase p is at dst (t * outputs + o) * phases + p + first; window
-// element i of its view v is at src (t * outputs + i) * src_step + origin[class_of[p] * views + v].
-//
-// Phases of one class read the same windows. One class takes one transform, but its tiles begin before the
-// image where pads are no multiple of the stride; two classes waste nothing on small maps.
+// element i of its view v is at src (t * outputs + offset + i) * src_step + origin[v], with the offset of the
+// class of p.
 struct TiledAxis : AxisTiles {
   int64_t src_size = 1;
   int64_t dst_size = 1;
   int64_t src_step = 1;
+  int64_t window = 1;             // elements that all classes read of a view
   std::vector<int64_t> class_of;  // of each phase
-  std::vector<int64_t> origin;    // of each class and view
+  std::vector<int64_t> origin;    // of each view
   std::vector<int64_t> taps;      // kernel index by phase, view and tap of the tile; -1 for none
 
+  const PhaseClass& of_phase(int64_t phase) const noexcept {
+    return of_class[static_cast<size_t>(class_of[static_cast<size_t>(phase)])];
+  }
+  // As many as the tile of the phase's class takes.
   const int64_t* taps_of(int64_t phase, int64_t view) const noexcept {
-    return taps.data() + (phase * views + view) * tile_taps();
+    return taps.data() + (phase * views + view + 1) * tile_taps() - kWinogradTaps[of_phase(phase).tile];
   }
 };
 
 TiledAxis forward_axis(const Axis& axis, const AxisTiles& tiles) {
-  TiledAxis made{tiles, axis.size, axis.out, 1, {}, {}, {}};
+  TiledAxis made{tiles, axis.size, axis.out, 1, 1, {}, {}, {}};
+  const auto classes_end = made.of_class.begin() + made.classes;
   for (int64_t phase = 0; phase < axis.stride; ++phase) {
-    made.class_of.push_back((phase + made.late) / axis.stride);
+    const PhaseClass of = phase_class(axis, tiles, phase);
+    made.class_of.push_back(std::find(made.of_class.begin(), classes_end, of) - made.of_class.begin());
+  }
+  int64_t skipped = INT64_MAX;  // elements that no class reads
+  for (auto c = made.of_class.begin(); c != classes_end; ++c) {
+    if (c->taps > 0) skipped = std::min(skipped, c->offset);
+  }
+  for (auto c = made.of_class.begin(); c != classes_end; ++c) {
+    c->offset -= skipped;
+    made.window = std::max(made.window, c->offset + c->products());
   }
   const int64_t length = made.tile_taps();
   std::vector<int64_t> shifts;  // the least j of each view
@@ -131,9 +204,7 @@ TiledAxis forward_axis(const Axis& axis, const AxisTiles& tiles) {
     if (std::find(shifts.begin(), shifts.end(), j) == shifts.end()) shifts.push_back(j);
   }
   made.taps.assign(static_cast<size_t>(axis.stride * made.views * length), -1);
-  for (int64_t c = 0; c < made.classes; ++c) {
-    for (const int64_t j : shifts) made.origin.push_back(made.first_u + c - j - (length - 1));
-  }
+  for (const int64_t j : shifts) made.origin.push_back(made.first_u + skipped - j - (length - 1));
   for (int64_t k = 0; k < axis.kernel; ++k) {
     const int64_t phase = (k * axis.dilation + axis.stride - made.late) % axis.stride;
     const int64_t j = k * axis.dilation / axis.stride;
@@ -144,9 +215,10 @@ TiledAxis forward_axis(const Axis& axis, const AxisTiles& tiles) {
 }
 
 TiledAxis gradient_axis(const Axis& axis, const AxisTiles& tiles) {
-  TiledAxis made{tiles, axis.out, axis.size, axis.stride, {0}, {}, {}};
+  TiledAxis made{tiles, axis.out, axis.size, axis.stride, tiles.points(), {0}, {}, {}};
   const int64_t length = made.tile_taps();
-  const int64_t step = made.tile == kPlain ? 1 : axis.stride;  // kernel index from one tap to the next
+  // Kernel index from one tap to the next.
+  const int64_t step = made.tile == kPlain ? 1 : axis.stride / axis.dilation;
   for (int64_t k = 0; k < axis.kernel; ++k) {
     if (k / step % length != 0) continue;
     made.origin.push_back(k * axis.dilation - axis.pad_lo);
@@ -163,10 +235,20 @@ struct Counts {
   int64_t phases = 1;
   int64_t classes = 1;
   int64_t views = 1;
+  int64_t class_points = 1;
+  int64_t phase_points = 1;
+  int64_t products = 1;
 
   Counts with(const AxisTiles& axis) const noexcept {
-    return {tiles * axis.even_tiles(), points * axis.points(), outputs * axis.outputs(),
-            phases * axis.phases,      classes * axis.classes, views * axis.views};
+    return {tiles * axis.even_tiles(),
+            points * axis.points(),
+            outputs * axis.outputs(),
+            phases * axis.phases,
+            classes * axis.classes,
+            views * axis.views,
+            class_points * axis.class_points,
+            phase_points * axis.phase_points,
+            products * axis.products};
   }
 };
 
@@ -221,26 +303,28 @@ auto with_compute(DType dtype, const Body& body) {
 
 // Transformed weights of all groups.
 double packed_bytes(const Counts& counts, const Maps& maps, const Problem& problem) noexcept {
-  return static_cast<double>(maps.groups * counts.points * counts.views * maps.padded_depth() *
-                             counts.phases * maps.column_blocks() * maps.lanes) *
+  return static_cast<double>(maps.groups * counts.phase_points * counts.views * maps.padded_depth() *
+                             maps.column_blocks() * maps.lanes) *
          static_cast<double>(compute_bytes(problem.dtype));
 }
 
 // Expected seconds of one sample: products at nearly full speed, transforms a few instructions a vector.
 double sample_seconds(const Counts& counts, const Maps& maps) noexcept {
   const double tiles = counts.tiles;
-  const auto points = static_cast<double>(counts.points);
   const auto views = static_cast<double>(counts.views);
-  const int64_t blocks = maps.column_blocks() * counts.phases;
+  const auto phases = static_cast<double>(counts.phases);
+  const auto made = static_cast<double>(counts.products);
+  const auto chunked = [&](int64_t vectors) {
+    return static_cast<double>(ceil_div(vectors, maps.vectors) * maps.vectors);
+  };
   // A chunk holds phases of one class only.
-  const auto vectors = static_cast<double>(
-      counts.classes > 1 ? ceil_div(maps.column_blocks(), maps.vectors) * maps.vectors * counts.phases
-                         : ceil_div(blocks, maps.vectors) * maps.vectors);
-  const double products = tiles * points * views * static_cast<double>(maps.padded_depth()) * vectors * 1.12;
-  const double input = tiles * points * views * static_cast<double>(counts.classes) *
+  const double vectors = counts.classes > 1 ? chunked(maps.column_blocks())
+                                            : chunked(maps.column_blocks() * counts.phases) / phases;
+  const double products = tiles * made * views * static_cast<double>(maps.padded_depth()) * vectors * 1.12;
+  const double input = tiles * static_cast<double>(counts.class_points) * views *
                        static_cast<double>(ceil_div(maps.depth, maps.lanes)) * 6.0;
-  const double output =
-      tiles * static_cast<double>(blocks) * (points * 4.0 + static_cast<double>(counts.outputs) * 8.0);
+  const double output = tiles * static_cast<double>(maps.column_blocks()) *
+                        (made * 4.0 + phases * static_cast<double>(counts.outputs) * 8.0);
   return static_cast<double>(maps.groups) * (products + input + output) / machine::kHertz;
 }
 
@@ -260,12 +344,12 @@ Problem compared(const Problem& problem) {
 // Tiles that an axis may take.
 std::vector<WinogradTile> tiles_for(const Axis& axis, int most_points) {
   std::vector<WinogradTile> tiles{kPlain};
-  const int64_t taps = ceil_div(axis.kernel, axis.stride);
-  if (axis.dilation != 1 || taps < 2) return tiles;
+  const int64_t taps = ceil_div(axis.kernel * axis.dilation, axis.stride);
+  if (axis.stride % axis.dilation != 0 || taps < 2) return tiles;
   if (axis.grid != 0) {
     // Outputs of a tile of two read no more than they need, so half a tile can be had, if no tap is missing;
     // those of larger tiles read more.
-    if (axis.kernel % axis.stride != 0) return tiles;
+    if (axis.dilation != 1 || axis.kernel % axis.stride != 0) return tiles;
     if (taps % 2 == 0) tiles.push_back(kF22);
     if (taps % 3 == 0) tiles.push_back(kF23);
     return tiles;
@@ -289,13 +373,15 @@ Choice best_choice(const Problem& given, const Maps& maps) {
   const double batch = std::pow(static_cast<double>(usual_batch(problem.geometry)), 0.75);
   Choice chosen;
   bool chosen_apart = false;
+  bool chosen_nested = false;
   double least = -1;
-  for (const bool apart : {false, true}) {
-    if (apart && (gridded || problem.pass != Pass::forward)) continue;
+  for (const auto& [apart, nested] : {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
+    if ((apart || nested) && problem.pass != Pass::forward) continue;
+    if (apart && gridded) continue;
     std::vector<AxisTiles> made[kAxes];
     for (size_t a = 0; a < kAxes; ++a) {
       for (const WinogradTile tile : options[a]) {
-        made[a].push_back(axis_tiles(axes[a], problem.pass, tile, apart));
+        made[a].push_back(axis_tiles(axes[a], problem.pass, tile, apart, nested));
       }
     }
     for (const AxisTiles& z : made[0]) {
@@ -304,7 +390,8 @@ Choice best_choice(const Problem& given, const Maps& maps) {
         const Counts row = plane.with(y);
         for (const AxisTiles& x : made[2]) {
           const Counts all = row.with(x);
-          if (apart && (all.classes == 1 || all.views > 1)) continue;
+          if ((apart || nested) && all.classes == 1) continue;
+          if (apart && all.views > 1) continue;
           if (kError[z.tile] * kError[y.tile] * kError[x.tile] > kMostError) continue;
           const double bytes = packed_bytes(all, maps, problem);
           const double passes = std::ceil(batch * all.tiles / kMostBlockTiles);
@@ -315,16 +402,42 @@ Choice best_choice(const Problem& given, const Maps& maps) {
           least = seconds;
           chosen = {z, y, x};
           chosen_apart = apart;
+          chosen_nested = nested;
         }
       }
     }
   }
   if (!gridded) return chosen;
   for (size_t a = 0; a < kAxes; ++a) {
-    chosen[a] = axis_tiles(given.geometry.axes[a], given.pass, chosen[a].tile, chosen_apart);
+    chosen[a] = axis_tiles(given.geometry.axes[a], given.pass, chosen[a].tile, chosen_apart, chosen_nested);
   }
   return chosen;
 }
+
+// One class of phases along all axes.
+struct Form {
+  WinogradTile tile[kAxes] = {};
+  int64_t offset[kAxes] = {};
+  int64_t copies[kAxes] = {};
+  int64_t points = 1;  // with weights of their own; 0 where phases have no taps
+  int64_t start = 0;   // of its points among those of all classes
+
+  Form(const std::array<PhaseClass, kAxes>& of, const Tiling& tiling) noexcept
+      : points(of[0].points() * of[1].points() * of[2].points()) {
+    for (size_t a = 0; a < kAxes; ++a) {
+      tile[a] = points == 0 ? kPlain : of[a].tile;
+      offset[a] = of[a].offset;
+      copies[a] = points == 0 ? tiling.axes[a].outputs() : of[a].copies;
+    }
+  }
+
+  int64_t all_copies() const noexcept { return copies[0] * copies[1] * copies[2]; }
+  // Which output of an axis copy `i` is.
+  int64_t output(int64_t i, int axis) const noexcept {
+    if (axis == 2) return i % copies[2];
+    return axis == 1 ? i / copies[2] % copies[1] : i / copies[2] / copies[1];
+  }
+};
 
 // A run of tiles along the last axis.
 struct Segment {
@@ -374,12 +487,26 @@ class Winograd final : public Recipe {
         phases_(tiling_.counts.phases),
         depth_(views_ * maps_.padded_depth()),
         chunk_lanes_(maps_.vectors * maps_.lanes) {
+    for (int64_t c = 0; c < classes_; ++c) {
+      const auto& axes = tiling_.axes;
+      const auto at = [](const TiledAxis& axis, int64_t i) { return axis.of_class[static_cast<size_t>(i)]; };
+      Form form({at(axes[0], c / x().classes / y().classes), at(y(), c / x().classes % y().classes),
+                 at(x(), c % x().classes)},
+                tiling_);
+      form.start = all_points_;
+      all_points_ += form.points * form.all_copies();
+      forms_.push_back(form);
+    }
     // Rows a multiple of 1 KB apart would meet in the same cache sets.
-    row_ = ceil_div(classes_ * depth_, maps_.lanes) * maps_.lanes;
+    row_ = ceil_div(depth_, maps_.lanes) * maps_.lanes;
     if (row_ * static_cast<int64_t>(sizeof(T)) % 1024 == 0) row_ += maps_.lanes;
     unit_chunks_ = classes_ > 1 ? phases_ : std::lcm(phases_, maps_.vectors) / maps_.vectors;
     unit_blocks_ = unit_chunks_ * maps_.vectors / phases_;
     units_ = ceil_div(maps_.column_blocks(), unit_blocks_);
+    for (int64_t chunk = 0; chunk < unit_chunks_; ++chunk) {
+      chunk_start_.push_back(unit_elements_);
+      unit_elements_ += form_of(chunk).points * depth_ * chunk_lanes_;
+    }
     rows_ = problem.geometry.batch * tiling_.axes[0].tiles() * y().tiles();
     low_origin_ = *std::min_element(x().origin.begin(), x().origin.end());
     origin_range_ = *std::max_element(x().origin.begin(), x().origin.end()) - low_origin_;
@@ -406,7 +533,7 @@ class Winograd final : public Recipe {
       const Axis& axis = g.axes[static_cast<size_t>(a)];
       for (const int64_t value :
            {axis.kernel, axis.stride, axis.dilation, static_cast<int64_t>(tiling_.axes[a].tile),
-            classes_ > 1 ? axis.pad_lo - floor_div(axis.pad_lo, axis.stride) * axis.stride : -1}) {
+            tiling_.axes[a].late, static_cast<int64_t>(tiling_.axes[a].nested)}) {
         key += " " + std::to_string(value);
       }
     }
@@ -484,20 +611,18 @@ class Winograd final : public Recipe {
   const TiledAxis& y() const noexcept { return tiling_.axes[1]; }
   const TiledAxis& x() const noexcept { return tiling_.axes[2]; }
 
-  int64_t unit_elements() const noexcept { return unit_chunks_ * points_ * depth_ * chunk_lanes_; }
-  size_t unit_bytes() const noexcept { return static_cast<size_t>(unit_elements()) * sizeof(T); }
+  size_t unit_bytes() const noexcept { return static_cast<size_t>(unit_elements_) * sizeof(T); }
   size_t bias_bytes() const noexcept {
     return static_cast<size_t>(maps_.groups * units_ * unit_blocks_ * maps_.lanes) * sizeof(T);
   }
   int64_t strip_width() const noexcept {
-    return ((segment_tiles_ - 1) * x().outputs() + x().points() - 1) * x().src_step + origin_range_ + 1;
+    return ((segment_tiles_ - 1) * x().outputs() + x().window - 1) * x().src_step + origin_range_ + 1;
   }
   size_t strip_bytes() const noexcept {
-    return static_cast<size_t>(tiling_.axes[0].points() * y().points() * strip_width() * maps_.lanes) *
-           sizeof(T);
+    return static_cast<size_t>(tiling_.axes[0].window * y().window * strip_width() * maps_.lanes) * sizeof(T);
   }
   size_t transformed_bytes() const noexcept {
-    return static_cast<size_t>(points_ * block_tiles() * row_) * sizeof(T);
+    return static_cast<size_t>(all_points_ * block_tiles() * row_) * sizeof(T);
   }
   // Whether all threads read the same transformed windows, and how large those are.
   bool shares_windows() const noexcept { return together_ || by_unit_; }
@@ -546,9 +671,10 @@ class Winograd final : public Recipe {
              worker * static_cast<size_t>(threads_);
     };
     const auto bytes = static_cast<int64_t>(sizeof(T));
-    const int64_t most = std::clamp<int64_t>(std::min(classes_ * kTransformedBytes / (points_ * row_ * bytes),
-                                                      kProductBytes / (points_ * chunk_lanes_ * bytes)),
-                                             12, kMostBlockTiles);
+    const int64_t most =
+        std::clamp<int64_t>(std::min(classes_ * kTransformedBytes / (all_points_ * row_ * bytes),
+                                     kProductBytes / (points_ * chunk_lanes_ * bytes)),
+                            12, kMostBlockTiles);
     threads_ = 1;
     together_ = false;
     pack_units_ = packs ? 1 : all_units;
@@ -644,7 +770,7 @@ class Winograd final : public Recipe {
           part.finite.store(false, std::memory_order_relaxed);
       }
       Part mine = part;
-      mine.weights = w.packed - unit * unit_elements();
+      mine.weights = w.packed - unit * unit_elements_;
       for (int64_t block = 0; block < blocks_; ++block) {
         w.transformed = shared + static_cast<size_t>(block) * apart;
         multiply(mine, w, list_segments(block, w.segments), i);
@@ -693,23 +819,21 @@ class Winograd final : public Recipe {
     strip.position_stride = src_.axis[2];
     strip.maps = std::min(maps_.lanes, maps_.depth - map);
     strip.first = s.x * x().outputs() * x().src_step + low_origin_;
-    strip.count = ((s.tiles - 1) * x().outputs() + x().points() - 1) * x().src_step + origin_range_ + 1;
+    strip.count = ((s.tiles - 1) * x().outputs() + x().window - 1) * x().src_step + origin_range_ + 1;
     strip.size = x().src_size;
     WinogradInArgs in{};
     in.tile_step = x().outputs() * x().src_step * maps_.lanes;
-    in.step[0] = y().points() * width * maps_.lanes;
+    in.step[0] = y().window * width * maps_.lanes;
     in.step[1] = width * maps_.lanes;
     in.step[2] = x().src_step * maps_.lanes;
-    in.point_stride = tiles * row_;
     in.tile_stride = row_;
     in.tiles = s.tiles;
-    for (int a = 0; a < kAxes; ++a) in.tile[a] = tiling_.axes[a].tile;
     int64_t view = 0;
     for (const int64_t z_origin : z.origin) {
       for (const int64_t y_origin : y().origin) {
-        for (int i = 0; i < z.points() * y().points(); ++i) {
-          const int64_t at_z = (s.z * z.outputs() + i / y().points()) * z.src_step + z_origin;
-          const int64_t at_y = (s.y * y().outputs() + i % y().points()) * y().src_step + y_origin;
+        for (int64_t i = 0; i < z.window * y().window; ++i) {
+          const int64_t at_z = (s.z * z.outputs() + i / y().window) * z.src_step + z_origin;
+          const int64_t at_y = (s.y * y().outputs() + i % y().window) * y().src_step + y_origin;
           T* row = w.strip + i * width * maps_.lanes;
           if (at_z < 0 || at_z >= z.src_size || at_y < 0 || at_y >= y().src_size) {
             std::fill_n(row, strip.count * maps_.lanes, T{0});
@@ -722,9 +846,22 @@ class Winograd final : public Recipe {
           strip_(strip);
         }
         for (const int64_t x_origin : x().origin) {
-          in.src = w.strip + (x_origin - low_origin_) * maps_.lanes;
-          in.dst = w.transformed + s.place * row_ + view * maps_.padded_depth() + map;
-          in_(in);
+          const T* const window = w.strip + (x_origin - low_origin_) * maps_.lanes;
+          for (const Form& form : forms_) {
+            if (form.points == 0) continue;
+            T* const to =
+                w.transformed + (form.start * tiles + s.place) * row_ + view * maps_.padded_depth() + map;
+            in.point_stride = form.all_copies() * tiles * row_;
+            for (int a = 0; a < kAxes; ++a) in.tile[a] = form.tile[a];
+            for (int64_t i = 0; i < form.all_copies(); ++i) {
+              in.src = window;
+              for (int a = 0; a < kAxes; ++a) {
+                in.src = static_cast<const T*>(in.src) + (form.offset[a] + form.output(i, a)) * in.step[a];
+              }
+              in.dst = to + i * tiles * row_;
+              in_(in);
+            }
+          }
           ++view;
         }
       }
@@ -736,25 +873,26 @@ class Winograd final : public Recipe {
   void multiply(const Part& part, Worker& w, int64_t segments, int64_t unit) const noexcept {
     const int64_t tiles = tiles_in(w.segments, segments);
     const int64_t point_weights = depth_ * chunk_lanes_;
-    const T* weights = part.weights + (part.group * units_ + unit) * unit_chunks_ * points_ * point_weights;
+    const T* weights = part.weights + (part.group * units_ + unit) * unit_elements_;
     RowGemmArgs gemm{};
     gemm.next_bytes = point_weights * static_cast<int64_t>(sizeof(T));
     gemm.a_row = row_;
     gemm.c_row = chunk_lanes_;
-    gemm.rows = tiles;
     gemm.depth = depth_;
     for (int64_t chunk = 0; chunk < unit_chunks_; ++chunk) {
-      for (int64_t p = 0; p < points_; ++p) {
-        gemm.a = w.transformed + p * tiles * row_ + window_of(chunk) * depth_;
-        gemm.b = weights + (chunk * points_ + p) * point_weights;
-        gemm.c = w.products + p * tiles * chunk_lanes_;
+      const Form& form = form_of(chunk);
+      gemm.rows = form.all_copies() * tiles;
+      for (int64_t p = 0; p < form.points; ++p) {
+        gemm.a = w.transformed + (form.start * tiles + p * gemm.rows) * row_;
+        gemm.b = weights + chunk_start_[static_cast<size_t>(chunk)] + p * point_weights;
+        gemm.c = w.products + p * gemm.rows * chunk_lanes_;
         gemm.next = static_cast<const char*>(gemm.b) + gemm.next_bytes;
         gemm_(gemm);
       }
       for (int64_t v = 0; v < maps_.vectors; ++v) {
         const auto [block, phase] = content(chunk * maps_.vectors + v);
         if (unit * unit_blocks_ + block < maps_.column_blocks()) {
-          to_outputs(part, w, segments, unit, v, block, phase);
+          to_outputs(part, w, segments, unit, v, block, phase, form);
         }
       }
     }
@@ -773,16 +911,16 @@ class Winograd final : public Recipe {
     if (classes_ > 1) return {place % unit_blocks_, place / unit_blocks_};
     return {place / phases_, place % phases_};
   }
-  // The window that the phases of a chunk read.
-  int64_t window_of(int64_t chunk) const noexcept {
-    if (classes_ == 1) return 0;
+  // What the phases of a chunk have in common.
+  const Form& form_of(int64_t chunk) const noexcept {
+    if (classes_ == 1) return forms_[0];
     const TiledAxis& z = tiling_.axes[0];
     const auto of = [](const TiledAxis& axis, int64_t phase) {
       return axis.class_of[static_cast<size_t>(phase)];
     };
-    return (of(z, chunk / x().phases / y().phases) * y().classes + of(y(), chunk / x().phases % y().phases)) *
-               x().classes +
-           of(x(), chunk % x().phases);
+    const int64_t plane =
+        of(z, chunk / x().phases / y().phases) * y().classes + of(y(), chunk / x().phases % y().phases);
+    return forms_[static_cast<size_t>(plane * x().classes + of(x(), chunk % x().phases))];
   }
 
   // Where outputs of a segment start: [block of maps][segment][z][y][x][map].
@@ -791,7 +929,9 @@ class Winograd final : public Recipe {
   }
 
   void to_outputs(const Part& part, const Worker& w, int64_t segments, int64_t unit, int64_t vector,
-                  int64_t block, int64_t phase) const noexcept {
+                  int64_t block, int64_t phase, const Form& form) const noexcept {
+    // The sum over no taps.
+    alignas(kAlignment) constexpr static T kNothing[kMostLanes] = {};
     const int64_t tiles = tiles_in(w.segments, segments);
     const TiledAxis& z = tiling_.axes[0];
     const int64_t px = phase % x().phases;
@@ -799,21 +939,27 @@ class Winograd final : public Recipe {
     const int64_t pz = phase / x().phases / y().phases;
     WinogradOutArgs out{};
     out.bias = part.bias + ((part.group * units_ + unit) * unit_blocks_ + block) * maps_.lanes;
-    out.point_stride = tiles * chunk_lanes_;
-    out.tile_stride = chunk_lanes_;
+    out.point_stride = form.all_copies() * tiles * chunk_lanes_;
+    out.tile_stride = form.points == 0 ? 0 : chunk_lanes_;
     out.tile_step = x().outputs() * x().phases * maps_.lanes;
     out.step[2] = x().phases * maps_.lanes;
-    for (int a = 0; a < kAxes; ++a) out.tile[a] = tiling_.axes[a].tile;
+    for (int a = 0; a < kAxes; ++a) out.tile[a] = form.tile[a];
     for (int64_t i = 0; i < segments; ++i) {
       const Segment& s = w.segments[i];
       const int64_t row = s.tiles * x().outputs() * x().phases * maps_.lanes;
       const int64_t plane = y().outputs() * y().phases * row;
-      out.src = w.products + s.place * chunk_lanes_ + vector * maps_.lanes;
-      out.dst = outputs_of(w, tiles, block, s) + pz * plane + py * row + px * maps_.lanes;
+      T* const to = outputs_of(w, tiles, block, s) + pz * plane + py * row + px * maps_.lanes;
       out.step[1] = y().phases * row;
       out.step[0] = z.phases * plane;
       out.tiles = s.tiles;
-      out_(out);
+      for (int64_t copy = 0; copy < form.all_copies(); ++copy) {
+        out.src = form.points == 0
+                      ? kNothing
+                      : w.products + (copy * tiles + s.place) * chunk_lanes_ + vector * maps_.lanes;
+        out.dst = to + form.output(copy, 0) * out.step[0] + form.output(copy, 1) * out.step[1] +
+                  form.output(copy, 2) * out.step[2];
+        out_(out);
+      }
     }
   }
 
@@ -863,7 +1009,7 @@ class Winograd final : public Recipe {
       const int64_t unit = index / slices / unit_blocks_;
       const int64_t block = index / slices % unit_blocks_;
       const int64_t begin = index % slices * kPackedMaps;
-      T* to = units + unit * unit_elements();
+      T* to = units + unit * unit_elements_;
       if (!pack_block(weight, to, first + unit, block, begin, std::min(begin + kPackedMaps, maps_.depth))) {
         finite.store(false, std::memory_order_relaxed);
       }
@@ -899,7 +1045,6 @@ class Winograd final : public Recipe {
     WinogradInArgs args{};
     args.point_stride = depth_ * chunk_lanes_;
     args.tile_stride = chunk_lanes_;
-    for (int a = 0; a < kAxes; ++a) args.tile[a] = tiling_.axes[a].tile;
     const int64_t most = std::max<int64_t>(1, kPackedRows / taps);  // maps at a time
     // Rows of neighbours that a map's weights are.
     const int64_t fetched_rows = column_stride == 1 ? taps : column_stride == taps * tap_stride ? 1 : 0;
@@ -922,7 +1067,11 @@ class Winograd final : public Recipe {
       }
       for (int64_t phase = 0; phase < phases_; ++phase) {
         const int64_t at = place(block, phase);
-        T* to = packed + at / maps_.vectors * points_ * depth_ * chunk_lanes_ + d * chunk_lanes_ +
+        const int64_t chunk = at / maps_.vectors;
+        const Form& form = form_of(chunk);
+        if (form.points == 0) continue;
+        for (int a = 0; a < kAxes; ++a) args.tile[a] = form.tile[a];
+        T* to = packed + chunk_start_[static_cast<size_t>(chunk)] + d * chunk_lanes_ +
                 at % maps_.vectors * maps_.lanes;
         for (int64_t vz = 0; vz < z.views; ++vz) {
           const int64_t* kz = z.taps_of(phase / x().phases / y().phases, vz);
@@ -950,7 +1099,7 @@ class Winograd final : public Recipe {
     args.tile_step = problem_.geometry.taps() * maps_.lanes;
     bool whole = true;
     for (size_t a = 0; a < kAxes; ++a) {
-      const int count = tiling_.axes[a].tile_taps();
+      const int count = kWinogradTaps[args.tile[a]];
       whole &= std::find(k[a], k[a] + count, -1) == k[a] + count;
       args.src = static_cast<const T*>(args.src) + k[a][0] * apart[a];
       args.step[a] = count > 1 ? (k[a][1] - k[a][0]) * apart[a] : 0;
@@ -961,9 +1110,9 @@ class Winograd final : public Recipe {
     }
     // Absent taps are zeros.
     alignas(kAlignment) T grid[kWinogradMostTaps * kWinogradMostTaps * kWinogradMostTaps * kMostLanes];
-    const int nz = tiling_.axes[0].tile_taps();
-    const int ny = y().tile_taps();
-    const int nx = x().tile_taps();
+    const int nz = kWinogradTaps[args.tile[0]];
+    const int ny = kWinogradTaps[args.tile[1]];
+    const int nx = kWinogradTaps[args.tile[2]];
     WinogradInArgs one = args;
     one.src = grid;
     one.tiles = 1;
@@ -1002,13 +1151,17 @@ class Winograd final : public Recipe {
   int64_t classes_;
   int64_t views_;
   int64_t phases_;
-  int64_t depth_;            // of the products
-  int64_t chunk_lanes_;      // columns of one product
-  int64_t row_ = 0;          // elements from a tile to the next in transformed windows
-  int64_t unit_chunks_ = 1;  // chunks that make whole vectors of columns with all their phases
-  int64_t unit_blocks_ = 1;  // vectors of columns of a unit
-  int64_t units_ = 1;        // of a group
-  int64_t rows_ = 1;         // of tiles
+  int64_t depth_;              // of the products
+  int64_t chunk_lanes_;        // columns of one product
+  int64_t row_ = 0;            // elements from a tile to the next in transformed windows
+  int64_t unit_chunks_ = 1;    // chunks that make whole vectors of columns with all their phases
+  int64_t unit_blocks_ = 1;    // vectors of columns of a unit
+  int64_t unit_elements_ = 0;  // transformed weights of a unit
+  int64_t all_points_ = 0;     // of a tile, for all classes
+  std::vector<Form> forms_;
+  std::vector<int64_t> chunk_start_;  // in the weights of a unit
+  int64_t units_ = 1;                 // of a group
+  int64_t rows_ = 1;                  // of tiles
   int64_t low_origin_ = 0;
   int64_t origin_range_ = 0;
   int64_t row_segments_ = 1;
@@ -1028,7 +1181,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   bool saves = false;
   for (const Axis& axis : problem.geometry.axes) {
     if (axis.stride > kMostStride) return "stride above " + std::to_string(kMostStride);
-    saves |= axis.dilation == 1 && axis.kernel > axis.stride;
+    saves |= axis.stride % axis.dilation == 0 && axis.kernel * axis.dilation > axis.stride;
   }
   if (problem.geometry.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   if (!saves) return "no axis has two neighbouring taps in a phase";
@@ -1037,7 +1190,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   if (maps.depth * 2 < maps.lanes) return "fewer input maps of a group than half a vector";
   const Problem usual = compared(problem);
   const Counts all = counts(best_choice(usual, maps));
-  const double products = all.tiles * static_cast<double>(all.points * all.views * all.phases);
+  const double products = all.tiles * static_cast<double>(all.products * all.views);
   const auto plain = static_cast<double>(usual.geometry.small_positions() * usual.geometry.taps());
   if (all.points == 1 || products > 0.9 * plain) return "products saved are fewer than transforms cost";
   const size_t least =
