@@ -240,14 +240,10 @@ struct Counts {
   int64_t products = 1;
 
   Counts with(const AxisTiles& axis) const noexcept {
-    return {tiles * axis.even_tiles(),
-            points * axis.points(),
-            outputs * axis.outputs(),
-            phases * axis.phases,
-            classes * axis.classes,
-            views * axis.views,
-            class_points * axis.class_points,
-            phase_points * axis.phase_points,
+    return {tiles * axis.even_tiles(),        points * axis.points(),
+            outputs * axis.outputs(),         phases * axis.phases,
+            classes * axis.classes,           views * axis.views,
+            class_points * axis.class_points, phase_points * axis.phase_points,
             products * axis.products};
   }
 };
