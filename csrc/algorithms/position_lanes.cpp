@@ -26,6 +26,7 @@ constexpr int64_t kMostPlanes = 256;   // of a strip, about
 constexpr int64_t kStripBytes = 512 << 10;
 constexpr int64_t kResultBytes = 384 << 10;
 constexpr double kStepSeconds = 0.5 / machine::kHertz;  // of a tile, beside its products
+constexpr double kTileSeconds = 60 / machine::kHertz;   // of a call, beside its steps
 constexpr int64_t kMostLinesAhead = 8;                  // fetched in a step
 constexpr int64_t kPlainTiles = 2;                      // of a block that is read where it lies
 
@@ -1069,7 +1070,7 @@ double cost(const Problem& problem) {
   const double alone = problem.geometry.channels_last && layout.groups > 1 ? width / 2 : 1;
   const double stored = positions * static_cast<double>(layout.streams) / width * alone;
   return units * (tiles * static_cast<double>(layout.depth_maps) * layout.step_seconds(gemm) +
-                  calls * machine::kCallSeconds + loaded * machine::kGatherSeconds +
+                  calls * kTileSeconds + loaded * machine::kGatherSeconds +
                   stored * machine::kScatterSeconds + again) +
          packing + machine::traffic_seconds(problem);
 }
