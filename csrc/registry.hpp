@@ -36,6 +36,7 @@ enum class Family : uint8_t {
   winogradsum,
   dots,
   spread,
+  unspread,
   rows,
   pointwise,
   pool
