@@ -41,6 +41,7 @@ enum class Family : uint8_t {
   spread,
   plaingemm,
   overlap,
+  unspread,
   rows,
   sum,
   windows,

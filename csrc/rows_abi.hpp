@@ -32,6 +32,11 @@ template <class E, int R, int V, int... I>
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
   constexpr int lanes = Vector<T>::lanes;
+  // The lines that outputs go to come while sums are formed.
+  const auto fetch = [&args](int r, int v) {
+    __builtin_prefetch(static_cast<typename E::storage*>(args.c[r]) + args.run[args.first_run[v]].offset, 1);
+  };
+  (fetch(I / V, I % V), ...);
   Type sum[R * V] = {};
   const T* b = static_cast<const T*>(args.b);
   const int64_t depth = args.depth;

@@ -28,6 +28,21 @@ struct SpreadArgs {
   int32_t phases;            // 1 or 2
 };
 
+// Family `unspread`, its opposite, from the storage type to the compute type: for map m, phase p, the lanes l
+// of each run
+//   dst[m * dst_map + p * dst_row + l] = src[m * map_stride + offset + (l - begin) * phases + p]
+struct UnspreadArgs {
+  const void* src;
+  int64_t map_stride;
+  int64_t maps;
+  void* dst;
+  int64_t dst_map;
+  int64_t dst_row;
+  const SpreadRun* run;
+  int32_t runs;
+  int32_t phases;
+};
+
 #if defined(TCONV_KERNEL_NAME)
 
 namespace {
@@ -72,6 +87,18 @@ template <class E, int R, int A, int V, int... I>
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
   constexpr int lanes = Vector<T>::lanes;
+  // The lines that outputs go to come while sums are formed.
+  const auto fetch = [&args](int r, int v) {
+    if (args.phases == 1) {
+      __builtin_prefetch(static_cast<typename E::storage*>(args.c[r]) + args.run[args.first_run[v]].offset,
+                         1);
+    } else {
+      __builtin_prefetch(static_cast<typename E::storage*>(args.c[r / 2]) +
+                             args.run[args.first_run[v]].offset + r % 2 * lanes,
+                         1);
+    }
+  };
+  (fetch(I / V, I % V), ...);
   Type sum[R * V] = {};
   const T* a = static_cast<const T*>(args.a);
   const T* b = static_cast<const T*>(args.b);
@@ -108,6 +135,33 @@ template <class E, int R, int V, int A = R>
     spread_rows<E, R, A, V>(args, UpTo<R * V>{});
   } else if constexpr (R > 1) {
     spread<E, R - 1, V, A>(args);
+  }
+}
+
+template <class E, int N>
+[[gnu::always_inline]] inline void unspread_phases(const UnspreadArgs& args) noexcept {
+  const auto* src = static_cast<const typename E::storage*>(args.src);
+  auto* dst = static_cast<typename E::compute*>(args.dst);
+  for (int64_t m = 0; m < args.maps; ++m, src += args.map_stride, dst += args.dst_map) {
+    for (int32_t r = 0; r < args.runs; ++r) {
+      const SpreadRun run = args.run[r];
+      deinterleave<E, plain<E>, N>(src + run.offset, dst + run.begin, args.dst_row, run.end - run.begin);
+    }
+  }
+}
+
+template <class E>
+[[gnu::always_inline]] inline void unspread(const UnspreadArgs& args) noexcept {
+  if (args.phases == 1) return unspread_phases<E, 1>(args);
+  if (args.phases == 2) return unspread_phases<E, 2>(args);
+  const auto* src = static_cast<const typename E::storage*>(args.src);
+  auto* dst = static_cast<typename E::compute*>(args.dst);
+  for (int64_t m = 0; m < args.maps; ++m, src += args.map_stride, dst += args.dst_map) {
+    for (int32_t r = 0; r < args.runs; ++r) {
+      const SpreadRun run = args.run[r];
+      transpose<E, plain<E>>(src + run.offset, args.phases, dst + run.begin, args.dst_row,
+                             run.end - run.begin, args.phases);
+    }
   }
 }
 

@@ -1,5 +1,7 @@
-// Forward where the kernel is the stride, so that every output belongs to one input: one matrix product, rows
-// being filters and taps, lanes being input positions. Outputs leave the registers in their final order.
+// Forward and data gradient where the kernel is the stride, so that every position of the large side belongs
+// to one of the small side: one matrix product, lanes being positions of the small side. Forward, rows are
+// filters and taps, which leave the registers in their final order; in the data gradient they are channels,
+// and the taps of a row are taken apart on their way into panels.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -16,7 +18,7 @@ namespace {
 constexpr int64_t kMostRows = 1 << 20;
 constexpr int64_t kPanelBytes = 384 << 10;  // of input that one thread holds
 constexpr int64_t kMostPanels = 8;
-constexpr int64_t kWeightRun = 1024;  // weights converted at a time
+constexpr int64_t kWeightRun = 1024;  // rows of weights packed at a time
 
 template <class T>
 class NoOverlap final : public Recipe {
@@ -26,12 +28,16 @@ class NoOverlap final : public Recipe {
         activate_(problem),
         spread_(tconv::kernel(Family::spread, problem.dtype, problem.isa)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
+        unspread_(tconv::kernel(Family::unspread, problem.dtype, problem.isa)),
+        forward_(problem.pass == Pass::forward),
         vector_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))) {
     const Geometry& g = problem.geometry;
-    depth_ = g.channels / g.groups;
+    channels_ = g.channels / g.groups;
     filters_ = g.filters / g.groups;
-    rows_ = filters_ * g.taps();
-    phases_ = g.axes[2].stride;
+    window_ = filters_ * g.taps();
+    depth_ = forward_ ? channels_ : window_;
+    rows_ = forward_ ? window_ : channels_;
+    phases_ = forward_ ? g.axes[2].stride : 1;
     tiles_ = ceil_div(rows_, spread_.rows);
     sample_positions_ = g.small_positions();
     positions_ = g.batch * sample_positions_;
@@ -46,21 +52,26 @@ class NoOverlap final : public Recipe {
   std::string packing_key() const override {
     std::string key = "no_overlap";
     const Geometry& g = problem_.geometry;
-    for (const int64_t number : {static_cast<int64_t>(problem_.dtype), int64_t{spread_.rows}, g.channels,
-                                 g.filters, g.groups, g.taps()}) {
+    for (const int64_t number : {static_cast<int64_t>(problem_.pass), static_cast<int64_t>(problem_.dtype),
+                                 int64_t{spread_.rows}, g.channels, g.filters, g.groups, g.taps()}) {
       key += " " + std::to_string(number);
     }
     return key;
   }
 
-  // Packed: [group][tile][channel][row of the tile].
+  // Packed: [group][tile][step of depth][row of the tile].
   bool pack(const void* weight, char* packed, Crew& crew) const override {
     const int64_t runs = ceil_div(rows_, kWeightRun);
     const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
     crew.share(problem_.geometry.groups * runs, seconds, [&](int64_t unit, int) noexcept {
       const int64_t first = unit % runs * kWeightRun;
-      pack_rows(weight, reinterpret_cast<T*>(packed + static_cast<size_t>(unit / runs) * group_bytes()),
-                unit / runs, first, std::min(first + kWeightRun, rows_));
+      const int64_t last = std::min(first + kWeightRun, rows_);
+      T* const to = reinterpret_cast<T*>(packed + static_cast<size_t>(unit / runs) * group_bytes());
+      if (forward_) {
+        pack_window(weight, to, unit / runs, first, last);
+      } else {
+        pack_channels(weight, to, unit / runs, first, last);
+      }
     });
     return true;
   }
@@ -99,6 +110,7 @@ class NoOverlap final : public Recipe {
   // What one thread works in.
   struct Worker {
     T* panel;
+    SpreadRun* source_runs;  // of a panel, in the data gradient
     SpreadRun* runs;
     int32_t* first_run;  // by vector
     void** outputs;      // of the rows, or pairs of rows, of a tile
@@ -110,9 +122,12 @@ class NoOverlap final : public Recipe {
   size_t bias_bytes() const noexcept {
     return static_cast<size_t>(problem_.geometry.groups * tiles_ * spread_.rows) * sizeof(T);
   }
+  size_t source_run_bytes() const noexcept {
+    return forward_ ? 0 : aligned(static_cast<size_t>(spread_.lanes) * sizeof(SpreadRun));
+  }
   int64_t vectors() const noexcept { return panels_ * spread_.lanes / vector_; }
   size_t worker_bytes() const noexcept {
-    return aligned(static_cast<size_t>(panels_ * spread_.lanes * depth_) * sizeof(T)) +
+    return aligned(static_cast<size_t>(panels_ * spread_.lanes * depth_) * sizeof(T)) + source_run_bytes() +
            aligned(static_cast<size_t>(panels_ * spread_.lanes) * sizeof(SpreadRun)) +
            aligned(static_cast<size_t>(vectors() + 1) * sizeof(int32_t)) +
            aligned(static_cast<size_t>(spread_.rows) * sizeof(void*));
@@ -122,6 +137,7 @@ class NoOverlap final : public Recipe {
     Pieces pieces(memory);
     Worker made{};
     made.panel = pieces.take<T>(static_cast<size_t>(panels_ * spread_.lanes * depth_) * sizeof(T));
+    made.source_runs = pieces.take<SpreadRun>(source_run_bytes());
     made.runs = pieces.take<SpreadRun>(static_cast<size_t>(panels_ * spread_.lanes) * sizeof(SpreadRun));
     made.first_run = pieces.take<int32_t>(static_cast<size_t>(vectors() + 1) * sizeof(int32_t));
     made.outputs = pieces.take<void*>(static_cast<size_t>(spread_.rows) * sizeof(void*));
@@ -147,7 +163,7 @@ class NoOverlap final : public Recipe {
     workspace_ = total();
   }
 
-  void pack_rows(const void* weight, T* packed, int64_t group, int64_t first, int64_t last) const noexcept {
+  void pack_window(const void* weight, T* packed, int64_t group, int64_t first, int64_t last) const noexcept {
     alignas(64) T run[kWeightRun];
     const int64_t tile_rows = spread_.rows;
     MoveArgs args{};
@@ -169,14 +185,31 @@ class NoOverlap final : public Recipe {
     }
   }
 
+  void pack_channels(const void* weight, T* packed, int64_t group, int64_t first,
+                     int64_t last) const noexcept {
+    MoveArgs args{};
+    args.src_row = window_;
+    args.src_column = args.dst_row = 1;
+    args.dst_column = spread_.rows;
+    args.columns = window_;
+    for (int64_t row = first; row < last; row += args.rows) {
+      args.rows = std::min(spread_.rows - row % spread_.rows, last - row);
+      args.src = static_cast<const char*>(weight) +
+                 (group * channels_ + row) * window_ * static_cast<int64_t>(storage_bytes(problem_.dtype));
+      args.dst = packed + row / spread_.rows * spread_.rows * depth_ + row % spread_.rows;
+      load_(args);
+    }
+  }
+
   void spread_bias(const void* bias, T* spread) const noexcept {
-    const int64_t taps = problem_.geometry.taps();
+    const int64_t maps = forward_ ? filters_ : channels_;
+    const int64_t taps = rows_ / maps;
     with_dtype(problem_.dtype, [&](auto e) {
       const auto* from = static_cast<const typename decltype(e)::storage*>(bias);
       for (int64_t g = 0; g < problem_.geometry.groups; ++g) {
         T* to = spread + g * tiles_ * spread_.rows;
         for (int64_t row = 0; row < rows_; ++row)
-          to[row] = static_cast<T>(e.load(from[g * filters_ + row / taps]));
+          to[row] = static_cast<T>(e.load(from[g * maps + row / taps]));
       }
     });
   }
@@ -186,7 +219,12 @@ class NoOverlap final : public Recipe {
     const int64_t first = block * panels_ * spread_.lanes;
     const int64_t count = std::min(panels_ * spread_.lanes, positions_ - first);
     if (count <= 0) return;
-    fill_panels(call.source, w.panel, group, first, count);
+    if (forward_) {
+      fill_panels(call.source, w.panel, group, first, count);
+    } else {
+      fill_windows(call.source, w, group, first, count);
+    }
+    fill_up(w.panel, count);
     find_runs(w, first, count);
     const auto& [z, y, x] = problem_.geometry.axes;
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
@@ -203,6 +241,10 @@ class NoOverlap final : public Recipe {
       args.a = weights + row * depth_;
       if (bias != nullptr) args.bias = bias + group * tiles_ * spread_.rows + row;
       for (int64_t r = 0; r < args.rows; r += phases_) {
+        if (!forward_) {
+          w.outputs[r] = out + (group * channels_ + row + r) * sample_positions_ * element;
+          continue;
+        }
         const int64_t tap = (row + r) / phases_;
         const int64_t map = group * filters_ + tap / (z.kernel * y.kernel);
         const int64_t tap_z = tap / y.kernel % z.kernel;
@@ -216,7 +258,7 @@ class NoOverlap final : public Recipe {
     }
   }
 
-  // Panels of input: [panel][channel][lane], zeros behind the last position.
+  // Panels of input: [panel][channel][lane].
   void fill_panels(const void* source, T* panel, int64_t group, int64_t first, int64_t count) const noexcept {
     const Geometry& g = problem_.geometry;
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
@@ -235,37 +277,89 @@ class NoOverlap final : public Recipe {
       args.dst = panel + begin / spread_.lanes * spread_.lanes * depth_ + lane;
       load_(args);
     }
-    if (const int64_t rest = count % spread_.lanes; rest > 0) {
-      T* to = panel + count / spread_.lanes * spread_.lanes * depth_;
-      for (int64_t channel = 0; channel < depth_; ++channel, to += spread_.lanes)
-        std::fill(to + rest, to + spread_.lanes, T{0});
+  }
+
+  // Panels of the gradient: [panel][filter and tap][lane].
+  void fill_windows(const void* source, const Worker& w, int64_t group, int64_t first,
+                    int64_t count) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto& [z, y, x] = g.axes;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    UnspreadArgs args{};
+    args.map_stride = g.large_positions();
+    args.maps = filters_;
+    args.dst_map = g.taps() * spread_.lanes;
+    args.dst_row = spread_.lanes;
+    args.phases = static_cast<int32_t>(x.kernel);
+    args.run = w.source_runs;
+    for (int64_t begin = 0; begin < count; begin += spread_.lanes) {
+      args.runs = find_rows(w.source_runs, first + begin, std::min<int64_t>(spread_.lanes, count - begin));
+      for (int64_t tap = 0; tap < z.kernel * y.kernel; ++tap) {
+        args.src = static_cast<const char*>(source) + (group * filters_ * g.large_positions() +
+                                                       (tap / y.kernel * y.out + tap % y.kernel) * x.out) *
+                                                          element;
+        args.dst = w.panel + begin * depth_ + tap * x.kernel * spread_.lanes;
+        unspread_(args);
+      }
     }
   }
 
-  // The rows of the input that each vector holds, and where they go.
-  void find_runs(const Worker& w, int64_t first, int64_t count) const noexcept {
+  // Zeros behind the last position.
+  void fill_up(T* panel, int64_t count) const noexcept {
+    const int64_t rest = count % spread_.lanes;
+    if (rest == 0) return;
+    T* to = panel + count / spread_.lanes * spread_.lanes * depth_;
+    for (int64_t step = 0; step < depth_; ++step, to += spread_.lanes)
+      std::fill(to + rest, to + spread_.lanes, T{0});
+  }
+
+  // The rows of the small side that hold `count` positions from `first`, and where they lie on the large
+  // side.
+  int32_t find_rows(SpreadRun* rows, int64_t first, int64_t count) const noexcept {
     const Geometry& g = problem_.geometry;
     const auto& [z, y, x] = g.axes;
-    int64_t row = first / x.size;
-    int64_t at = first % x.size;
+    int32_t found = 0;
+    for (int64_t lane = 0; lane < count;) {
+      const int64_t row = (first + lane) / x.size;
+      const int64_t at = (first + lane) % x.size;
+      const int64_t length = std::min(count - lane, x.size - at);
+      const int64_t at_y = row % y.size;
+      const int64_t at_z = row / y.size % z.size;
+      const int64_t sample = row / y.size / z.size;
+      rows[found++] = {
+          ((sample * g.filters * z.out + at_z * z.stride) * y.out + at_y * y.stride) * x.out + at * x.stride,
+          static_cast<int32_t>(lane), static_cast<int32_t>(lane + length)};
+      lane += length;
+    }
+    return found;
+  }
+
+  // The samples that hold them, and where they lie on the small side.
+  int32_t find_samples(SpreadRun* samples, int64_t first, int64_t count) const noexcept {
+    int32_t found = 0;
+    for (int64_t lane = 0; lane < count;) {
+      const int64_t at = (first + lane) % sample_positions_;
+      const int64_t length = std::min(count - lane, sample_positions_ - at);
+      samples[found++] = {
+          (first + lane) / sample_positions_ * problem_.geometry.channels * sample_positions_ + at,
+          static_cast<int32_t>(lane), static_cast<int32_t>(lane + length)};
+      lane += length;
+    }
+    return found;
+  }
+
+  // Where the positions of each vector go.
+  void find_runs(const Worker& w, int64_t first, int64_t count) const noexcept {
     int32_t runs = 0;
     for (int64_t vector = 0; vector < vectors(); ++vector) {
       w.first_run[vector] = runs;
-      const int64_t end = std::min(count - vector * vector_, vector_);
-      for (int64_t lane = 0; lane < end;) {
-        const int64_t length = std::min(end - lane, x.size - at);
-        const int64_t at_y = row % y.size;
-        const int64_t at_z = row / y.size % z.size;
-        const int64_t sample = row / y.size / z.size;
-        w.runs[runs++] = {((sample * g.filters * z.out + at_z * z.stride) * y.out + at_y * y.stride) * x.out +
-                              at * x.stride,
-                          static_cast<int32_t>(lane), static_cast<int32_t>(lane + length)};
-        lane += length;
-        at += length;
-        if (at == x.size) {
-          at = 0;
-          ++row;
-        }
+      const int64_t begin = vector * vector_;
+      const int64_t end = std::min(count - begin, vector_);
+      if (end <= 0) {
+        w.runs[runs++] = {0, 0, 0};
+      } else {
+        runs += forward_ ? find_rows(w.runs + runs, first + begin, end)
+                         : find_samples(w.runs + runs, first + begin, end);
       }
     }
     w.first_run[vectors()] = runs;
@@ -275,11 +369,15 @@ class NoOverlap final : public Recipe {
   Activate activate_;
   const Kernel& spread_;
   const Kernel& load_;
-  int64_t vector_;  // lanes of a vector
-  int64_t depth_ = 0;
-  int64_t filters_ = 0;  // of a group
-  int64_t rows_ = 0;     // filters and taps of a group
-  int64_t phases_ = 1;   // of the last axis
+  const Kernel& unspread_;
+  bool forward_;
+  int64_t vector_;        // lanes of a vector
+  int64_t channels_ = 0;  // of a group, as all below
+  int64_t filters_ = 0;
+  int64_t window_ = 0;  // filters and taps
+  int64_t depth_ = 0;   // what is summed over
+  int64_t rows_ = 0;    // of the product
+  int64_t phases_ = 1;  // rows that take turns along the last axis
   int64_t tiles_ = 0;
   int64_t sample_positions_ = 0;
   int64_t positions_ = 0;  // of all samples
@@ -296,14 +394,14 @@ std::unique_ptr<Recipe> make(const Problem& problem) {
 }
 
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass != Pass::forward) return "the pass is not forward";
+  if (problem.pass == Pass::weight_gradient) return "the pass is the weight gradient";
   const Geometry& g = problem.geometry;
   if (g.channels_last) return "maps lie together";
   for (const Axis& axis : g.axes) {
     if (axis.kernel != axis.stride || axis.dilation != 1) return "kernel is not the stride";
     if (axis.pad_lo != 0 || axis.out != axis.size * axis.stride) return "pads or adj";
   }
-  if (g.axes[2].stride > 2) return "stride above 2 along the last axis";
+  if (problem.pass == Pass::forward && g.axes[2].stride > 2) return "stride above 2 along the last axis";
   if (g.filters / g.groups * g.taps() > kMostRows) return "more than " + std::to_string(kMostRows) + " rows";
   const size_t least = make(problem)->workspace_bytes();
   return workspace_refusal(problem, least);
@@ -312,15 +410,21 @@ std::optional<std::string> refusal(const Problem& problem) {
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const Kernel& tile = kernel(Family::spread, problem.dtype, problem.isa);
-  const double rows = static_cast<double>(g.filters / g.groups * g.taps());
-  const double positions = static_cast<double>(g.batch * g.small_positions());
-  const double calls =
-      std::ceil(rows / tile.rows) * static_cast<double>(g.groups) * std::max(1.0, positions / tile.lanes);
-  const double stores =
-      tile.rows * tile.lanes / machine::lanes(compute_dtype(problem.dtype), problem.isa) * 2.0;
-  return calls * (static_cast<double>(g.channels / g.groups) * machine::tile_step_seconds(tile, tile.rows) +
-                  machine::kCallSeconds + stores / machine::kHertz) +
-         machine::traffic_seconds(problem);
+  const bool forward = problem.pass == Pass::forward;
+  const double vector = machine::lanes(compute_dtype(problem.dtype), problem.isa);
+  const auto channels = static_cast<double>(g.channels / g.groups);
+  const auto window = static_cast<double>(g.filters / g.groups * g.taps());
+  const double rows = forward ? window : channels;
+  const double depth = forward ? channels : window;
+  const auto groups = static_cast<double>(g.groups);
+  const auto positions = static_cast<double>(g.batch * g.small_positions());
+  const double calls = std::ceil(rows / tile.rows) * groups * std::max(1.0, positions / tile.lanes);
+  const double stores = tile.rows * tile.lanes / vector * 2.0;
+  // Vectors of the gradient whose taps are taken apart, read and written in order.
+  const double apart = forward ? 0 : positions * groups * depth / vector;
+  return calls * (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
+                  stores / machine::kHertz) +
+         apart * machine::kCopySeconds / 2 + machine::traffic_seconds(problem);
 }
 
 }  // namespace

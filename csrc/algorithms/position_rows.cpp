@@ -18,13 +18,25 @@ constexpr int64_t kBlockBytes = 256 << 10;  // of rows that one thread holds in 
 constexpr int64_t kLeastTiles = 8;          // of a block, for each of which a panel of weights is read anew
 constexpr int64_t kMostTiles = 64;
 
+// The kernel that wastes the fewest lanes of its last panel, the one of most lanes among equals.
+const Kernel& best_kernel(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  const int64_t columns =
+      problem.pass == Pass::forward ? g.filters / g.groups * g.taps() : g.channels / g.groups;
+  const auto candidates = kernels(Family::rows, problem.dtype, problem.isa);
+  return *std::min_element(candidates.begin(), candidates.end(), [&](const Kernel& a, const Kernel& b) {
+    const auto lanes = [&](const Kernel& k) { return ceil_div(columns, k.lanes) * k.lanes; };
+    return lanes(a) != lanes(b) ? lanes(a) < lanes(b) : a.lanes > b.lanes;
+  });
+}
+
 template <class T>
 class PositionRows final : public Recipe {
  public:
   explicit PositionRows(const Problem& problem)
       : problem_(problem),
         activate_(problem),
-        rows_(tconv::kernel(Family::rows, problem.dtype, problem.isa)),
+        rows_(best_kernel(problem)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         forward_(problem.pass == Pass::forward) {
     const Geometry& g = problem.geometry;
@@ -148,6 +160,7 @@ class PositionRows final : public Recipe {
     for (int64_t begin = 0; begin < panels_ * rows_.lanes; begin += vector) {
       first_run_.push_back(static_cast<int32_t>(runs_.size()));
       const int64_t end = std::min(begin + vector, columns_);
+      if (begin >= end) runs_.push_back({0, 0, 0});
       for (int64_t at = begin; at < end;) {
         int64_t length = end - at;
         int64_t offset = at;
@@ -329,7 +342,7 @@ std::optional<std::string> refusal(const Problem& problem) {
 
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
-  const Kernel& tile = kernel(Family::rows, problem.dtype, problem.isa);
+  const Kernel& tile = best_kernel(problem);
   const auto channels = static_cast<double>(g.channels / g.groups);
   const auto window = static_cast<double>(g.filters / g.groups * g.taps());
   const bool forward = problem.pass == Pass::forward;

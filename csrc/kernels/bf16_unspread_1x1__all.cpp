@@ -1,0 +1,5 @@
+#include "spread_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  unspread<bf16>(*static_cast<const UnspreadArgs*>(args));
+}
