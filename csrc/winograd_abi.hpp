@@ -36,7 +36,8 @@ template <class T>
 inline constexpr WinogradPairs<T> kWinogradSix{T(0.75), T(1.5)};
 
 // Family `rowgemm`, in the compute type: c[r * c_row + l] = sum over k of a[r * a_row + k] * b[k * lanes + l]
-// for any number of rows. Fetches `next_bytes` from `next` into the cache on the way.
+// for any number of rows, added to what is there where `accumulate`. Fetches `next_bytes` from `next` into
+// the cache on the way.
 struct RowGemmArgs {
   const void* a;
   const void* b;
@@ -47,6 +48,7 @@ struct RowGemmArgs {
   int64_t c_row;
   int64_t rows;
   int64_t depth;
+  bool accumulate;
 };
 
 // Family `strip`: storage type to compute type, maps to lanes; for p < count
@@ -119,6 +121,13 @@ template <class T, int R, int V>
   const T* b = static_cast<const T*>(args.b);
   const int64_t a_row = args.a_row;
   Type sum[R][V] = {};
+  if (args.accumulate) {
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) sum[r][v] = *reinterpret_cast<const Loose*>(c + r * args.c_row + v * lanes);
+    }
+  }
 #pragma GCC unroll 1
   for (int64_t k = 0; k < args.depth; ++k) {
     if (next < next_end) {

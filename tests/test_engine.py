@@ -239,6 +239,26 @@ def test_threads_change_no_bit(problem: Problem) -> None:
         assert same_bits(sums[0], sums[2])
 
 
+@pytest.mark.parametrize("problem", CORNERS + BUSY, ids=str)
+def test_packing_within_the_call_changes_no_bit(problem: Problem) -> None:
+    case = example(problem.shrunk(20_000_000), "float32")
+    if not case.small.size or not case.large.size:
+        pytest.skip("nothing to compute")
+    for name in ("forward", "data_gradient"):
+        source, weight, *bias = case.inputs(name)
+        for algorithm in native._core.algorithms():
+            if refuses(case, name, algorithm):
+                continue
+            prepared = plan_for(case, name, algorithm=algorithm, packed=True)
+            expected = np.empty(case.shape(name), "float32")
+            prepared.run(source, prepared.pack(weight), bias[0] if bias else None, expected)
+            for threads in (1, 2, 7):
+                out = np.empty_like(expected)
+                plan = plan_for(case, name, algorithm=algorithm, packed=False, threads=threads)
+                plan.run(source, weight, bias[0] if bias else None, out)
+                assert same_bits(out, expected), (name, algorithm, threads)
+
+
 @settings(max_examples=60)
 @given(examples())
 def test_threads_and_runs_change_no_bit(case: Example) -> None:

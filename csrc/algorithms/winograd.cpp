@@ -27,15 +27,16 @@ constexpr int64_t kPackedRows = 256;
 constexpr int64_t kFetchedBytes = 4 << 10;
 // Windows that are transformed for all blocks before weights are packed unit by unit.
 constexpr size_t kKeptBytes = 16 << 20;
+// Of one unit: weights that are packed before they are multiplied, and sums that wait for the next of them.
+constexpr size_t kSliceBytes = 448 << 10;
+constexpr size_t kSumBytes = 1 << 20;
 constexpr int64_t kTransformedBytes = 704 << 10;
 constexpr int64_t kProductBytes = 320 << 10;
 constexpr int64_t kMostBlockTiles = 120;
 // What an axis is taken to hold where its size must not decide about bits.
 constexpr int64_t kUsualPositions = 64;
-// Transformed weights written, as long as they stay near and points in registers, and else.
+// Transformed weights written.
 constexpr double kPackBytesPerSecond = 10e9;
-constexpr double kSlowPackBytesPerSecond = 5e9;
-constexpr double kNearBytes = 64e6;
 // Transformed weights read while others are multiplied.
 constexpr double kReadBytesPerSecond = 30e9;
 // Positions from which an axis is long.
@@ -499,10 +500,12 @@ class Winograd final : public Recipe {
     unit_chunks_ = classes_ > 1 ? phases_ : std::lcm(phases_, maps_.vectors) / maps_.vectors;
     unit_blocks_ = unit_chunks_ * maps_.vectors / phases_;
     units_ = ceil_div(maps_.column_blocks(), unit_blocks_);
+    int64_t unit_points = 0;
     for (int64_t chunk = 0; chunk < unit_chunks_; ++chunk) {
-      chunk_start_.push_back(unit_elements_);
-      unit_elements_ += form_of(chunk).points * depth_ * chunk_lanes_;
+      chunk_start_.push_back(unit_points);
+      unit_points += form_of(chunk).points;
     }
+    unit_elements_ = unit_points * depth_ * chunk_lanes_;
     rows_ = problem.geometry.batch * tiling_.axes[0].tiles() * y().tiles();
     low_origin_ = *std::min_element(x().origin.begin(), x().origin.end());
     origin_range_ = *std::max_element(x().origin.begin(), x().origin.end()) - low_origin_;
@@ -553,10 +556,10 @@ class Winograd final : public Recipe {
     std::vector<Worker> workers(static_cast<size_t>(threads_));
     T* shared = shares_windows() ? pieces.take<T>(shared_bytes()) : nullptr;
     for (Worker& w : workers) {
-      if (by_unit_) w.packed = pieces.take<T>(unit_bytes());
+      if (by_unit_) w.packed = pieces.take<T>(slice_bytes());
       w.strip = pieces.take<T>(strip_bytes());
       w.transformed = shares_windows() ? shared : pieces.take<T>(transformed_bytes());
-      w.products = pieces.take<T>(product_bytes());
+      w.products = pieces.take<T>(sum_bytes());
       w.outputs = pieces.take<T>(output_bytes());
       w.segments = pieces.take<Segment>(segment_bytes());
     }
@@ -604,6 +607,14 @@ class Winograd final : public Recipe {
     std::atomic<bool>& finite;
   };
 
+  // A part of the depth of the products.
+  struct Depth {
+    int64_t begin;
+    int64_t end;
+
+    int64_t count() const noexcept { return end - begin; }
+  };
+
   const TiledAxis& y() const noexcept { return tiling_.axes[1]; }
   const TiledAxis& x() const noexcept { return tiling_.axes[2]; }
 
@@ -625,9 +636,17 @@ class Winograd final : public Recipe {
   size_t shared_bytes() const noexcept {
     return by_unit_ ? aligned(transformed_bytes()) * static_cast<size_t>(blocks_) : transformed_bytes();
   }
-  size_t product_bytes() const noexcept {
-    return static_cast<size_t>(points_ * block_tiles() * chunk_lanes_) * sizeof(T);
+  // Weights of a unit for `slice_maps_` read maps, and the sums that slices add to.
+  size_t slice_bytes() const noexcept {
+    return slices() > 1 ? unit_bytes() / static_cast<size_t>(depth_) * static_cast<size_t>(slice_maps_)
+                        : unit_bytes();
   }
+  int64_t slices() const noexcept { return ceil_div(maps_.depth, slice_maps_); }
+  size_t sum_bytes() const noexcept {
+    return product_bytes() * (slices() > 1 ? static_cast<size_t>(unit_chunks_ * blocks_) : 1);
+  }
+  int64_t product_elements() const noexcept { return points_ * block_tiles() * chunk_lanes_; }
+  size_t product_bytes() const noexcept { return static_cast<size_t>(product_elements()) * sizeof(T); }
   size_t output_bytes() const noexcept {
     return static_cast<size_t>(unit_blocks_ * block_tiles() * tiling_.counts.outputs * phases_ *
                                maps_.lanes) *
@@ -654,13 +673,22 @@ class Winograd final : public Recipe {
     return windows <= std::min(kKeptBytes, unit_bytes() * static_cast<size_t>(units_));
   }
 
+  // Cuts the read maps so that packed weights and sums stay in the second cache, where each sum is over maps
+  // in their order.
+  void slice() noexcept {
+    if (views_ > 1 || maps_.padded_depth() > maps_.depth) return;
+    if (product_bytes() * static_cast<size_t>(unit_chunks_ * blocks_) > kSumBytes) return;
+    const auto pieces = static_cast<int64_t>((unit_bytes() + kSliceBytes - 1) / kSliceBytes);
+    slice_maps_ = ceil_div(maps_.depth, pieces);
+  }
+
   // Decides blocks, threads and how many weights are packed at a time, so that the workspace holds them.
   void cut() noexcept {
     const bool packs = !problem_.packed;
     const int64_t all_units = maps_.groups * units_;
     const auto total = [&] {
-      const size_t worker = aligned(strip_bytes()) + aligned(product_bytes()) + aligned(output_bytes()) +
-                            aligned(segment_bytes()) + (by_unit_ ? aligned(unit_bytes()) : 0) +
+      const size_t worker = aligned(strip_bytes()) + aligned(sum_bytes()) + aligned(output_bytes()) +
+                            aligned(segment_bytes()) + (by_unit_ ? aligned(slice_bytes()) : 0) +
                             (shares_windows() ? 0 : aligned(transformed_bytes()));
       return (packs && !by_unit_ ? aligned(unit_bytes() * static_cast<size_t>(pack_units_)) : 0) +
              aligned(bias_bytes()) + (shares_windows() ? aligned(shared_bytes()) : 0) +
@@ -674,6 +702,7 @@ class Winograd final : public Recipe {
     threads_ = 1;
     together_ = false;
     pack_units_ = packs ? 1 : all_units;
+    slice_maps_ = maps_.depth;
     set_block(1);
     least_ = workspace_ = total();
     if (least_ > problem_.workspace) return;
@@ -683,11 +712,15 @@ class Winograd final : public Recipe {
         // Few blocks are worked on by all threads together, so that none waits for the last.
         together_ = threads_ > 1 && blocks_ * maps_.groups < int64_t{8} * threads_;
         by_unit_ = packs && windows_are_few() && units_ >= threads_;
-        if (by_unit_ && total() <= problem_.workspace) {
-          workspace_ = total();
-          return;
+        if (by_unit_) {
+          slice();
+          if (total() <= problem_.workspace) {
+            workspace_ = total();
+            return;
+          }
+          by_unit_ = false;
+          slice_maps_ = maps_.depth;
         }
-        by_unit_ = false;
         if (total() <= problem_.workspace) {
           if (packs) {
             const size_t other = total() - aligned(unit_bytes());
@@ -724,7 +757,9 @@ class Winograd final : public Recipe {
         Worker& w = workers[static_cast<size_t>(member)];
         const int64_t segments = list_segments(block, w.segments);
         for (int64_t i = 0; i < segments * depth_blocks(); ++i) transform(part, w, segments, i);
-        for (int64_t unit = part.first_unit; unit < part.last_unit; ++unit) multiply(part, w, segments, unit);
+        for (int64_t unit = part.first_unit; unit < part.last_unit; ++unit) {
+          multiply(part, w, segments, unit, unit_weights(part, unit), {0, depth_});
+        }
       });
       return;
     }
@@ -736,10 +771,12 @@ class Winograd final : public Recipe {
                            [&](int64_t i, int member) noexcept {
                              transform(part, workers[static_cast<size_t>(member)], segments, i);
                            });
-      part.call.crew.share(
-          part.last_unit - part.first_unit, block_seconds, [&](int64_t i, int member) noexcept {
-            multiply(part, workers[static_cast<size_t>(member)], segments, part.first_unit + i);
-          });
+      part.call.crew.share(part.last_unit - part.first_unit, block_seconds,
+                           [&](int64_t i, int member) noexcept {
+                             const int64_t unit = part.first_unit + i;
+                             multiply(part, workers[static_cast<size_t>(member)], segments, unit,
+                                      unit_weights(part, unit), {0, depth_});
+                           });
     }
   }
 
@@ -759,19 +796,28 @@ class Winograd final : public Recipe {
     });
     part.call.crew.share(units_, seconds, [&](int64_t i, int member) noexcept {
       Worker w = workers[static_cast<size_t>(member)];
+      T* const sums = w.products;
       const int64_t unit = part.group * units_ + i;
       if (maps_.padded_depth() > maps_.depth) std::memset(w.packed, 0, unit_bytes());
-      for (int64_t block = 0; block < unit_blocks_; ++block) {
-        if (!pack_block(part.call.weight, w.packed, unit, block, 0, maps_.depth))
-          part.finite.store(false, std::memory_order_relaxed);
-      }
-      Part mine = part;
-      mine.weights = w.packed - unit * unit_elements_;
-      for (int64_t block = 0; block < blocks_; ++block) {
-        w.transformed = shared + static_cast<size_t>(block) * apart;
-        multiply(mine, w, list_segments(block, w.segments), i);
+      for (int64_t begin = 0; begin < maps_.depth; begin += slice_maps_) {
+        const int64_t end = std::min(begin + slice_maps_, maps_.depth);
+        const bool whole = slices() == 1;
+        const Depth depth{begin, whole ? depth_ : end};
+        for (int64_t block = 0; block < unit_blocks_; ++block) {
+          if (!pack_block(part.call.weight, w.packed, unit, block, begin, end, depth))
+            part.finite.store(false, std::memory_order_relaxed);
+        }
+        for (int64_t block = 0; block < blocks_; ++block) {
+          w.transformed = shared + static_cast<size_t>(block) * apart;
+          if (!whole) w.products = sums + block * unit_chunks_ * product_elements();
+          multiply(part, w, list_segments(block, w.segments), i, w.packed, depth);
+        }
       }
     });
+  }
+
+  const T* unit_weights(const Part& part, int64_t unit) const noexcept {
+    return part.weights + (part.group * units_ + unit) * unit_elements_;
   }
 
   int64_t list_segments(int64_t block, Segment* segments) const noexcept {
@@ -865,25 +911,31 @@ class Winograd final : public Recipe {
     if (!finite) part.finite.store(false, std::memory_order_relaxed);
   }
 
-  // Makes the columns of one unit for all tiles of a block.
-  void multiply(const Part& part, Worker& w, int64_t segments, int64_t unit) const noexcept {
+  // Makes the columns of one unit for all tiles of a block, or adds a part of the depth to their sums:
+  // `weights` are those of this part.
+  void multiply(const Part& part, Worker w, int64_t segments, int64_t unit, const T* weights,
+                const Depth& depth) const noexcept {
     const int64_t tiles = tiles_in(w.segments, segments);
-    const int64_t point_weights = depth_ * chunk_lanes_;
-    const T* weights = part.weights + (part.group * units_ + unit) * unit_elements_;
+    const int64_t point_weights = depth.count() * chunk_lanes_;
     RowGemmArgs gemm{};
     gemm.next_bytes = point_weights * static_cast<int64_t>(sizeof(T));
     gemm.a_row = row_;
     gemm.c_row = chunk_lanes_;
-    gemm.depth = depth_;
+    gemm.depth = depth.count();
+    gemm.accumulate = depth.begin > 0;
     for (int64_t chunk = 0; chunk < unit_chunks_; ++chunk) {
       const Form& form = form_of(chunk);
       gemm.rows = form.all_copies() * tiles;
       for (int64_t p = 0; p < form.points; ++p) {
-        gemm.a = w.transformed + (form.start * tiles + p * gemm.rows) * row_;
-        gemm.b = weights + chunk_start_[static_cast<size_t>(chunk)] + p * point_weights;
+        gemm.a = w.transformed + (form.start * tiles + p * gemm.rows) * row_ + depth.begin;
+        gemm.b = weights + (chunk_start_[static_cast<size_t>(chunk)] + p) * point_weights;
         gemm.c = w.products + p * gemm.rows * chunk_lanes_;
         gemm.next = static_cast<const char*>(gemm.b) + gemm.next_bytes;
         gemm_(gemm);
+      }
+      if (depth.end < depth_) {
+        w.products += product_elements();
+        continue;
       }
       for (int64_t v = 0; v < maps_.vectors; ++v) {
         const auto [block, phase] = content(chunk * maps_.vectors + v);
@@ -891,7 +943,9 @@ class Winograd final : public Recipe {
           to_outputs(part, w, segments, unit, v, block, phase, form);
         }
       }
+      if (depth.begin > 0) w.products += product_elements();
     }
+    if (depth.end < depth_) return;
     for (int64_t block = 0; block < unit_blocks_; ++block) {
       if (unit * unit_blocks_ + block < maps_.column_blocks()) store(part, w, segments, unit, block);
     }
@@ -1006,16 +1060,18 @@ class Winograd final : public Recipe {
       const int64_t block = index / slices % unit_blocks_;
       const int64_t begin = index % slices * kPackedMaps;
       T* to = units + unit * unit_elements_;
-      if (!pack_block(weight, to, first + unit, block, begin, std::min(begin + kPackedMaps, maps_.depth))) {
+      if (!pack_block(weight, to, first + unit, block, begin, std::min(begin + kPackedMaps, maps_.depth),
+                      {0, depth_})) {
         finite.store(false, std::memory_order_relaxed);
       }
     });
     return finite;
   }
 
-  // Packs one vector of columns of a unit for the read maps from `begin` to before `end`.
-  bool pack_block(const void* weight, T* packed, int64_t unit, int64_t block, int64_t begin,
-                  int64_t end) const noexcept {
+  // Packs one vector of columns of a unit for the read maps from `begin` to before `end`, where `packed`
+  // holds the part `depth`.
+  bool pack_block(const void* weight, T* packed, int64_t unit, int64_t block, int64_t begin, int64_t end,
+                  const Depth& depth) const noexcept {
     const Geometry& g = problem_.geometry;
     const int64_t taps = g.taps();
     const int64_t filters = g.filters / g.groups;
@@ -1039,7 +1095,7 @@ class Winograd final : public Recipe {
     strip.count = taps;
     strip.size = taps;
     WinogradInArgs args{};
-    args.point_stride = depth_ * chunk_lanes_;
+    args.point_stride = depth.count() * chunk_lanes_;
     args.tile_stride = chunk_lanes_;
     const int64_t most = std::max<int64_t>(1, kPackedRows / taps);  // maps at a time
     // Rows of neighbours that a map's weights are.
@@ -1067,8 +1123,8 @@ class Winograd final : public Recipe {
         const Form& form = form_of(chunk);
         if (form.points == 0) continue;
         for (int a = 0; a < kAxes; ++a) args.tile[a] = form.tile[a];
-        T* to = packed + chunk_start_[static_cast<size_t>(chunk)] + d * chunk_lanes_ +
-                at % maps_.vectors * maps_.lanes;
+        T* to = packed + chunk_start_[static_cast<size_t>(chunk)] * args.point_stride +
+                (d - depth.begin) * chunk_lanes_ + at % maps_.vectors * maps_.lanes;
         for (int64_t vz = 0; vz < z.views; ++vz) {
           const int64_t* kz = z.taps_of(phase / x().phases / y().phases, vz);
           for (int64_t vy = 0; vy < y().views; ++vy) {
@@ -1155,7 +1211,7 @@ class Winograd final : public Recipe {
   int64_t unit_elements_ = 0;  // transformed weights of a unit
   int64_t all_points_ = 0;     // of a tile, for all classes
   std::vector<Form> forms_;
-  std::vector<int64_t> chunk_start_;  // in the weights of a unit
+  std::vector<int64_t> chunk_start_;  // points of the chunks before
   int64_t units_ = 1;                 // of a group
   int64_t rows_ = 1;                  // of tiles
   int64_t low_origin_ = 0;
@@ -1165,6 +1221,7 @@ class Winograd final : public Recipe {
   int64_t block_segments_ = 1;
   int64_t blocks_ = 1;
   int64_t pack_units_ = 1;
+  int64_t slice_maps_ = 1;  // read maps whose weights are packed at a time
   int threads_ = 1;
   bool together_ = false;  // all threads work on one block at a time
   bool by_unit_ = false;   // weights are packed when their turn comes
@@ -1196,17 +1253,15 @@ std::optional<std::string> refusal(const Problem& problem) {
 
 double cost(const Problem& problem) {
   const Maps maps(problem, product_kernel(problem));
-  const Choice choice = best_choice(problem, maps);
-  const Counts all = counts(choice);
+  const Counts all = counts(best_choice(problem, maps));
   const double bytes = packed_bytes(all, maps, problem);
   const double growth = bytes / static_cast<double>(compute_bytes(problem.dtype)) /
                         static_cast<double>(problem.geometry.weight_elements());
-  const bool fast = choice[0].tile == kPlain && bytes < kNearBytes;
-  const double packing = bytes / (fast ? kPackBytesPerSecond : kSlowPackBytesPerSecond);
   Problem traffic = problem;
   traffic.packed = true;
   return sample_seconds(all, maps) * static_cast<double>(problem.geometry.batch) +
-         machine::traffic_seconds(traffic, growth) + (problem.packed ? 0 : packing);
+         machine::traffic_seconds(traffic, problem.packed ? growth : 1) +
+         (problem.packed ? 0 : bytes / kPackBytesPerSecond);
 }
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
