@@ -165,8 +165,8 @@ def test_the_algorithm_chosen_is_as_accurate_as_the_definition(problem: Problem)
         assert errors[""] <= 4 * max(errors["direct"], np.finfo("float32").eps * np.abs(exact).max())
 
 
-def refuses(case: Example, name: str, algorithm: str) -> bool:
-    return any(refusing == algorithm for refusing, _ in plan_for(case, name).refusals)
+def refuses(case: Example, name: str, algorithm: str, **rest: Any) -> bool:
+    return any(refusing == algorithm for refusing, _ in plan_for(case, name, **rest).refusals)
 
 
 def plan_for(case: Example, name: str, **rest: Any) -> Any:
@@ -247,9 +247,12 @@ def test_packing_within_the_call_changes_no_bit(problem: Problem) -> None:
     for name in ("forward", "data_gradient"):
         source, weight, *bias = case.inputs(name)
         for algorithm in native._core.algorithms():
-            if refuses(case, name, algorithm):
+            if refuses(case, name, algorithm) or refuses(case, name, algorithm, packed=True):
                 continue
             prepared = plan_for(case, name, algorithm=algorithm, packed=True)
+            # Where tiles are chosen with what packing costs, they may be others.
+            if plan_for(case, name, algorithm=algorithm).packing_key != prepared.packing_key:
+                continue
             expected = np.empty(case.shape(name), "float32")
             prepared.run(source, prepared.pack(weight), bias[0] if bias else None, expected)
             for threads in (1, 2, 7):
