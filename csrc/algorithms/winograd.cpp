@@ -29,7 +29,7 @@ constexpr int64_t kFetchedBytes = 4 << 10;
 constexpr size_t kKeptBytes = 16 << 20;
 // Of one unit: weights that are packed before they are multiplied, and sums that wait for the next of them.
 constexpr size_t kSliceBytes = 448 << 10;
-constexpr size_t kSumBytes = 1 << 20;
+constexpr size_t kSumBytes = 4 << 20;
 constexpr int64_t kTransformedBytes = 704 << 10;
 constexpr int64_t kProductBytes = 320 << 10;
 constexpr int64_t kMostBlockTiles = 120;
@@ -542,8 +542,11 @@ class Winograd final : public Recipe {
   // in their order.
   void slice() noexcept {
     if (views_ > 1 || maps_.padded_depth() > maps_.depth) return;
-    if (product_bytes() * static_cast<size_t>(unit_chunks_ * blocks_) > kSumBytes) return;
-    const auto pieces = static_cast<int64_t>((unit_bytes() + kSliceBytes - 1) / kSliceBytes);
+    const size_t sums = product_bytes() * static_cast<size_t>(unit_chunks_ * blocks_);
+    if (sums > kSumBytes) return;
+    // Sums come and go with every part, so the larger they are, the fewer parts.
+    const auto bytes = static_cast<int64_t>(std::max(kSliceBytes, sums));
+    const int64_t pieces = ceil_div(static_cast<int64_t>(unit_bytes()), bytes);
     slice_maps_ = ceil_div(maps_.depth, pieces);
   }
 
