@@ -35,8 +35,9 @@ constexpr int64_t kProductBytes = 320 << 10;
 constexpr int64_t kMostBlockTiles = 120;
 // What an axis is taken to hold where its size must not decide about bits.
 constexpr int64_t kUsualPositions = 64;
-// Transformed weights written.
+// Transformed weights written, where points fit in registers, and else.
 constexpr double kPackBytesPerSecond = 10e9;
+constexpr double kSlowPackBytesPerSecond = 5e9;
 constexpr double kWeightBytesPerSecond = 40e9;
 // About how many times the definition's error a tile makes, an axis, and what is tolerated in all.
 constexpr double kError[] = {1, 1, 1, 1, 1.4, 1.2, 1.7, 1.2};
@@ -1093,15 +1094,16 @@ std::optional<std::string> refusal(const Problem& problem) {
 
 double cost(const Problem& problem) {
   const Maps maps(problem, product_kernel(problem));
-  const Counts all = counts(best_choice(problem, maps));
+  const Choice choice = best_choice(problem, maps);
+  const Counts all = counts(choice);
   const double bytes = packed_bytes(all, maps, problem);
   const double growth = bytes / static_cast<double>(compute_bytes(problem.dtype)) /
                         static_cast<double>(problem.geometry.weight_elements());
+  const double packing = bytes / (choice[0].tile == kPlain ? kPackBytesPerSecond : kSlowPackBytesPerSecond);
   Problem traffic = problem;
   traffic.packed = true;
   return sample_seconds(all, maps) * static_cast<double>(problem.geometry.batch) +
-         machine::traffic_seconds(traffic, problem.packed ? growth : 1) +
-         (problem.packed ? 0 : bytes / kPackBytesPerSecond);
+         machine::traffic_seconds(traffic, problem.packed ? growth : 1) + (problem.packed ? 0 : packing);
 }
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
