@@ -29,14 +29,15 @@ constexpr int64_t kFetchedBytes = 4 << 10;
 constexpr size_t kKeptBytes = 16 << 20;
 // Of one unit: weights that are packed before they are multiplied, and sums that wait for the next of them.
 constexpr size_t kSliceBytes = 448 << 10;
-constexpr size_t kSumBytes = 1 << 20;
+constexpr size_t kSumBytes = 4 << 20;
 constexpr int64_t kTransformedBytes = 704 << 10;
 constexpr int64_t kProductBytes = 320 << 10;
 constexpr int64_t kMostBlockTiles = 120;
 // What an axis is taken to hold where its size must not decide about bits.
 constexpr int64_t kUsualPositions = 64;
-// Transformed weights written.
+// Transformed weights written, where points fit in registers, and else.
 constexpr double kPackBytesPerSecond = 10e9;
+constexpr double kSlowPackBytesPerSecond = 5e9;
 // Transformed weights read while others are multiplied.
 constexpr double kReadBytesPerSecond = 30e9;
 // Positions from which an axis is long.
@@ -677,8 +678,11 @@ class Winograd final : public Recipe {
   // in their order.
   void slice() noexcept {
     if (views_ > 1 || maps_.padded_depth() > maps_.depth) return;
-    if (product_bytes() * static_cast<size_t>(unit_chunks_ * blocks_) > kSumBytes) return;
-    const auto pieces = static_cast<int64_t>((unit_bytes() + kSliceBytes - 1) / kSliceBytes);
+    const size_t sums = product_bytes() * static_cast<size_t>(unit_chunks_ * blocks_);
+    if (sums > kSumBytes) return;
+    // Sums come and go with every part, so the larger they are, the fewer parts.
+    const auto bytes = static_cast<int64_t>(std::max(kSliceBytes, sums));
+    const int64_t pieces = ceil_div(static_cast<int64_t>(unit_bytes()), bytes);
     slice_maps_ = ceil_div(maps_.depth, pieces);
   }
 
@@ -1253,15 +1257,16 @@ std::optional<std::string> refusal(const Problem& problem) {
 
 double cost(const Problem& problem) {
   const Maps maps(problem, product_kernel(problem));
-  const Counts all = counts(best_choice(problem, maps));
+  const Choice choice = best_choice(problem, maps);
+  const Counts all = counts(choice);
   const double bytes = packed_bytes(all, maps, problem);
   const double growth = bytes / static_cast<double>(compute_bytes(problem.dtype)) /
                         static_cast<double>(problem.geometry.weight_elements());
+  const double packing = bytes / (choice[0].tile == kPlain ? kPackBytesPerSecond : kSlowPackBytesPerSecond);
   Problem traffic = problem;
   traffic.packed = true;
   return sample_seconds(all, maps) * static_cast<double>(problem.geometry.batch) +
-         machine::traffic_seconds(traffic, problem.packed ? growth : 1) +
-         (problem.packed ? 0 : bytes / kPackBytesPerSecond);
+         machine::traffic_seconds(traffic, problem.packed ? growth : 1) + (problem.packed ? 0 : packing);
 }
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
