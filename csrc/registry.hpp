@@ -39,6 +39,8 @@ enum class Family : uint8_t {
   winogradsum,
   dots,
   spread,
+  plaingemm,
+  overlap,
   rows,
   windows,
   pointwise,

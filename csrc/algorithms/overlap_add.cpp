@@ -1,0 +1,462 @@
+// Forward from few positions by many plain weights, which are read once and where they lie: one matrix
+// product, rows being input positions, lanes being filters and taps as they follow each other in the weights.
+// What every position gives is then added to where it overlaps with the others in the output.
+#include <algorithm>
+#include <type_traits>
+
+#include "algorithms/algorithm.hpp"
+#include "machine.hpp"
+#include "memory.hpp"
+#include "overlap_abi.hpp"
+
+namespace tconv {
+namespace {
+
+constexpr int64_t kMostTaps = 1 << 20;
+constexpr int64_t kMostDepth = 1 << 16;
+constexpr int64_t kMostFilters = 64;                  // of a unit
+constexpr int64_t kChunkBytes = 64 << 10;             // of weights that lie in the cache, twice
+constexpr int64_t kPositions = 512;                   // of a block of samples, about
+constexpr double kRunSeconds = 12 / machine::kHertz;  // of adding a run of neighbours
+constexpr int64_t kShares = 8;                        // of work for each thread, about
+
+// The outputs that no other unit writes: those of some filters, or those of one filter that lie at some
+// residues of a long stride; and which weights go to them, in panels.
+class Units {
+ public:
+  Units(const Geometry& g, int64_t lanes) noexcept : lanes_(lanes) {
+    const Axis& x = g.axes[2];
+    filters_ = g.filters / g.groups;
+    taps_ = g.taps();
+    row_ = x.kernel;
+    stride_ = x.stride;
+    if (stride_ >= lanes) {
+      residues_ = lanes;
+      parts_ = ceil_div(stride_, lanes);
+      return;
+    }
+    // Whole filters that fill their panels best.
+    double best = 0;
+    for (int64_t count = 1; count <= std::min(kMostFilters, filters_); ++count) {
+      const int64_t columns = count * taps_;
+      const double filled =
+          static_cast<double>(columns) / static_cast<double>(ceil_div(columns, lanes) * lanes);
+      if (filled <= best) continue;
+      best = filled;
+      together_ = count;
+    }
+  }
+
+  // Of a group.
+  int64_t count() const noexcept { return ceil_div(filters_, together_) * parts_; }
+  // Panels of all units of a group.
+  int64_t panels() const noexcept {
+    int64_t sum = 0;
+    if (residues_ == 0) {
+      const int64_t rest = filters_ % together_;
+      return filters_ / together_ * ceil_div(together_ * taps_, lanes_) + ceil_div(rest * taps_, lanes_);
+    }
+    for (int64_t part = 0; part < parts_; ++part) sum += panels(part);
+    return sum * filters_;
+  }
+  int64_t panels(int64_t unit) const noexcept {
+    if (residues_ == 0) return ceil_div(filters(unit) * taps_, lanes_);
+    return taps_ / row_ * turns(unit);
+  }
+  int64_t first_filter(int64_t unit) const noexcept { return unit / parts_ * together_; }
+  int64_t filters(int64_t unit) const noexcept { return std::min(together_, filters_ - first_filter(unit)); }
+  // Residues of the last axis that the unit owns, from which to before which.
+  bool whole() const noexcept { return residues_ == 0; }
+  int64_t first_residue(int64_t unit) const noexcept { return unit % parts_ * residues_; }
+  int64_t end_residue(int64_t unit) const noexcept {
+    return std::min(first_residue(unit) + residues_, stride_);
+  }
+
+  struct Columns {
+    int64_t first;
+    int64_t count;
+  };
+  // Those of a panel, among filters and taps of the group.
+  Columns columns(int64_t unit, int64_t panel) const noexcept {
+    if (residues_ == 0) {
+      const int64_t first = first_filter(unit) * taps_ + panel * lanes_;
+      const int64_t end = (first_filter(unit) + filters(unit)) * taps_;
+      return {first, std::min(lanes_, end - first)};
+    }
+    const int64_t in_row = panel % turns(unit) * stride_ + first_residue(unit);
+    const int64_t count = std::min(end_residue(unit) - first_residue(unit), row_ - in_row);
+    return {first_filter(unit) * taps_ + panel / turns(unit) * row_ + in_row, count};
+  }
+
+ private:
+  // How often the residues come in a row of taps.
+  int64_t turns(int64_t unit) const noexcept {
+    return std::max<int64_t>(0, ceil_div(row_ - first_residue(unit), stride_));
+  }
+
+  int64_t lanes_;
+  int64_t filters_ = 1;  // of the group
+  int64_t taps_ = 1;
+  int64_t row_ = 1;       // taps of a row
+  int64_t stride_ = 1;    // along the row
+  int64_t together_ = 1;  // filters of a unit
+  int64_t residues_ = 0;  // of a unit; 0 for all
+  int64_t parts_ = 1;     // units of a filter
+};
+
+const Kernel& product(const Problem& problem) {
+  return kernel(Family::plaingemm, problem.dtype, problem.isa);
+}
+
+template <class E>
+class OverlapAdd final : public Recipe {
+ public:
+  using S = typename E::storage;
+  using T = typename E::compute;
+
+  explicit OverlapAdd(const Problem& problem)
+      : problem_(problem),
+        activate_(problem),
+        gemm_(product(problem)),
+        overlap_(tconv::kernel(Family::overlap, compute_dtype(problem.dtype), problem.isa)),
+        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
+        store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
+        units_(problem.geometry, gemm_.lanes) {
+    const Geometry& g = problem.geometry;
+    depth_ = g.channels / g.groups;
+    columns_ = g.filters / g.groups * g.taps();
+    const int64_t most = kChunkBytes / static_cast<int64_t>(sizeof(T)) / gemm_.lanes;
+    chunks_ = ceil_div(depth_, most);
+    chunk_ = ceil_div(depth_, chunks_);
+    samples_ = std::clamp<int64_t>(kPositions / g.small_positions(), 1, g.batch);
+    cut();
+  }
+
+  std::string kernel() const override { return gemm_.name; }
+  size_t workspace_bytes() const noexcept override { return total(); }
+
+  bool run(const Call& call) const override {
+    const Geometry& g = problem_.geometry;
+    const Buffer scratch(total());
+    Pieces pieces(scratch.data());
+    T* const source = pieces.take<T>(source_bytes());
+    T* const stage = pieces.take<T>(stage_bytes());
+    char* const workers = pieces.rest();
+    call.crew.limit(threads_);
+    const double seconds = machine::seconds(problem_) * threads_;
+    const int64_t shares = std::min(units_.count(), ceil_div(kShares * threads_, g.groups));
+    for (int64_t first = 0; first < g.batch; first += samples_) {
+      const int64_t samples = std::min(samples_, g.batch - first);
+      const int64_t before = first * g.filters * g.large_positions();
+      Samples block{call, samples, source, stage, static_cast<S*>(call.out) + before};
+      if constexpr (std::is_same_v<S, T>) block.sums = block.out;
+      pack(call, source, first, samples);
+      call.crew.share(g.groups * shares, seconds, [&](int64_t share, int member) noexcept {
+        const int64_t group = share / shares;
+        const int64_t part = share % shares;
+        run_units(block, worker(workers + static_cast<size_t>(member) * worker_bytes()), group,
+                  {units_.count() * part / shares, units_.count() * (part + 1) / shares});
+      });
+    }
+    return true;
+  }
+
+ private:
+  // Those multiplied at a time.
+  struct Samples {
+    const Call& call;
+    int64_t count;
+    const T* source;  // packed
+    T* sums;          // outputs, in the compute type
+    S* out;
+  };
+  struct Worker {
+    T* weights[2];  // chunks of a panel
+    T* sums;        // of a panel: [position][lane]
+    OverlapRun* runs;
+  };
+  struct Range {
+    int64_t first;
+    int64_t end;
+  };
+
+  void cut() {
+    threads_ = problem_.threads;
+    while (threads_ > 1 && total() > problem_.workspace) --threads_;
+    if (total() > problem_.workspace) samples_ = 1;
+  }
+  int64_t tiles(int64_t samples) const noexcept {
+    return ceil_div(samples * problem_.geometry.small_positions(), gemm_.rows);
+  }
+  size_t source_bytes() const noexcept {
+    return aligned(static_cast<size_t>(problem_.geometry.channels * tiles(samples_) * gemm_.rows) *
+                   sizeof(T));
+  }
+  // Outputs on their way to a shorter type.
+  size_t stage_bytes() const noexcept {
+    if constexpr (std::is_same_v<S, T>) return 0;
+    const Geometry& g = problem_.geometry;
+    return aligned(static_cast<size_t>(samples_ * g.filters * g.large_positions()) * sizeof(T));
+  }
+  size_t chunk_bytes() const noexcept {
+    return aligned(static_cast<size_t>(chunk_ * gemm_.lanes) * sizeof(T));
+  }
+  size_t sums_bytes() const noexcept {
+    return aligned(static_cast<size_t>(samples_ * problem_.geometry.small_positions() * gemm_.lanes) *
+                   sizeof(T));
+  }
+  size_t worker_bytes() const noexcept {
+    return 2 * chunk_bytes() + sums_bytes() + aligned(static_cast<size_t>(gemm_.lanes) * sizeof(OverlapRun));
+  }
+  size_t total() const noexcept {
+    return source_bytes() + stage_bytes() + worker_bytes() * static_cast<size_t>(threads_);
+  }
+  Worker worker(char* memory) const noexcept {
+    Pieces pieces(memory);
+    Worker made{};
+    for (T*& chunk : made.weights) chunk = pieces.take<T>(chunk_bytes());
+    made.sums = pieces.take<T>(sums_bytes());
+    made.runs = pieces.take<OverlapRun>(static_cast<size_t>(gemm_.lanes) * sizeof(OverlapRun));
+    return made;
+  }
+
+  // Positions of some samples to rows of tiles: [group][tile][channel][row].
+  void pack(const Call& call, T* source, int64_t first, int64_t samples) const {
+    const Geometry& g = problem_.geometry;
+    const int64_t positions = g.small_positions();
+    const int64_t count = tiles(samples);
+    const double seconds = static_cast<double>(source_bytes()) / machine::kPackBytesPerSecond;
+    call.crew.share(g.groups * count, seconds, [&](int64_t unit, int) noexcept {
+      const int64_t group = unit / count;
+      const int64_t begin = unit % count * gemm_.rows;
+      const int64_t end = std::min(begin + gemm_.rows, samples * positions);
+      MoveArgs args{};
+      args.rows = depth_;
+      args.src_row = positions;
+      args.src_column = args.dst_column = 1;
+      args.dst_row = gemm_.rows;
+      for (int64_t p = begin; p < end; p += args.columns) {
+        const int64_t sample = first + p / positions;
+        args.columns = std::min(end - p, positions - p % positions);
+        args.src = static_cast<const S*>(call.source) + (sample * g.channels + group * depth_) * positions +
+                   p % positions;
+        args.dst = source + unit * depth_ * gemm_.rows + p - begin;
+        load_(args);
+      }
+    });
+  }
+
+  void run_units(const Samples& samples, const Worker& w, int64_t group, Range units) const noexcept {
+    const int64_t count = tiles(samples.count);
+    const int64_t positions = samples.count * problem_.geometry.small_positions();
+    const S* weight = static_cast<const S*>(samples.call.weight) + group * depth_ * columns_;
+    const T* from = samples.source + group * count * depth_ * gemm_.rows;
+    // The chunk that is multiplied, and the one that is copied meanwhile.
+    struct Place {
+      int64_t unit;
+      int64_t panel;
+      int64_t chunk;
+    };
+    Place next{units.first, 0, 0};
+    while (next.unit < units.end && units_.panels(next.unit) == 0) ++next.unit;
+    const auto advance = [&](Place place) noexcept {
+      if (++place.chunk < chunks_) return place;
+      place.chunk = 0;
+      if (++place.panel < units_.panels(place.unit)) return place;
+      place.panel = 0;
+      do ++place.unit;
+      while (place.unit < units.end && units_.panels(place.unit) == 0);
+      return place;
+    };
+    const auto copy = [&](const Place& place, PlainGemmArgs& args) noexcept {
+      const auto columns = units_.columns(place.unit, place.panel);
+      args.copy_from = weight + place.chunk * chunk_ * columns_ + columns.first;
+      args.copy_lanes = static_cast<int32_t>(columns.count);
+      args.copy_step = columns_;
+      return std::min(chunk_, depth_ - place.chunk * chunk_);
+    };
+    for (int64_t unit = units.first; unit < units.end; ++unit) set(samples, group, unit);
+    int buffer = 0;
+    if (next.unit < units.end) {
+      PlainGemmArgs args{};
+      args.copies = copy(next, args);
+      args.copy_to = w.weights[buffer];
+      gemm_(args);
+    }
+    while (next.unit < units.end) {
+      const Place now = next;
+      next = advance(now);
+      PlainGemmArgs args{};
+      const int64_t copies = next.unit < units.end ? copy(next, args) : 0;
+      const S* const copied = static_cast<const S*>(args.copy_from);
+      args.b = w.weights[buffer];
+      buffer = 1 - buffer;
+      args.depth = std::min(chunk_, depth_ - now.chunk * chunk_);
+      args.accumulate = now.chunk > 0;
+      for (int64_t tile = 0; tile < count; ++tile) {
+        const int64_t begin = copies * tile / count;
+        args.copies = copies * (tile + 1) / count - begin;
+        args.copy_from = copied + begin * columns_;
+        args.copy_to = w.weights[buffer] + begin * gemm_.lanes;
+        args.a = from + (tile * depth_ + now.chunk * chunk_) * gemm_.rows;
+        args.c = w.sums + tile * gemm_.rows * gemm_.lanes;
+        args.rows = static_cast<int32_t>(std::min<int64_t>(gemm_.rows, positions - tile * gemm_.rows));
+        gemm_(args);
+      }
+      if (now.chunk + 1 == chunks_) add(samples, w, group, units_.columns(now.unit, now.panel));
+    }
+    for (int64_t unit = units.first; unit < units.end; ++unit) finish(samples, group, unit);
+  }
+
+  // Calls `work(first output, how many, filter)` for all runs of outputs of a unit.
+  template <class Work>
+  void each_run(int64_t samples, int64_t group, int64_t unit, const Work& work) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const Axis& x = g.axes[2];
+    const int64_t positions = g.large_positions();
+    for (int64_t sample = 0; sample < samples; ++sample) {
+      for (int64_t f = 0; f < units_.filters(unit); ++f) {
+        const int64_t filter = group * (g.filters / g.groups) + units_.first_filter(unit) + f;
+        const int64_t out = (sample * g.filters + filter) * positions;
+        if (units_.whole()) {
+          work(out, positions, filter);
+          continue;
+        }
+        const int64_t length = units_.end_residue(unit) - units_.first_residue(unit);
+        const int64_t start = units_.first_residue(unit) - x.pad_lo;
+        for (int64_t row = out; row < out + positions; row += x.out) {
+          for (int64_t at = start - ceil_div(start + length, x.stride) * x.stride; at < x.out;
+               at += x.stride) {
+            const int64_t begin = std::max<int64_t>(at, 0);
+            const int64_t end = std::min(at + length, x.out);
+            if (begin < end) work(row + begin, end - begin, filter);
+          }
+        }
+      }
+    }
+  }
+
+  // Bias, to which everything is added.
+  void set(const Samples& samples, int64_t group, int64_t unit) const noexcept {
+    const S* const bias = static_cast<const S*>(samples.call.bias);
+    each_run(samples.count, group, unit, [&](int64_t first, int64_t count, int64_t filter) {
+      std::fill_n(samples.sums + first, count, bias == nullptr ? T{0} : E::load(bias[filter]));
+    });
+  }
+
+  void finish(const Samples& samples, int64_t group, int64_t unit) const noexcept {
+    if (std::is_same_v<S, T> && activate_.get() == nullptr) return;
+    each_run(samples.count, group, unit, [&](int64_t first, int64_t count, int64_t) {
+      activate_(samples.sums + first, count);
+      if constexpr (std::is_same_v<S, T>) return;
+      MoveArgs args{};
+      args.src = samples.sums + first;
+      args.dst = samples.out + first;
+      args.src_column = args.dst_column = 1;
+      args.rows = 1;
+      args.columns = count;
+      store_(args);
+    });
+  }
+
+  // Adds the sums of a panel.
+  void add(const Samples& samples, const Worker& w, int64_t group,
+           const Units::Columns& columns) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto& [z, y, x] = g.axes;
+    OverlapArgs args{};
+    args.step = gemm_.lanes;
+    args.positions = x.size;
+    args.stride = x.stride;
+    args.length = x.out;
+    args.run = w.runs;
+    args.sums = w.sums;
+    for (int64_t sample = 0; sample < samples.count; ++sample) {
+      args.out = samples.sums + (sample * g.filters + group * (g.filters / g.groups)) * g.large_positions();
+      for (int64_t row = 0; row < z.size * y.size; ++row) {
+        args.runs =
+            list(w.runs, columns, row / y.size * z.stride - z.pad_lo, row % y.size * y.stride - y.pad_lo);
+        overlap_(args);
+        args.sums = static_cast<const T*>(args.sums) + x.size * gemm_.lanes;
+      }
+    }
+  }
+
+  // The runs of a panel's columns for positions whose first output lies at these places of the outer axes.
+  int64_t list(OverlapRun* runs, const Units::Columns& columns, int64_t at_z, int64_t at_y) const noexcept {
+    const auto& [z, y, x] = problem_.geometry.axes;
+    int64_t count = 0;
+    int64_t row = columns.first / x.kernel;  // of taps, through all filters
+    int64_t tap = columns.first % x.kernel;
+    for (int64_t lane = 0; lane < columns.count; ++row, tap = 0) {
+      const int64_t length = std::min(x.kernel - tap, columns.count - lane);
+      const int64_t out_y = at_y + row % y.kernel * y.dilation;
+      const int64_t out_z = at_z + row / y.kernel % z.kernel * z.dilation;
+      if (out_y >= 0 && out_y < y.out && out_z >= 0 && out_z < z.out) {
+        const int64_t filter = row / y.kernel / z.kernel;
+        runs[count++] = {static_cast<int32_t>(lane), static_cast<int32_t>(length),
+                         ((filter * z.out + out_z) * y.out + out_y) * x.out, tap - x.pad_lo};
+      }
+      lane += length;
+    }
+    return count;
+  }
+
+  Problem problem_;
+  Activate activate_;
+  const Kernel& gemm_;
+  const Kernel& overlap_;
+  const Kernel& load_;
+  const Kernel& store_;
+  Units units_;
+  int64_t depth_ = 0;    // channels of a group
+  int64_t columns_ = 0;  // filters and taps of a group
+  int64_t chunk_ = 0;    // channels multiplied at a time
+  int64_t chunks_ = 0;
+  int64_t samples_ = 1;  // multiplied at a time
+  int threads_ = 1;
+};
+
+std::unique_ptr<Recipe> make(const Problem& problem) {
+  return with_dtype(problem.dtype, [&](auto e) -> std::unique_ptr<Recipe> {
+    return std::make_unique<OverlapAdd<decltype(e)>>(problem);
+  });
+}
+
+std::optional<std::string> refusal(const Problem& problem) {
+  if (problem.pass != Pass::forward) return "the pass is not forward";
+  if (problem.packed) return "the weights come packed";
+  const Geometry& g = problem.geometry;
+  if (g.channels_last) return "maps lie together";
+  if (g.axes[2].dilation != 1 && g.axes[2].kernel > 1) return "dilated along the last axis";
+  if (g.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
+  if (g.channels / g.groups > kMostDepth) return "more than " + std::to_string(kMostDepth) + " channels";
+  const size_t least = make(problem)->workspace_bytes();
+  return workspace_refusal(problem, least);
+}
+
+double cost(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  const Kernel& tile = product(problem);
+  const Units units(g, tile.lanes);
+  const auto positions = static_cast<double>(g.batch * g.small_positions());
+  const auto panels = static_cast<double>(g.groups * units.panels());
+  const double width = machine::lanes(problem.dtype, problem.isa);
+  const auto depth = static_cast<double>(g.channels / g.groups);
+  const double calls = panels * static_cast<double>(ceil_div(g.batch * g.small_positions(), tile.rows));
+  // Added run by run.
+  const double runs = positions * static_cast<double>(g.filters) * static_cast<double>(g.taps()) /
+                      static_cast<double>(g.axes[2].kernel) *
+                      static_cast<double>(ceil_div(g.axes[2].kernel, static_cast<int64_t>(width)));
+  Problem unpacked = problem;
+  unpacked.packed = true;  // plain weights are read once, as packed ones are
+  return panels * depth * machine::rows_step_seconds(tile, g.batch * g.small_positions()) +
+         calls * machine::kCallSeconds + runs * kRunSeconds + machine::traffic_seconds(unpacked);
+}
+
+}  // namespace
+
+extern const Algorithm overlap_add;
+const Algorithm overlap_add{"overlap_add", refusal, cost, make};
+
+}  // namespace tconv

@@ -1,0 +1,5 @@
+#include "overlap_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  overlap<f32>(*static_cast<const OverlapArgs*>(args));
+}
