@@ -449,6 +449,59 @@ def test_torch_agrees(case: Example) -> None:
     assert_close("weight_gradient", by_engine("weight_gradient", case), case, w.grad.numpy())
 
 
+class TestRepeatedCalls:
+    """A call that repeats an earlier one goes a short way, and gives what it would have given first."""
+
+    x = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
+    w = np.arange(36, dtype=np.float32).reshape(2, 3, 3, 2)
+
+    def call(self, **changed: Any) -> Array:
+        said: dict[str, Any] = {"x": self.x, "w": self.w, "stride": (2, 1), "pad": 1, **changed}
+        return deconvolution(said.pop("x"), said.pop("w"), said.pop("bias", None), **said)
+
+    def test_give_the_same_in_new_memory(self) -> None:
+        first, again = self.call(), self.call()
+        np.testing.assert_array_equal(again, first)
+        assert not np.shares_memory(again, first)
+
+    def test_take_other_arrays(self) -> None:
+        first = self.call()
+        offset = np.array([1, 2, 3], np.float32)
+        np.testing.assert_array_equal(self.call(bias=offset), first + offset[:, None, None])
+        into = np.empty_like(first)
+        assert self.call(out=into) is into
+        np.testing.assert_array_equal(into, first)
+        np.testing.assert_array_equal(self.call(x=self.x[:, ::-1], w=self.w[::-1]), first)
+        np.testing.assert_array_equal(self.call(x=2 * self.x), 2 * first)
+        np.testing.assert_array_equal(self.call(x=self.x.astype(">f4")), first)
+
+    @pytest.mark.parametrize("stride", [(2.0, 1), (2, True), 2.0])
+    def test_tell_equal_words_of_other_types_apart(self, stride: Any) -> None:
+        self.call()
+        self.call(stride=2)
+        with pytest.raises(ParameterError, match="stride: got"):
+            self.call(stride=stride)
+
+    def test_refuse_what_the_first_would(self) -> None:
+        first = self.call()
+        with pytest.raises(ShapeError, match="bias: got shape"):
+            self.call(bias=np.ones(2, np.float32))
+        with pytest.raises(DTypeError, match="bias: got float64"):
+            self.call(bias=np.ones(3))
+        with pytest.raises(DTypeError, match="w: got float64"):
+            self.call(w=self.w.astype(np.float64))
+        with pytest.raises(ShapeError, match="out: got shape"):
+            self.call(out=np.empty((1, 3, 5), np.float32))
+        with pytest.raises(ParameterError, match="out: got a read-only array"):
+            self.call(out=read_only(first))
+
+    def test_words_that_may_change_are_read_anew(self) -> None:
+        stride = [2, 1]
+        np.testing.assert_array_equal(self.call(stride=stride), self.call())
+        stride[0] = 1
+        np.testing.assert_array_equal(self.call(stride=stride), self.call(stride=1))
+
+
 # What is refused; every array stays as it is.
 
 x, w, b = np.ones((1, 2, 3), np.float32), np.ones((2, 4, 3), np.float32), np.ones(4, np.float32)
