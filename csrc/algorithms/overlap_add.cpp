@@ -14,10 +14,11 @@ namespace {
 
 constexpr int64_t kMostTaps = 1 << 20;
 constexpr int64_t kMostDepth = 1 << 16;
-constexpr int64_t kMostFilters = 64;       // of a unit
-constexpr int64_t kChunkBytes = 64 << 10;  // of weights that lie in the cache, twice
-constexpr int64_t kPositions = 512;        // of a block of samples, about
-constexpr int64_t kShares = 8;             // of work for each thread, about
+constexpr int64_t kMostFilters = 64;                  // of a unit
+constexpr int64_t kChunkBytes = 64 << 10;             // of weights that lie in the cache, twice
+constexpr int64_t kPositions = 512;                   // of a block of samples, about
+constexpr double kRunSeconds = 12 / machine::kHertz;  // of adding a run of neighbours
+constexpr int64_t kShares = 8;                        // of work for each thread, about
 
 // The outputs that no other unit writes: those of some filters, or those of one filter that lie at some
 // residues of a long stride; and which weights go to them, in panels.
@@ -450,8 +451,7 @@ double cost(const Problem& problem) {
   Problem unpacked = problem;
   unpacked.packed = true;  // plain weights are read once, as packed ones are
   return panels * depth * machine::rows_step_seconds(tile, g.batch * g.small_positions()) +
-         calls * machine::kCallSeconds + runs * 2 * machine::kCopySeconds +
-         machine::traffic_seconds(unpacked);
+         calls * machine::kCallSeconds + runs * kRunSeconds + machine::traffic_seconds(unpacked);
 }
 
 }  // namespace
