@@ -477,8 +477,7 @@ NB_MODULE(_core, m) {
       "gradient; "
       "dtype is MXNet's number; threads 0 is every core; empty texts leave the choice; an activation is "
       "(slope below zero, low, high); a Winograd tile has so many points along an axis at most.");
-  m.def("usual_batch", &usual_batch, "geometry"_a, "once"_a,
-        "The batch for which algorithms are compared; once is where weights are read for one call alone.");
+  m.def("usual_batch", &usual_batch, "geometry"_a, "The batch for which algorithms are compared.");
   m.def("bias_gradient", &sum_over_maps, "grad"_a, "outer"_a, "maps"_a, "inner"_a, "dtype"_a, "out"_a,
         "isa"_a, "threads"_a, "Sum an array of (outer, maps, inner) over all but its maps.");
 

@@ -26,8 +26,7 @@ constexpr const Algorithm* kAlgorithms[] = {
 // batch.
 Problem usual(const Problem& problem) {
   Problem usual = problem;
-  const bool once = problem.pass == Pass::forward && !problem.packed;
-  if (problem.pass != Pass::weight_gradient) usual.geometry.batch = usual_batch(problem.geometry, once);
+  if (problem.pass != Pass::weight_gradient) usual.geometry.batch = usual_batch(problem.geometry);
   usual.threads = 1;
   return usual;
 }

@@ -82,10 +82,13 @@ class Recipe {
 };
 
 // Algorithms may differ in the last bit, and a batch must give the same bits whole or in parts: so they are
-// compared for this batch, which the call does not decide. It is smaller where weights are read once, for a
-// single call, which is often one of few positions.
-inline int64_t usual_batch(const Geometry& geometry, bool once = false) noexcept {
-  return std::max<int64_t>(1, (once ? 192 : 256) / geometry.small_positions());
+// compared for this batch, which the call does not decide. Layers of many weights seldom see more than a
+// sample.
+inline int64_t usual_batch(const Geometry& geometry) noexcept {
+  constexpr int64_t positions = 256;
+  constexpr int64_t many_weights = 4 << 20;
+  if (geometry.weight_elements() > many_weights) return 1;
+  return std::max<int64_t>(1, positions / geometry.small_positions());
 }
 
 struct Algorithm {

@@ -26,7 +26,7 @@ constexpr int64_t kPackedRows = 256;
 // Bytes of weights on their way to the core while others are packed.
 constexpr int64_t kFetchedBytes = 4 << 10;
 // Windows that are transformed for all blocks before weights are packed unit by unit.
-constexpr size_t kKeptBytes = 16 << 20;
+constexpr size_t kKeptBytes = 6 << 20;
 // Of one unit: weights that are packed before they are multiplied, and sums that wait for the next of them.
 constexpr size_t kSliceBytes = 448 << 10;
 constexpr size_t kSumBytes = 4 << 20;
@@ -38,6 +38,8 @@ constexpr int64_t kUsualPositions = 64;
 // Transformed weights written, where points fit in registers, and else.
 constexpr double kPackBytesPerSecond = 10e9;
 constexpr double kSlowPackBytesPerSecond = 5e9;
+// How much of it tiles are chosen with: batches share it, of which only the usual one is known.
+constexpr double kPackingShare = 0.4;
 // Transformed weights read while others are multiplied.
 constexpr double kReadBytesPerSecond = 30e9;
 // Positions from which an axis is long.
@@ -306,6 +308,11 @@ double packed_bytes(const Counts& counts, const Maps& maps, const Problem& probl
          static_cast<double>(compute_bytes(problem.dtype));
 }
 
+// Seconds in which weights are transformed; `tile` is that of the first axis.
+double packing_seconds(double bytes, WinogradTile tile) noexcept {
+  return bytes / (tile == kPlain ? kPackBytesPerSecond : kSlowPackBytesPerSecond);
+}
+
 // Expected seconds of one sample: products at nearly full speed, transforms a few instructions a vector.
 double sample_seconds(const Counts& counts, const Maps& maps) noexcept {
   const double tiles = counts.tiles;
@@ -394,7 +401,7 @@ Choice best_choice(const Problem& given, const Maps& maps) {
           const double bytes = packed_bytes(all, maps, problem);
           const double passes = std::ceil(batch * all.tiles / kMostBlockTiles);
           const double reading = passes * bytes / kReadBytesPerSecond;
-          const double packing = problem.packed ? 0 : bytes / kPackBytesPerSecond;
+          const double packing = problem.packed ? 0 : kPackingShare * packing_seconds(bytes, z.tile);
           const double seconds = sample_seconds(all, maps) + (reading + packing) / batch;
           if (least >= 0 && seconds >= least) continue;
           least = seconds;
@@ -1262,7 +1269,7 @@ double cost(const Problem& problem) {
   const double bytes = packed_bytes(all, maps, problem);
   const double growth = bytes / static_cast<double>(compute_bytes(problem.dtype)) /
                         static_cast<double>(problem.geometry.weight_elements());
-  const double packing = bytes / (choice[0].tile == kPlain ? kPackBytesPerSecond : kSlowPackBytesPerSecond);
+  const double packing = packing_seconds(bytes, choice[0].tile);
   Problem traffic = problem;
   traffic.packed = true;
   return sample_seconds(all, maps) * static_cast<double>(problem.geometry.batch) +
