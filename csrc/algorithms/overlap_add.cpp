@@ -12,6 +12,7 @@
 namespace tconv {
 namespace {
 
+constexpr int64_t kMostStride = 1 << 16;
 constexpr int64_t kMostTaps = 1 << 20;
 constexpr int64_t kMostDepth = 1 << 16;
 constexpr int64_t kMostFilters = 64;                  // of a unit
@@ -429,6 +430,9 @@ std::optional<std::string> refusal(const Problem& problem) {
   const Geometry& g = problem.geometry;
   if (g.channels_last) return "maps lie together";
   if (g.axes[2].dilation != 1 && g.axes[2].kernel > 1) return "dilated along the last axis";
+  for (const Axis& axis : g.axes) {
+    if (axis.stride > kMostStride) return "stride above " + std::to_string(kMostStride);
+  }
   if (g.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   if (g.channels / g.groups > kMostDepth) return "more than " + std::to_string(kMostDepth) + " channels";
   const size_t least = make(problem)->workspace_bytes();
