@@ -229,7 +229,7 @@ def main() -> None:
     parser.add_argument("--match", default="", help="time layers whose name matches this regular expression")
     parser.add_argument("--dtype", choices=_LARGEST_ERROR, default="float32", help="of all arrays")
     parser.add_argument("--slice", default="1/1", help="I/N: of N parts of the list, time the I-th")
-    parser.add_argument("--seconds", type=float, default=0.3, help="for each way of computing each layer")
+    parser.add_argument("--seconds", type=float, default=0.2, help="for each way of computing each layer")
     parser.add_argument("--peers", nargs="*", choices=peers.FILES, default=peers.FILES)
     parser.add_argument("--json", type=Path)
     parser.add_argument(
