@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ LARGE = [
 
 @pytest.fixture(autouse=True)
 def counters_at_rest() -> Iterator[None]:
+    gc.collect()  # what tests before have left in cycles may hold packed weights
     native._core.trim_memory()
     before = native._core.memory_current()
     yield
