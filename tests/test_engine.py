@@ -96,6 +96,9 @@ def test_nan_and_infinity_go_where_the_definition_sends_them(case: Example, data
     for name in PASSES:
         expected = by_backend(reference, name, wide(strewn)).astype(case.small.dtype)
         np.testing.assert_array_equal(by_exact_tiles(name, strewn).astype(float), expected.astype(float))
+        by_all = by_engine(name, strewn).astype(float)
+        for kind in (np.isnan, np.isposinf, np.isneginf):
+            np.testing.assert_array_equal(kind(by_all), kind(expected.astype(float)))
 
 
 @pytest.mark.parametrize("problem", CORNERS, ids=str)
@@ -239,11 +242,13 @@ def test_threads_change_no_bit(problem: Problem) -> None:
         assert same_bits(sums[0], sums[2])
 
 
-@pytest.mark.parametrize("problem", CORNERS + BUSY, ids=str)
+def computes(problem: Problem) -> bool:
+    return 0 not in problem.geometry.small_shape + problem.geometry.large_shape
+
+
+@pytest.mark.parametrize("problem", list(filter(computes, CORNERS + BUSY)), ids=str)
 def test_packing_within_the_call_changes_no_bit(problem: Problem) -> None:
     case = example(problem.shrunk(20_000_000), "float32")
-    if not case.small.size or not case.large.size:
-        pytest.skip("nothing to compute")
     for name in ("forward", "data_gradient"):
         source, weight, *bias = case.inputs(name)
         for algorithm in native._core.algorithms():
