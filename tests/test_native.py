@@ -40,7 +40,8 @@ def run(made: _core.Plan, case: Example, name: str, weight: Any = None) -> np.nd
 
 
 def kernel_objects() -> list[Path]:
-    return sorted(ROOT.glob("build/*/CMakeFiles/*.dir/csrc/kernels/*.o"))
+    folders = (ROOT / "build" / name for name in ("dev", "editable"))
+    return sorted(path for folder in folders for path in folder.rglob("CMakeFiles/*.dir/csrc/kernels/*.o"))
 
 
 @pytest.mark.skipif(
