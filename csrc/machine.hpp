@@ -45,16 +45,17 @@ inline double rows_step_seconds(const Kernel& gemm, int64_t rows) noexcept {
   return static_cast<double>(tiles) * tile_step_seconds(gemm, (rows + tiles - 1) / tiles);
 }
 
-// The arrays once through memory. Weights are `growth` times as many once packed, and cost packing where they
-// come plain.
+// The arrays once through memory; the large side is only read where it is a gradient. Weights are `growth`
+// times as many once packed, and cost packing where they come plain.
 inline double traffic_seconds(const Problem& problem, double growth = 1) noexcept {
   const Geometry& g = problem.geometry;
-  const double maps = static_cast<double>(g.small_elements() + g.large_elements()) *
-                      static_cast<double>(storage_bytes(problem.dtype));
+  const auto element = static_cast<double>(storage_bytes(problem.dtype));
+  const double large = problem.pass == Pass::data_gradient ? kReadBytesPerSecond : kStoreBytesPerSecond;
+  const double maps = static_cast<double>(g.small_elements()) * element / kStoreBytesPerSecond +
+                      static_cast<double>(g.large_elements()) * element / large;
   const double weights =
       static_cast<double>(g.weight_elements()) * growth * static_cast<double>(compute_bytes(problem.dtype));
-  return maps / kStoreBytesPerSecond + weights / kReadBytesPerSecond +
-         (problem.packed ? 0 : weights / kPackBytesPerSecond);
+  return maps + weights / kReadBytesPerSecond + (problem.packed ? 0 : weights / kPackBytesPerSecond);
 }
 
 // A first guess for any algorithm: arithmetic at full speed, and the arrays once through memory.

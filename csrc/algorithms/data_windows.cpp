@@ -508,22 +508,16 @@ double cost(const Problem& problem) {
       static_cast<double>(gemm.lanes) / static_cast<double>(std::min<int64_t>(gemm.lanes, blocks.size[2]));
   const double copies = gemm.lanes / width * machine::kCopySeconds + runs * kRunSeconds;
   const double products = machine::rows_step_seconds(gemm, channels);
-  const auto stored = static_cast<double>(ceil_div(channels, gemm.rows)) * machine::kCallSeconds +
-                      static_cast<double>(channels) * gemm.lanes / width / machine::kHertz;
+  const auto calls = static_cast<double>(ceil_div(channels, gemm.rows)) * machine::kCallSeconds;
   const double apart = g.axes[2].stride == 1 ? 1 : g.axes[2].stride <= 8 ? 1.5 : 3;
   const double strips = static_cast<double>(g.filters / g.groups * blocks.map_elements) / width * apart *
                         machine::kGatherSeconds;
   // Weights beyond the second cache are read again for each block.
   const double weights = static_cast<double>(channels * depth) * compute_bytes(problem.dtype);
   const double again = weights > kNearBytes ? weights / machine::kReadBytesPerSecond : 0;
-  const auto element = static_cast<double>(storage_bytes(problem.dtype));
-  const double traffic = static_cast<double>(g.small_elements()) * element / machine::kStoreBytesPerSecond +
-                         static_cast<double>(g.large_elements()) * element / machine::kReadBytesPerSecond +
-                         static_cast<double>(g.weight_elements()) * element /
-                             (problem.packed ? machine::kReadBytesPerSecond : machine::kPackBytesPerSecond);
-  return units * (static_cast<double>(panels) * (static_cast<double>(depth) * (products + copies) + stored) +
+  return units * (static_cast<double>(panels) * (static_cast<double>(depth) * (products + copies) + calls) +
                   strips + again) +
-         traffic;
+         machine::traffic_seconds(problem);
 }
 
 }  // namespace
