@@ -21,8 +21,6 @@ namespace tconv {
 namespace {
 
 constexpr int64_t kLookEveryNs = 50'000'000;
-// Below this, waking a sleeping thread costs more than it saves.
-constexpr double kWorthSharing = 30e-6;
 constexpr int kSpins = 2000;
 
 inline void relax() noexcept {

@@ -24,6 +24,9 @@ using Team = void (*)(void (*body)(void*), void* data, unsigned threads, unsigne
 // pool's do not wait for one core; null for the pool's.
 void use_team(Team team) noexcept;
 
+// Seconds of work below which waking a sleeping thread costs more than it saves.
+inline constexpr double kWorthSharing = 30e-6;
+
 // Lets the calling thread look, between units, whether it should stop.
 class Watch {
  public:

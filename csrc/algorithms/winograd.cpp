@@ -42,6 +42,8 @@ constexpr double kSlowPackBytesPerSecond = 5e9;
 constexpr double kPackingShare = 0.4;
 // Transformed weights read while others are multiplied.
 constexpr double kReadBytesPerSecond = 30e9;
+// Waiting for each other, twice a block.
+constexpr double kMeetingSeconds = 5e-6;
 // Positions from which an axis is long.
 constexpr int64_t kLongAxis = 40;
 // About how many times the definition's error a tile makes, an axis, and what is tolerated in all.
@@ -663,16 +665,58 @@ class Winograd final : public Recipe {
   size_t segment_bytes() const noexcept { return static_cast<size_t>(block_segments_) * sizeof(Segment); }
   int64_t block_tiles() const noexcept { return block_segments_ * segment_tiles_; }
 
-  // A block is one piece of a row of tiles, or several whole rows.
-  void set_block(int64_t tiles) noexcept {
+  // Blocks of at most so many tiles.
+  int64_t fewest_blocks(int64_t tiles) const noexcept {
     const int64_t in_row = x().tiles();
-    row_segments_ = ceil_div(in_row, std::min(tiles, in_row));
+    return tiles < in_row ? rows_ * ceil_div(in_row, tiles)
+                          : ceil_div(rows_, std::min(tiles / in_row, rows_));
+  }
+
+  // Cuts all tiles into at least so many blocks, if there are as many tiles. A block is one piece of a row,
+  // or several whole rows.
+  void set_blocks(int64_t count) noexcept {
+    const int64_t in_row = x().tiles();
+    row_segments_ = std::min(ceil_div(count, rows_), in_row);
     segment_tiles_ = ceil_div(in_row, row_segments_);
     row_segments_ = ceil_div(in_row, segment_tiles_);
-    const int64_t most = row_segments_ > 1 ? 1 : std::clamp<int64_t>(tiles / in_row, 1, rows_);
-    blocks_ = ceil_div(rows_ * row_segments_, most);
+    blocks_ = row_segments_ > 1 ? rows_ * row_segments_ : std::min(count, rows_);
     block_segments_ = ceil_div(rows_ * row_segments_, blocks_);
-    blocks_ = ceil_div(rows_ * row_segments_, block_segments_);
+  }
+
+  // Expected seconds of one thread.
+  double all_seconds() const noexcept {
+    return sample_seconds(tiling_.counts, maps_) * static_cast<double>(problem_.geometry.batch);
+  }
+
+  // Expected seconds of a group on `threads_` threads, which take a block each, or units of the same block.
+  // Weights are read anew for every block.
+  double group_seconds(bool together) const noexcept {
+    const double products = all_seconds() / static_cast<double>(maps_.groups);
+    const double reading =
+        static_cast<double>(unit_bytes()) * static_cast<double>(units_) / kReadBytesPerSecond;
+    if (together) {
+      const double share = static_cast<double>(ceil_div(units_, threads_)) / static_cast<double>(units_);
+      return (products + static_cast<double>(blocks_) * reading) * share +
+             static_cast<double>(blocks_) * kMeetingSeconds;
+    }
+    const int64_t segments = rows_ * row_segments_;
+    const int64_t turns = ceil_div(blocks_, threads_);
+    // The longer blocks are those of the first turns.
+    const int64_t longest = turns * (segments / blocks_) + ceil_div(segments % blocks_, threads_);
+    return products * static_cast<double>(longest) / static_cast<double>(segments) +
+           static_cast<double>(turns) * reading;
+  }
+
+  // Cuts tiles into blocks of at most `tiles`, for threads to share as costs least.
+  void share_blocks(int64_t tiles) noexcept {
+    const int64_t fewest = fewest_blocks(tiles);
+    set_blocks(fewest);
+    together_ = false;
+    if (threads_ == 1) return;
+    const double together = group_seconds(true);
+    set_blocks(ceil_div(fewest, threads_) * threads_);
+    together_ = together < group_seconds(false);
+    if (together_) set_blocks(fewest);
   }
 
   // Whether transformed windows are fewer than packed weights, so that those may go and these must stay.
@@ -714,14 +758,12 @@ class Winograd final : public Recipe {
     together_ = false;
     pack_units_ = packs ? 1 : all_units;
     slice_maps_ = maps_.depth;
-    set_block(1);
+    set_blocks(fewest_blocks(1));
     least_ = workspace_ = total();
     if (least_ > problem_.workspace) return;
-    for (threads_ = std::max(1, problem_.threads);; --threads_) {
+    for (threads_ = all_seconds() > kWorthSharing ? std::max(1, problem_.threads) : 1;; --threads_) {
       for (int64_t tiles = most; tiles > 0; tiles = tiles * 3 / 4) {
-        set_block(tiles);
-        // Few blocks are worked on by all threads together, so that none waits for the last.
-        together_ = threads_ > 1 && blocks_ * maps_.groups < int64_t{8} * threads_;
+        set_blocks(fewest_blocks(tiles));
         by_unit_ = packs && windows_are_few() && units_ >= threads_;
         if (by_unit_) {
           slice();
@@ -732,6 +774,7 @@ class Winograd final : public Recipe {
           by_unit_ = false;
           slice_maps_ = maps_.depth;
         }
+        share_blocks(tiles);
         if (total() <= problem_.workspace) {
           if (packs) {
             const size_t other = total() - aligned(unit_bytes());
@@ -760,9 +803,8 @@ class Winograd final : public Recipe {
   }
 
   void run_group(const Part& part, std::vector<Worker>& workers) const {
-    const double seconds =
-        sample_seconds(tiling_.counts, maps_) * static_cast<double>(problem_.geometry.batch) *
-        static_cast<double>(part.last_unit - part.first_unit) / static_cast<double>(maps_.groups * units_);
+    const double seconds = all_seconds() * static_cast<double>(part.last_unit - part.first_unit) /
+                           static_cast<double>(maps_.groups * units_);
     if (!together_) {
       part.call.crew.share(blocks_, seconds, [&](int64_t block, int member) noexcept {
         Worker& w = workers[static_cast<size_t>(member)];
@@ -794,8 +836,7 @@ class Winograd final : public Recipe {
   // Each unit is packed when its turn comes, by the thread that multiplies it with the windows of all blocks:
   // its weights are never far from the core.
   void run_units(const Part& part, T* shared, std::vector<Worker>& workers) const {
-    const double seconds = sample_seconds(tiling_.counts, maps_) *
-                           static_cast<double>(problem_.geometry.batch) / static_cast<double>(maps_.groups);
+    const double seconds = all_seconds() / static_cast<double>(maps_.groups);
     const size_t apart = aligned(transformed_bytes()) / sizeof(T);
     part.call.crew.share(blocks_ * depth_blocks(), seconds / 10, [&](int64_t i, int member) noexcept {
       const int64_t block = i / depth_blocks();
@@ -832,8 +873,10 @@ class Winograd final : public Recipe {
   }
 
   int64_t list_segments(int64_t block, Segment* segments) const noexcept {
-    const int64_t first = block * block_segments_;
-    const int64_t count = std::min(block_segments_, rows_ * row_segments_ - first);
+    const int64_t least = rows_ * row_segments_ / blocks_;
+    const int64_t longer = rows_ * row_segments_ % blocks_;
+    const int64_t first = block * least + std::min(block, longer);
+    const int64_t count = least + (block < longer ? 1 : 0);
     int64_t place = 0;
     for (int64_t i = 0; i < count; ++i) {
       const int64_t index = (first + i) / row_segments_;
