@@ -57,7 +57,7 @@ template <class Type, int C, int... I, class Left, class Right>
 }
 
 template <class E, int R, int C>
-[[gnu::always_inline]] inline void dots(const DotsArgs& args) noexcept {
+[[gnu::always_inline]] inline void dots_tile(const DotsArgs& args) noexcept {
   using S = typename E::storage;
   using T = typename E::compute;
   using L = Lanes<E>;
@@ -97,6 +97,16 @@ template <class E, int R, int C>
   for (int r = 0; r < args.rows; ++r) {
     for (int c = 0; c < args.columns; ++c)
       static_cast<T*>(args.out)[r * args.out_row + c] += total[r * C + c];
+  }
+}
+
+// A column alone is not worth the products of a tile; its sums are the same.
+template <class E, int R, int C>
+[[gnu::always_inline]] inline void dots(const DotsArgs& args) noexcept {
+  if (args.columns == 1) {
+    dots_tile<E, R, 1>(args);
+  } else {
+    dots_tile<E, R, C>(args);
   }
 }
 

@@ -16,6 +16,7 @@ import tconv
 from oracles import DTYPES, Example, assert_close, by_backend, by_engine, example
 from strategies import examples
 from tconv import convolution, deconvolution, deconvolution_gradients
+from tconv.api import Gradients
 from tconv.backends import reference
 from tconv.dtypes import as_dtype
 from tconv.errors import (
@@ -500,6 +501,62 @@ class TestRepeatedCalls:
         np.testing.assert_array_equal(self.call(stride=stride), self.call())
         stride[0] = 1
         np.testing.assert_array_equal(self.call(stride=stride), self.call(stride=1))
+
+
+class TestRepeatedGradients:
+    """Gradients that repeat earlier ones go a short way, and are what they would have been first."""
+
+    x = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
+    w = np.arange(36, dtype=np.float32).reshape(2, 3, 3, 2)
+    dy = np.arange(45, dtype=np.float32).reshape(1, 3, 5, 3)
+
+    def call(self, **changed: Any) -> Gradients:
+        said: dict[str, Any] = {"x": self.x, "w": self.w, "dy": self.dy, "stride": (2, 1), "pad": 1, **changed}
+        return deconvolution_gradients(said.pop("x"), said.pop("w"), said.pop("dy"), **said)
+
+    def same(self, found: Gradients, wanted: Gradients) -> None:
+        for got, want in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+    def test_give_the_same_in_new_memory(self) -> None:
+        first, again = self.call(), self.call()
+        self.same(again, first)
+        assert not any(np.shares_memory(*pair) for pair in zip(again, first, strict=True))
+
+    @pytest.mark.parametrize("want", [("data",), ("weight",), ("bias",), ("bias", "data"), ()])
+    def test_give_those_that_are_wanted(self, want: tuple[str, ...]) -> None:
+        whole = self.call()
+        for _ in range(2):
+            found = self.call(want=want)
+            self.same(found, Gradients(*(whole[i] if n in want else None for i, n in enumerate(Gradients._fields))))
+
+    def test_read_anew_what_is_wanted_once(self) -> None:
+        for _ in range(2):
+            assert self.call(want=(name for name in ("data",))).weight is None
+            assert self.call(want=["data"]).data is not None
+
+    def test_take_other_arrays(self) -> None:
+        first = self.call()
+        self.same(
+            self.call(x=self.x[:, ::-1], w=self.w[::-1]),
+            first._replace(data=first.data[:, ::-1], weight=first.weight[::-1]),
+        )
+        self.same(self.call(x=self.x.astype(">f4")), first)
+        for strided in (self.dy.astype(">f4"), np.asfortranarray(self.dy)):
+            self.same(self.call(dy=strided), first)
+        wide = [array.astype(np.float64) for array in (self.x, self.w, self.dy)]
+        assert self.call(**dict(zip(("x", "w", "dy"), wide, strict=True))).bias.dtype == np.float64
+
+    def test_refuse_what_the_first_would(self) -> None:
+        self.call()
+        with pytest.raises(ShapeError, match="dy: got shape"):
+            self.call(dy=self.dy[:, :2])
+        with pytest.raises(DTypeError, match="dy: got float64"):
+            self.call(dy=self.dy.astype(np.float64))
+        with pytest.raises(DTypeError, match="w: got float64"):
+            self.call(w=self.w.astype(np.float64))
+        with pytest.raises(ParameterError, match="stride: got"):
+            self.call(stride=(2, True))
 
 
 # What is refused; every array stays as it is.

@@ -25,6 +25,8 @@ constexpr int64_t kMostBlockPositions = 512;
 constexpr int64_t kRuns = 1024;
 // Maps up to this size are worth turning inside out, so that tiles hold one place of many samples.
 constexpr int64_t kSmallMap = 64;
+// A run of neighbours found, whatever its maps.
+constexpr double kRunSeconds = 25 / machine::kHertz;
 
 // The problem as products: which maps are gathered and which are made.
 struct Sides {
@@ -777,6 +779,7 @@ double cost(const Problem& problem) {
   const double gathered = rows * (row + 0.5) * offsets * depth;
   const double scattered = grid * phases * panels * tile.lanes / width;
   return steps * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
+         rows * offsets * kRunSeconds +
          gathered * (machine::kGatherSeconds + (pairing - 1) * machine::kCopySeconds) +
          scattered * machine::kScatterSeconds + grid * phases * panels / tile.rows * machine::kCallSeconds +
          machine::traffic_seconds(problem);

@@ -18,6 +18,7 @@ namespace {
 constexpr int64_t kMostTaps = 1 << 20;
 constexpr int64_t kChunkBytes = 4 << 10;  // of a row of weights that is multiplied at a time
 constexpr int64_t kPositions = 512;       // of a block, about
+constexpr int64_t kApart = 48;            // the same where windows do not overlap
 constexpr int64_t kPart = 64;             // channels of a block, at most
 
 // The windows of a problem: `runs` of them follow each other in a row of weights, each of `run` elements.
@@ -34,6 +35,22 @@ struct Windows {
   }
 };
 
+// Where an image is one window its samples follow each other as the windows of a row do: the problem as one
+// sample, of which tiles take several columns.
+Problem in_a_row(const Problem& problem) noexcept {
+  const Geometry& g = problem.geometry;
+  if (g.groups > 1) return problem;
+  for (const Axis& axis : g.axes) {
+    const bool whole = axis.size == 1 && axis.out == axis.kernel && axis.pad_lo == 0;
+    if (!whole || (axis.dilation > 1 && axis.kernel > 1)) return problem;
+  }
+  const int64_t window = g.filters * g.taps();
+  Problem row = problem;
+  row.geometry = {1, g.channels, 1, 1, true, {}};
+  row.geometry.axes[2] = {g.batch, g.batch * window, window, window};
+  return row;
+}
+
 // Whether every window lies inside a row of the image.
 bool inside(const Axis& x) noexcept {
   return x.pad_lo <= 0 && (x.size - 1) * x.stride - x.pad_lo + x.kernel <= x.out;
@@ -45,19 +62,19 @@ class WindowDots final : public Recipe {
   using S = typename E::storage;
   using T = typename E::compute;
 
-  explicit WindowDots(const Problem& problem)
-      : problem_(problem),
-        activate_(problem),
-        windows_(problem.geometry),
-        dots_(tconv::kernel(Family::dots, problem.dtype, problem.isa)),
-        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
-        store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
-        channels_(problem.geometry.channels / problem.geometry.groups),
+  explicit WindowDots(const Problem& given)
+      : problem_(in_a_row(given)),
+        activate_(given),
+        windows_(problem_.geometry),
+        dots_(tconv::kernel(Family::dots, given.dtype, given.isa)),
+        load_(tconv::kernel(Family::load, given.dtype, given.isa)),
+        store_(tconv::kernel(Family::store, given.dtype, given.isa)),
+        channels_(given.geometry.channels / given.geometry.groups),
         row_elements_(windows_.run * windows_.runs) {
-    const Geometry& g = problem.geometry;
+    const Geometry& g = problem_.geometry;
     const auto& [z, y, x] = g.axes;
     unit_ = g.channels_last ? g.filters : 1;
-    staged_ = !inside(x) || problem.dtype != compute_dtype(problem.dtype);
+    staged_ = !inside(x) || given.dtype != compute_dtype(given.dtype);
     staged_row_ = ((x.size - 1) * x.stride + x.kernel) * unit_;
     maps_ = g.channels_last ? 1 : g.filters;
     const int64_t most = kChunkBytes / static_cast<int64_t>(sizeof(S));
@@ -107,16 +124,16 @@ class WindowDots final : public Recipe {
       source += first * g.filters * g.large_positions();
     }
     const int64_t parts = ceil_div(channels_, part_);
-    const int64_t blocks = ceil_div(g.axes[0].size * g.axes[1].size, rows_);
     char* const workers = scratch + stage_bytes();
     const double seconds =
         machine::seconds(problem_) * threads_ * static_cast<double>(count) / static_cast<double>(g.batch);
-    call.crew.share(g.groups * parts * count * blocks, seconds, [&](int64_t unit, int member) noexcept {
-      const int64_t block = unit % blocks;
-      const int64_t sample = unit / blocks % count;
-      const int64_t part = unit / blocks / count;
+    call.crew.share(g.groups * parts * count * blocks(), seconds, [&](int64_t unit, int member) noexcept {
+      const int64_t block = unit % blocks();
+      const int64_t sample = unit / blocks() % count;
+      const int64_t part = unit / blocks() / count;
       run_block(call, weight, source, worker(workers + static_cast<size_t>(member) * worker_bytes()),
-                {part / parts, part % parts * part_, first, sample, block * rows_});
+                {part / parts, part % parts * part_, first, sample, block / row_blocks() * rows_,
+                 block % row_blocks() * columns_});
     });
   }
 
@@ -126,14 +143,20 @@ class WindowDots final : public Recipe {
     int64_t* b_offset;
   };
 
+  // Blocks of a row of positions, and of a sample.
+  int64_t row_blocks() const noexcept { return ceil_div(problem_.geometry.axes[2].size, columns_); }
+  int64_t blocks() const noexcept {
+    const auto& axes = problem_.geometry.axes;
+    return ceil_div(axes[0].size * axes[1].size, rows_) * row_blocks();
+  }
   // Units of work of the samples that are staged at a time.
   int64_t units() const noexcept {
-    const Geometry& g = problem_.geometry;
-    return g.groups * ceil_div(channels_, part_) * samples_ *
-           ceil_div(g.axes[0].size * g.axes[1].size, rows_);
+    return problem_.geometry.groups * ceil_div(channels_, part_) * samples_ * blocks();
   }
   void cut() {
     const Geometry& g = problem_.geometry;
+    const Axis& x = g.axes[2];
+    columns_ = std::min<int64_t>(x.size, dots_.lanes);
     least_ = total();
     if (least_ > problem_.workspace) return;
     const auto try_set = [&](auto& variable, auto wanted) {
@@ -144,7 +167,9 @@ class WindowDots final : public Recipe {
       }
     };
     try_set(part_, ceil_div(channels_, ceil_div(channels_, kPart)));
-    try_set(rows_, std::clamp<int64_t>(kPositions / g.axes[2].size, 1, g.axes[0].size * g.axes[1].size));
+    try_set(columns_, std::min(x.size, x.stride < x.kernel ? kPositions : kApart));
+    if (columns_ == x.size)
+      try_set(rows_, std::clamp<int64_t>(kPositions / x.size, 1, g.axes[0].size * g.axes[1].size));
     try_set(threads_, problem_.threads);
     try_set(samples_, g.batch);
     while (threads_ > 1 && rows_ > 1 && units() < 4 * threads_) rows_ = (rows_ + 1) / 2;
@@ -157,7 +182,7 @@ class WindowDots final : public Recipe {
                : 0;
   }
   size_t sums_bytes() const noexcept {
-    return aligned(static_cast<size_t>(part_ * rows_ * problem_.geometry.axes[2].size) * sizeof(T));
+    return aligned(static_cast<size_t>(part_ * rows_ * columns_) * sizeof(T));
   }
   size_t worker_bytes() const noexcept {
     return sums_bytes() + 2 * aligned(static_cast<size_t>(chunk_runs_) * 8);
@@ -217,16 +242,18 @@ class WindowDots final : public Recipe {
     int64_t first_sample;  // of those that `source` holds
     int64_t sample;        // counted from it
     int64_t row;           // of positions
+    int64_t column;        // position of the row
   };
 
-  // Some channels at some rows of positions.
+  // Some channels at some rows of positions, or a part of one.
   void run_block(const Call& call, const S* weight, const T* source, const Worker& w,
                  const Block& block) const noexcept {
-    const auto [group, channel, first_sample, sample, first] = block;
+    const auto [group, channel, first_sample, sample, first, column] = block;
     const Geometry& g = problem_.geometry;
     const auto& [z, y, x] = g.axes;
     const int64_t last = std::min(first + rows_, z.size * y.size);
-    const int64_t count = (last - first) * x.size;
+    const int64_t width = std::min(columns_, x.size - column);
+    const int64_t count = (last - first) * width;
     const int64_t rows = std::min(part_, channels_ - channel);
     const int64_t map = group * channels_ + channel;
     for (int64_t r = 0; r < rows; ++r) {
@@ -249,10 +276,10 @@ class WindowDots final : public Recipe {
           for (int64_t r = 0; r < rows; r += dots_.rows) {
             args.a = weight + (map + r) * row_elements_;
             args.rows = static_cast<int32_t>(std::min<int64_t>(dots_.rows, rows - r));
-            for (int64_t at = 0; at < x.size; at += dots_.lanes) {
-              args.b = source + at * args.b_row;
-              args.out = w.sums + r * count + (row - first) * x.size + at;
-              args.columns = static_cast<int32_t>(std::min<int64_t>(dots_.lanes, x.size - at));
+            for (int64_t at = 0; at < width; at += dots_.lanes) {
+              args.b = source + (column + at) * args.b_row;
+              args.out = w.sums + r * count + (row - first) * width + at;
+              args.columns = static_cast<int32_t>(std::min<int64_t>(dots_.lanes, width - at));
               dots_(args);
             }
           }
@@ -260,7 +287,7 @@ class WindowDots final : public Recipe {
       }
     }
     const int64_t places = g.small_positions();
-    const int64_t to = first * x.size;
+    const int64_t to = first * x.size + column;
     MoveArgs out{};
     out.src = w.sums;
     out.src_row = count;
@@ -313,6 +340,7 @@ class WindowDots final : public Recipe {
   int64_t chunk_runs_ = 1;  // runs that are multiplied at a time
   int64_t part_ = 1;        // channels of a block
   int64_t rows_ = 1;        // of positions, in a block
+  int64_t columns_ = 1;     // positions of a row, in a block
   int64_t samples_ = 1;     // staged at a time
   int threads_ = 1;
   size_t least_ = 0;
@@ -324,8 +352,9 @@ std::unique_ptr<Recipe> make(const Problem& problem) {
   });
 }
 
-std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass != Pass::data_gradient) return "the pass is not the data gradient";
+std::optional<std::string> refusal(const Problem& given) {
+  if (given.pass != Pass::data_gradient) return "the pass is not the data gradient";
+  const Problem problem = in_a_row(given);
   const Geometry& g = problem.geometry;
   const Axis& x = g.axes[2];
   if (x.dilation != 1 && x.kernel > 1) return "dilated along the last axis";
@@ -338,7 +367,8 @@ std::optional<std::string> refusal(const Problem& problem) {
   return workspace_refusal(problem, least);
 }
 
-double cost(const Problem& problem) {
+double cost(const Problem& given) {
+  const Problem problem = in_a_row(given);
   const Geometry& g = problem.geometry;
   const Windows windows(g);
   const Kernel& dots = kernel(Family::dots, problem.dtype, problem.isa);

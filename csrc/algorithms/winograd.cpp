@@ -26,12 +26,13 @@ constexpr int64_t kPackedRows = 256;
 // Bytes of weights on their way to the core while others are packed.
 constexpr int64_t kFetchedBytes = 4 << 10;
 // Windows that are transformed for all blocks before weights are packed unit by unit.
-constexpr size_t kKeptBytes = 6 << 20;
+constexpr size_t kKeptBytes = 16 << 20;
 // Of one unit: weights that are packed before they are multiplied, and sums that wait for the next of them.
 constexpr size_t kSliceBytes = 448 << 10;
 constexpr size_t kSumBytes = 4 << 20;
 constexpr int64_t kTransformedBytes = 704 << 10;
 constexpr int64_t kProductBytes = 320 << 10;
+constexpr int64_t kLeastBlockTiles = 36;
 constexpr int64_t kMostBlockTiles = 120;
 // What an axis is taken to hold where its size must not decide about bits.
 constexpr int64_t kUsualPositions = 64;
@@ -493,6 +494,7 @@ class Winograd final : public Recipe {
         views_(tiling_.counts.views),
         phases_(tiling_.counts.phases),
         depth_(views_ * maps_.padded_depth()),
+        depth_block_(views_ > 1 && maps_.depth % maps_.lanes == 0 ? maps_.lanes : maps_.padded_depth()),
         chunk_lanes_(maps_.vectors * maps_.lanes) {
     for (int64_t c = 0; c < classes_; ++c) {
       const auto& axes = tiling_.axes;
@@ -628,6 +630,12 @@ class Winograd final : public Recipe {
   const TiledAxis& y() const noexcept { return tiling_.axes[1]; }
   const TiledAxis& x() const noexcept { return tiling_.axes[2]; }
 
+  // Where a read map of a view stands in the depth: views take turns, so that a range of maps is a range of
+  // the depth.
+  int64_t depth_at(int64_t map, int64_t view) const noexcept {
+    return (map / depth_block_ * views_ + view) * depth_block_ + map % depth_block_;
+  }
+
   size_t unit_bytes() const noexcept { return static_cast<size_t>(unit_elements_) * sizeof(T); }
   size_t bias_bytes() const noexcept {
     return static_cast<size_t>(maps_.groups * units_ * unit_blocks_ * maps_.lanes) * sizeof(T);
@@ -648,8 +656,9 @@ class Winograd final : public Recipe {
   }
   // Weights of a unit for `slice_maps_` read maps, and the sums that slices add to.
   size_t slice_bytes() const noexcept {
-    return slices() > 1 ? unit_bytes() / static_cast<size_t>(depth_) * static_cast<size_t>(slice_maps_)
-                        : unit_bytes();
+    return slices() > 1
+               ? unit_bytes() / static_cast<size_t>(depth_) * static_cast<size_t>(slice_maps_ * views_)
+               : unit_bytes();
   }
   int64_t slices() const noexcept { return ceil_div(maps_.depth, slice_maps_); }
   size_t sum_bytes() const noexcept {
@@ -728,13 +737,14 @@ class Winograd final : public Recipe {
   // Cuts the read maps so that packed weights and sums stay in the second cache, where each sum is over maps
   // in their order.
   void slice() noexcept {
-    if (views_ > 1 || maps_.padded_depth() > maps_.depth) return;
+    if (maps_.padded_depth() > maps_.depth) return;
     const size_t sums = product_bytes() * static_cast<size_t>(unit_chunks_ * blocks_);
     if (sums > kSumBytes) return;
     // Sums come and go with every part, so the larger they are, the fewer parts.
     const auto bytes = static_cast<int64_t>(std::max(kSliceBytes, sums));
     const int64_t pieces = ceil_div(static_cast<int64_t>(unit_bytes()), bytes);
     slice_maps_ = ceil_div(maps_.depth, pieces);
+    if (views_ > 1) slice_maps_ = ceil_div(slice_maps_, depth_block_) * depth_block_;
   }
 
   // Decides blocks, threads and how many weights are packed at a time, so that the workspace holds them.
@@ -753,7 +763,7 @@ class Winograd final : public Recipe {
     const int64_t most =
         std::clamp<int64_t>(std::min(classes_ * kTransformedBytes / (all_points_ * row_ * bytes),
                                      kProductBytes / (points_ * chunk_lanes_ * bytes)),
-                            12, kMostBlockTiles);
+                            kLeastBlockTiles, kMostBlockTiles);
     threads_ = 1;
     together_ = false;
     pack_units_ = packs ? 1 : all_units;
@@ -854,7 +864,7 @@ class Winograd final : public Recipe {
       for (int64_t begin = 0; begin < maps_.depth; begin += slice_maps_) {
         const int64_t end = std::min(begin + slice_maps_, maps_.depth);
         const bool whole = slices() == 1;
-        const Depth depth{begin, whole ? depth_ : end};
+        const Depth depth{begin * views_, whole ? depth_ : end * views_};
         for (int64_t block = 0; block < unit_blocks_; ++block) {
           if (!pack_block(part.call.weight, w.packed, unit, block, begin, end, depth))
             part.finite.store(false, std::memory_order_relaxed);
@@ -945,8 +955,7 @@ class Winograd final : public Recipe {
           const T* const window = w.strip + (x_origin - low_origin_) * maps_.lanes;
           for (const Form& form : forms_) {
             if (form.points == 0) continue;
-            T* const to =
-                w.transformed + (form.start * tiles + s.place) * row_ + view * maps_.padded_depth() + map;
+            T* const to = w.transformed + (form.start * tiles + s.place) * row_ + depth_at(map, view);
             in.point_stride = form.all_copies() * tiles * row_;
             for (int a = 0; a < kAxes; ++a) in.tile[a] = form.tile[a];
             for (int64_t i = 0; i < form.all_copies(); ++i) {
@@ -1151,25 +1160,40 @@ class Winograd final : public Recipe {
     WinogradInArgs args{};
     args.point_stride = depth.count() * chunk_lanes_;
     args.tile_stride = chunk_lanes_;
-    const int64_t most = std::max<int64_t>(1, kPackedRows / taps);  // maps at a time
+    // Maps that lie together are read together, a tap at a time; else the taps of a map at a time.
+    const bool neighbours = depth_stride == 1 && column_stride > 1;
+    const int64_t most = neighbours ? std::clamp<int64_t>(kMostTaps / taps, 1, kPackedMaps)
+                                    : std::max<int64_t>(1, kPackedRows / taps);
     // Rows of neighbours that a map's weights are.
     const int64_t fetched_rows = column_stride == 1 ? taps : column_stride == taps * tap_stride ? 1 : 0;
     const int64_t fetched = (column_stride == 1 ? strip.maps : strip.maps * taps) * element;
     const int64_t ahead = std::max<int64_t>(1, kFetchedBytes / std::max<int64_t>(1, fetched * fetched_rows));
-    for (int64_t d = begin; d < end; d += args.tiles) {
-      args.tiles = std::min(most, end - d);
-      for (int64_t i = 0; i < args.tiles; ++i) {
-        const int64_t offset =
-            group_start + std::min(column, maps_.columns - 1) * column_stride + (d + i) * depth_stride;
-        strip.src = static_cast<const char*>(weight) + offset * element;
-        strip.dst = plain + i * taps * maps_.lanes;
-        if (d + i + ahead < maps_.depth) {
-          const char* next = static_cast<const char*>(strip.src) + ahead * depth_stride * element;
-          for (int64_t row = 0; row < fetched_rows; ++row, next += tap_stride * element) {
-            for (int64_t at = 0; at < fetched; at += kAlignment) __builtin_prefetch(next + at);
-          }
+    const char* const first = static_cast<const char*>(weight) +
+                              (group_start + std::min(column, maps_.columns - 1) * column_stride) * element;
+    for (int64_t d = begin; d < end; d += most) {
+      const int64_t maps = std::min(most, end - d);
+      const int64_t tap_rows = (neighbours ? maps : 1) * maps_.lanes;
+      const int64_t map_rows = (neighbours ? 1 : taps) * maps_.lanes;
+      if (neighbours) {
+        strip.position_stride = 1;
+        strip.count = strip.size = maps;
+        for (int64_t tap = 0; tap < taps; ++tap) {
+          strip.src = first + (d + tap * tap_stride) * element;
+          strip.dst = plain + tap * tap_rows;
+          strip_(strip);
         }
-        strip_(strip);
+      } else {
+        for (int64_t i = 0; i < maps; ++i) {
+          strip.src = first + (d + i) * depth_stride * element;
+          strip.dst = plain + i * map_rows;
+          if (d + i + ahead < maps_.depth) {
+            const char* next = static_cast<const char*>(strip.src) + ahead * depth_stride * element;
+            for (int64_t row = 0; row < fetched_rows; ++row, next += tap_stride * element) {
+              for (int64_t at = 0; at < fetched; at += kAlignment) __builtin_prefetch(next + at);
+            }
+          }
+          strip_(strip);
+        }
       }
       for (int64_t phase = 0; phase < phases_; ++phase) {
         const int64_t at = place(block, phase);
@@ -1177,16 +1201,21 @@ class Winograd final : public Recipe {
         const Form& form = form_of(chunk);
         if (form.points == 0) continue;
         for (int a = 0; a < kAxes; ++a) args.tile[a] = form.tile[a];
-        T* to = packed + chunk_start_[static_cast<size_t>(chunk)] * args.point_stride +
-                (d - depth.begin) * chunk_lanes_ + at % maps_.vectors * maps_.lanes;
+        T* const to = packed + chunk_start_[static_cast<size_t>(chunk)] * args.point_stride +
+                      at % maps_.vectors * maps_.lanes;
+        int64_t view = 0;
         for (int64_t vz = 0; vz < z.views; ++vz) {
           const int64_t* kz = z.taps_of(phase / x().phases / y().phases, vz);
           for (int64_t vy = 0; vy < y().views; ++vy) {
             const int64_t* ky = y().taps_of(phase / x().phases % y().phases, vy);
             for (int64_t vx = 0; vx < x().views; ++vx) {
-              args.dst = to;
-              transform_view(plain, {kz, ky, x().taps_of(phase % x().phases, vx)}, args);
-              to += maps_.padded_depth() * chunk_lanes_;
+              const std::array<const int64_t*, kAxes> k{kz, ky, x().taps_of(phase % x().phases, vx)};
+              for (int64_t i = 0; i < maps; i += args.tiles) {
+                args.tiles = std::min(maps - i, depth_block_ - (d + i) % depth_block_);
+                args.dst = to + (depth_at(d + i, view) - depth.begin) * chunk_lanes_;
+                transform_view({plain + i * map_rows, tap_rows, map_rows}, k, args);
+              }
+              ++view;
             }
           }
         }
@@ -1195,14 +1224,21 @@ class Winograd final : public Recipe {
     return finite;
   }
 
-  // Transforms the taps `k` of one view for some maps, each a row of lanes for every tap in `plain`.
-  void transform_view(const T* plain, const std::array<const int64_t*, kAxes>& k,
+  // Rows of lanes, one for each map and tap.
+  struct PlainTaps {
+    const T* rows;
+    int64_t tap;  // from one to the next
+    int64_t map;
+  };
+
+  // Transforms the taps `k` of one view for some maps.
+  void transform_view(const PlainTaps& from, const std::array<const int64_t*, kAxes>& k,
                       WinogradInArgs& args) const noexcept {
     const auto& axes = problem_.geometry.axes;
-    const int64_t apart[kAxes] = {axes[1].kernel * axes[2].kernel * maps_.lanes, axes[2].kernel * maps_.lanes,
-                                  maps_.lanes};
-    args.src = plain;
-    args.tile_step = problem_.geometry.taps() * maps_.lanes;
+    const int64_t apart[kAxes] = {axes[1].kernel * axes[2].kernel * from.tap, axes[2].kernel * from.tap,
+                                  from.tap};
+    args.src = from.rows;
+    args.tile_step = from.map;
     bool whole = true;
     for (size_t a = 0; a < kAxes; ++a) {
       const int count = kWinogradTaps[args.tile[a]];
@@ -1232,7 +1268,7 @@ class Winograd final : public Recipe {
         if (std::min({at[0], at[1], at[2]}) < 0) {
           std::fill_n(row, maps_.lanes, T{0});
         } else {
-          std::copy_n(plain + i * args.tile_step + at[0] * apart[0] + at[1] * apart[1] + at[2] * apart[2],
+          std::copy_n(from.rows + i * from.map + at[0] * apart[0] + at[1] * apart[1] + at[2] * apart[2],
                       maps_.lanes, row);
         }
       }
@@ -1258,6 +1294,7 @@ class Winograd final : public Recipe {
   int64_t views_;
   int64_t phases_;
   int64_t depth_;              // of the products
+  int64_t depth_block_;        // read maps of one view that are neighbours in it
   int64_t chunk_lanes_;        // columns of one product
   int64_t row_ = 0;            // elements from a tile to the next in transformed windows
   int64_t unit_chunks_ = 1;    // chunks that make whole vectors of columns with all their phases

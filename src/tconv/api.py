@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -163,15 +163,20 @@ def _understand(
     return call
 
 
-class _Repeat(NamedTuple):
+_Way = TypeVar("_Way", engine.Bound, engine.BoundGradients)
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeat(Generic[_Way]):
     """The short way of a call that came before."""
 
     said: tuple[Any, ...]
-    bound: engine.Bound
-    bias_shape: Shape
+    bound: _Way
+    shapes: dict[str, Shape]
 
 
-_repeats: dict[Any, _Repeat] = {}
+_repeats: dict[Any, _Repeat[engine.Bound]] = {}
+_gradient_repeats: dict[Any, _Repeat[engine.BoundGradients]] = {}
 
 
 def _plain(word: Any) -> bool:
@@ -184,22 +189,30 @@ def _alike(one: Any, other: Any) -> bool:
     return type(one) is type(other) and (type(one) is not tuple or all(map(_alike, one, other)))
 
 
-def _repeated(x: Array, w: Array, bias: Any, out: Any, said: tuple[Any, ...]) -> Array | None:
-    """Compute what was computed before with the same words, if no array needs care; else return None.
+def _recall(repeats: dict[Any, _Repeat[_Way]], x: Array, w: Array, said: tuple[Any, ...]) -> _Repeat[_Way] | None:
+    """Return the short way of an earlier call with the same words, if there was one.
 
     Understanding the words takes longer than a small layer, and so does spelling them.
     """
     dtype = x.dtype
     try:
-        known = _repeats.get((dtype, x.shape, w.shape, said))
+        known = repeats.get((dtype, x.shape, w.shape, said))
     except TypeError:  # a list among the words
         return None
     if known is None or w.dtype is not dtype:
         return None
     if not all(map(is_, said, known.said)) and not all(map(_alike, said, known.said)):
         return None
+    return known
+
+
+def _repeated(x: Array, w: Array, bias: Any, out: Any, said: tuple[Any, ...]) -> Array | None:
+    """Compute what was computed before with the same words, if no array needs care; else return None."""
+    known = _recall(_repeats, x, w, said)
+    if known is None:
+        return None
     if bias is not None and (
-        type(bias) is not np.ndarray or bias.dtype is not dtype or bias.shape != known.bias_shape
+        type(bias) is not np.ndarray or bias.dtype is not x.dtype or bias.shape != known.shapes["bias"]
     ):
         return None
     if out is not None and (type(out) is not np.ndarray or out.shape != known.bound.shape):
@@ -207,17 +220,24 @@ def _repeated(x: Array, w: Array, bias: Any, out: Any, said: tuple[Any, ...]) ->
     return known.bound(x, w, bias, out)
 
 
-def _remember(call: _Call, x: Array, w: Array, said: tuple[Any, ...]) -> None:
+def _remember(
+    repeats: dict[Any, _Repeat[_Way]],
+    bind: Callable[[], _Way | None],
+    shapes: dict[str, Shape],
+    x: Array,
+    w: Array,
+    said: tuple[Any, ...],
+) -> None:
     """Let the next call of these words go the short way, if there is one."""
     key = (x.dtype, x.shape, w.shape, said)
-    if not all(map(_plain, said)) or key in _repeats:
+    if not all(map(_plain, said)) or key in repeats:
         return
-    bound = engine.bind(call.geometry, "forward", x.dtype, **call.limits)
+    bound = bind()
     if bound is None:
         return
-    if len(_repeats) >= _CALLS_KEPT:
-        _repeats.clear()
-    _repeats[key] = _Repeat(said, bound, call.shapes["bias"])
+    if len(repeats) >= _CALLS_KEPT:
+        repeats.clear()
+    repeats[key] = _Repeat(said, bound, shapes)
 
 
 def _forward_shapes(geometry: Geometry) -> dict[str, Shape]:
@@ -333,7 +353,14 @@ def deconvolution(
     _check(operator, {"x": data, "w": weight, "bias": offset, "out": result}, call.shapes)
     y = engine.forward(call.geometry, data, weight, offset, result, **call.limits)
     if plain:
-        _remember(call, data, weight, said)
+        _remember(
+            _repeats,
+            lambda: engine.bind(call.geometry, "forward", data.dtype, **call.limits),
+            call.shapes,
+            data,
+            weight,
+            said,
+        )
     return from_numpy(y, x) if out is None else out
 
 
@@ -384,13 +411,21 @@ def deconvolution_gradients(
     >>> g.data, g.weight, g.bias
     (array([[[1., 5., 9.]]]), array([[[6., 9.]]]), array([15.]))
     """
+    options = stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
+    plain = type(x) is np.ndarray and type(w) is np.ndarray and type(dy) is np.ndarray
+    said = (*options, workspace, threads, want)
+    if plain:
+        known = _recall(_gradient_repeats, x, w, said)
+        if known is not None and dy.shape == known.shapes["out"]:
+            quick = known.bound(x, w, dy)
+            if quick is not None:
+                return Gradients(*quick)
     operator = "deconvolution_gradients"
     wanted = tuple(want) if isinstance(want, Iterable) else (want,)
     if unknown := [name for name in wanted if name not in Gradients._fields]:
         raise ParameterError(f"{operator}: want: got {unknown}; need some of {Gradients._fields}")
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
     grad = to_numpy(f"{operator}: dy", dy)
-    options = stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
     call = _understand(operator, data, weight, options, workspace, threads)
     _check(operator, {"x": data, "w": weight, "dy": grad}, {**call.shapes, "dy": call.shapes["out"]})
     found: dict[str, Array] = {}
@@ -400,6 +435,16 @@ def deconvolution_gradients(
         found["weight"] = engine.weight_gradient(call.geometry, data, grad, **call.limits)
     if "bias" in wanted:
         found["bias"] = engine.bias_gradient(call.geometry, grad, threads=call.limits["threads"])
+    if plain:
+        choice = "data" in wanted, "weight" in wanted, "bias" in wanted
+        _remember(
+            _gradient_repeats,
+            lambda: engine.bind_gradients(call.geometry, data.dtype, choice, **call.limits),
+            call.shapes,
+            data,
+            weight,
+            said,
+        )
     return Gradients(*(from_numpy(found[name], x) if name in found else None for name in Gradients._fields))
 
 

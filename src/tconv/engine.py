@@ -241,6 +241,72 @@ def bind(
     return Bound(run, weight, getattr(geometry, _RESULTS[pass_name]), dtype)
 
 
+class BoundGradients:
+    """The gradients of one geometry and type, for arrays that need no care, as `Bound`."""
+
+    __slots__ = ("_bias", "_data", "_dtype", "_filters", "_weight")
+
+    def __init__(
+        self,
+        data: Bound | None,
+        weight: Bound | None,
+        bias: Callable[[Array, Array], None] | None,
+        filters: int,
+        dtype: DType,
+    ) -> None:
+        self._data = data
+        self._weight = weight
+        self._bias = bias
+        self._filters = filters
+        self._dtype = dtype
+
+    def __call__(
+        self, data: Array, weight: Array, grad: Array
+    ) -> tuple[Array | None, Array | None, Array | None] | None:
+        """Return the gradients of data, weight and bias, None for those not bound; None where an array needs care.
+
+        Whoever calls has checked all shapes, and the type of the weight.
+        """
+        if grad.dtype is not self._dtype:
+            return None
+        of_data = of_weight = of_bias = None
+        if self._data is not None and (of_data := self._data(grad, weight, None, None)) is None:
+            return None
+        if self._weight is not None and (of_weight := self._weight(data, grad, None, None)) is None:
+            return None
+        if self._bias is not None:
+            of_bias = allocate((self._filters,), self._dtype)
+            self._bias(grad, of_bias)
+        return of_data, of_weight, of_bias
+
+
+def bind_gradients(
+    geometry: Geometry,
+    dtype: DType,
+    wanted: tuple[bool, bool, bool],
+    *,
+    workspace: int,
+    threads: int | None = None,
+) -> BoundGradients | None:
+    """Return the short way of the gradients of data, weight and bias that are wanted, if there is one.
+
+    A bias alone has none: the others find out whether the arrays need care.
+    """
+    backend_bind = getattr(backend_for(geometry, dtype), "bind_bias_gradient", None)
+    if backend_bind is None or not any(wanted[:2]):
+        return None
+    bound = [
+        bind(geometry, pass_name, dtype, workspace=workspace, threads=threads) if want else None
+        for pass_name, want in zip(("data_gradient", "weight_gradient"), wanted[:2], strict=True)
+    ]
+    if any(want and way is None for want, way in zip(wanted, bound, strict=False)):
+        return None
+    shape = geometry.large_shape
+    axis = len(shape) - 1 if geometry.channels_last else 1
+    of_bias = backend_bind(shape, axis, dtype, threads=threads) if wanted[2] else None
+    return BoundGradients(bound[0], bound[1], of_bias, shape[axis], dtype)
+
+
 def steady(geometry: Geometry, dtype: DType, *, workspace: int) -> tuple[tuple[str, ...], int]:
     """Return algorithms for `bind` that give an output the same bits wherever it lies on an axis with a grid.
 

@@ -330,14 +330,21 @@ def weight_gradient(
 
 def bias_gradient(grad: Array, channel_axis: int, out: Array, *, threads: int | None = None) -> None:
     """Write the sums of `grad` over every axis but `channel_axis`."""
-    shape = grad.shape
-    outer = inner = 1
-    for size in shape[:channel_axis]:
-        outer *= size
-    for size in shape[channel_axis + 1 :]:
-        inner *= size
-    threads = _threads if threads is None else threads
-    _core.bias_gradient(grad, outer, shape[channel_axis], inner, to_code(grad.dtype), out, _isa, threads)
+    bind_bias_gradient(grad.shape, channel_axis, grad.dtype, threads=threads)(grad, out)
+
+
+def bind_bias_gradient(
+    shape: Shape, channel_axis: int, dtype: DType, *, threads: int | None = None
+) -> Callable[[Array, Array], None]:
+    """Return a short way to repeat `bias_gradient` for arrays `grad` and `out`, `grad` of this shape and type."""
+    outer, maps, inner = prod(shape[:channel_axis]), shape[channel_axis], prod(shape[channel_axis + 1 :])
+    code = to_code(dtype)
+    count = _threads if threads is None else threads
+
+    def run(grad: Array, out: Array) -> None:
+        _core.bias_gradient(grad, outer, maps, inner, code, out, _isa, count)
+
+    return run
 
 
 def time_algorithms(
