@@ -130,7 +130,7 @@ def test_every_algorithm_on_every_instruction_set(isa: str, algorithm: str, dtyp
             if not case.small.size or not case.large.size:
                 continue
             for name in PASSES:
-                if refuses(case, name, algorithm):
+                if refuses(case, name, algorithm, isa=isa):
                     continue
                 plan = plan_for(case, name, isa=isa, algorithm=algorithm)
                 assert (plan.algorithm, plan.isa) == (algorithm, isa)
@@ -152,20 +152,34 @@ def best_set(kernel: str, isa: str) -> str:
     return next((name for name in isas[isas.index(isa) :] if name in having), isa)
 
 
-@pytest.mark.parametrize("problem", LAYERS, ids=str)
-def test_the_algorithm_chosen_is_as_accurate_as_the_definition(problem: Problem) -> None:
-    case = example(problem.shrunk(4_000_000), "float32")
+def assert_accurate(case: Example, algorithm: str, **rest: Any) -> None:
+    """Check that an algorithm's error is at most four times that of the definition, both in float32."""
     for name in ("forward", "data_gradient"):
         exact, errors = by_taps(name, wide(case)), {}
-        for algorithm in ("", "direct"):
+        for which in (algorithm, "direct"):
             out = np.empty(case.shape(name), "float32")
             source, weight, *bias = case.inputs(name)
-            plan_for(case, name, algorithm=algorithm, packed=False).run(
-                source, weight, bias[0] if bias else None, out
-            )
-            errors[algorithm] = np.abs(out - exact).max()
+            plan = plan_for(case, name, algorithm=which, packed=False, **rest)
+            plan.run(source, weight, bias[0] if bias else None, out)
+            errors[which] = np.abs(out - exact).max()
         # Few sums may all come out exact by the definition.
-        assert errors[""] <= 4 * max(errors["direct"], np.finfo("float32").eps * np.abs(exact).max())
+        assert errors[algorithm] <= 4 * max(errors["direct"], np.finfo("float32").eps * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("problem", LAYERS, ids=str)
+def test_the_algorithm_chosen_is_as_accurate_as_the_definition(problem: Problem) -> None:
+    assert_accurate(example(problem.shrunk(4_000_000), "float32"), "")
+
+
+@pytest.mark.parametrize("isa", native._core.isas())
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (4, 2), (5, 2), (6, 2)])
+def test_winograd_of_few_maps_is_as_accurate_as_the_definition(kernel: int, stride: int, isa: str) -> None:
+    """A sum of few maps has little error of its own."""
+    pad = kernel // 2
+    axis = Axis(32, 31 * stride + kernel - 2 * pad, kernel, stride, 1, pad, pad, 0)
+    for channels, filters in ((8, 64), (64, 8)):
+        case = example(Geometry(1, channels, filters, 1, (axis, axis)), "float32")
+        assert_accurate(case, "winograd", isa=isa)
 
 
 def refuses(case: Example, name: str, algorithm: str, **rest: Any) -> bool:

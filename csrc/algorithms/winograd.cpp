@@ -47,9 +47,10 @@ constexpr double kReadBytesPerSecond = 30e9;
 constexpr double kMeetingSeconds = 5e-6;
 // Positions from which an axis is long.
 constexpr int64_t kLongAxis = 40;
-// About how many times the definition's error a tile makes, an axis, and what is tolerated in all.
+// About how many times the definition's error a tile makes, an axis, and what is tolerated in all. A sum of
+// few maps has little error of its own.
 constexpr double kError[] = {1, 1, 1, 1, 1.4, 1.2, 1.7, 1.2};
-constexpr double kMostError = 3;
+constexpr double most_error(int64_t depth_maps) noexcept { return depth_maps < 16 ? 2 : 3; }
 
 // Phases that read the same windows through the same tile.
 struct PhaseClass {
@@ -400,7 +401,7 @@ Choice best_choice(const Problem& given, const Maps& maps) {
           const Counts all = row.with(x);
           if ((apart || nested) && all.classes == 1) continue;
           if (apart && all.views > 1) continue;
-          if (kError[z.tile] * kError[y.tile] * kError[x.tile] > kMostError) continue;
+          if (kError[z.tile] * kError[y.tile] * kError[x.tile] > most_error(maps.depth)) continue;
           const double bytes = packed_bytes(all, maps, problem);
           const double passes = std::ceil(batch * all.tiles / kMostBlockTiles);
           const double reading = passes * bytes / kReadBytesPerSecond;
