@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <string>
@@ -46,6 +47,7 @@ class Crew {
 
   // Calls `work(unit, member)` for every unit below `units`, members being below threads(). Throws
   // Interrupted. `seconds` is what the units are expected to take in all; short work stays on this thread.
+  // A member begins with the same units in every call, which it then finds in the caches of its core.
   template <class Work>
   void share(int64_t units, double seconds, const Work& work) {
     static_assert(std::is_nothrow_invocable_v<const Work&, int64_t, int>);
@@ -61,13 +63,22 @@ class Crew {
   using Unit = void (*)(const void* body, int64_t unit, int member) noexcept;
   friend class Pool;
 
+  // Units of one member. Who has done its own takes those that others have not begun yet.
+  struct alignas(64) Range {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+  static constexpr int kMostRanges = 16;
+
   void run(int64_t units, double seconds, Unit unit, const void* body);
-  void take_units(int64_t units, Unit unit, const void* body, int member, bool watching) noexcept;
+  void cut_ranges(int64_t units, int ranges) noexcept;
+  void take_units(Unit unit, const void* body, int member, bool watching) noexcept;
 
   int threads_;
   Watch* watch_;
   int64_t next_look_ns_ = 0;
-  std::atomic<int64_t> next_{0};
+  int ranges_ = 1;
+  std::array<Range, kMostRanges> range_;
   std::atomic<bool> stopped_{false};
 };
 

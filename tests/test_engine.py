@@ -243,9 +243,14 @@ def test_passes_are_adjoint(problem: Problem) -> None:
 BUSY = [problem for problem in LAYERS if problem.geometry.flops > 1e8]
 
 
-@pytest.mark.parametrize("problem", BUSY, ids=str)
-def test_threads_change_no_bit(problem: Problem) -> None:
-    case = example(problem.shrunk(20_000_000), "float32")
+def computes(problem: Problem) -> bool:
+    return 0 not in problem.geometry.small_shape + problem.geometry.large_shape
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("problem", list(filter(computes, CORNERS + BUSY)), ids=str)
+def test_threads_change_no_bit(problem: Problem, last: bool) -> None:
+    case = example(replace(problem.shrunk(20_000_000), channels_last=last), "float32")
     for name in PASSES:
         one = by_engine(name, case, threads=1)
         for threads in (2, 7):
@@ -254,10 +259,6 @@ def test_threads_change_no_bit(problem: Problem) -> None:
         sums = [engine.bias_gradient(case.geometry, grad, threads=threads) for threads in (1, 2, 7)]
         assert same_bits(sums[0], sums[1])
         assert same_bits(sums[0], sums[2])
-
-
-def computes(problem: Problem) -> bool:
-    return 0 not in problem.geometry.small_shape + problem.geometry.large_shape
 
 
 @pytest.mark.parametrize("problem", list(filter(computes, CORNERS + BUSY)), ids=str)

@@ -180,7 +180,10 @@ class Depthwise final : public Recipe {
     threads_ = problem_.threads;
     if (last_) {
       map_blocks_ = ceil_div(groups_, kMapBlock);
-      units_ = g.batch * axes_[0].dst_size * axes_[1].dst_size * map_blocks_;
+      const int64_t others = g.batch * axes_[0].dst_size * axes_[1].dst_size * map_blocks_;
+      // Threads at different maps of the same positions would wait for each other's lines.
+      turn_blocks_ = threads_ > 1 ? std::clamp<int64_t>(ceil_div(4 * threads_, others), 1, turns()) : 1;
+      units_ = others * turn_blocks_;
     } else {
       const int64_t others = g.batch * groups_ * axes_[0].dst_size * position_blocks_;
       rows_ = axes_[1].dst_size;
@@ -199,6 +202,8 @@ class Depthwise final : public Recipe {
     while (!last_ && rows_ > 1 && total() > problem_.workspace) cut_rows((rows_ + 1) / 2);
     workspace_ = total();
   }
+
+  int64_t turns() const noexcept { return ceil_div(axes_[2].positions, kTurn); }
 
   void cut_rows(int64_t rows) noexcept {
     const PhaseAxis& y = axes_[1];
@@ -326,9 +331,13 @@ class Depthwise final : public Recipe {
                 int64_t unit) const noexcept {
     const auto& [z, y, x] = axes_;
     const int64_t map = unit % map_blocks_ * kMapBlock;
-    const int64_t at_y = unit / map_blocks_ % y.dst_size;
-    const int64_t at_z = unit / map_blocks_ / y.dst_size % z.dst_size;
-    const int64_t sample = unit / map_blocks_ / y.dst_size / z.dst_size;
+    unit /= map_blocks_;
+    const int64_t first_turn = turns() * (unit % turn_blocks_) / turn_blocks_;
+    const int64_t last_turn = turns() * (unit % turn_blocks_ + 1) / turn_blocks_;
+    unit /= turn_blocks_;
+    const int64_t at_y = unit % y.dst_size;
+    const int64_t at_z = unit / y.dst_size % z.dst_size;
+    const int64_t sample = unit / y.dst_size / z.dst_size;
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     const char* source = static_cast<const char*>(call.source);
     DepthwiseLastArgs args{};
@@ -350,7 +359,7 @@ class Depthwise final : public Recipe {
     args.maps = std::min(kMapBlock, groups_ - map);
     const int64_t row = (sample * z.dst_size + at_z) * y.dst_size + at_y;
     // Phases take turns, so that the output is written about in order.
-    for (int64_t first = 0; first < x.positions; first += kTurn) {
+    for (int64_t first = first_turn * kTurn; first < last_turn * kTurn; first += kTurn) {
       for (const Run& run : runs_) {
         const int64_t begin = std::max(run.begin, first);
         args.count = std::min(run.end, first + kTurn) - begin;
@@ -555,6 +564,7 @@ class Depthwise final : public Recipe {
   // Where maps lie together.
   std::vector<Run> runs_;
   int64_t map_blocks_ = 1;
+  int64_t turn_blocks_ = 1;  // of turns along the last axis
   int64_t units_ = 0;
   int threads_ = 1;
   size_t workspace_ = 0;

@@ -19,6 +19,11 @@ constexpr int64_t kMostRows = 1 << 20;
 constexpr int64_t kPanelBytes = 384 << 10;  // of input that one thread holds
 constexpr int64_t kMostPanels = 8;
 constexpr int64_t kWeightRun = 1024;  // rows of weights packed at a time
+// Input that is held whole, and weights that are packed shortly before they are multiplied with all of it.
+constexpr size_t kKeptBytes = 6 << 20;
+constexpr int64_t kPartBytes = 256 << 10;
+// Rows of a tile are copied as so many, since a copy of fixed length takes no call.
+constexpr int64_t kCopied = 8;
 
 template <class T>
 class NoOverlap final : public Recipe {
@@ -65,13 +70,8 @@ class NoOverlap final : public Recipe {
     const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
     crew.share(problem_.geometry.groups * runs, seconds, [&](int64_t unit, int) noexcept {
       const int64_t first = unit % runs * kWeightRun;
-      const int64_t last = std::min(first + kWeightRun, rows_);
       T* const to = reinterpret_cast<T*>(packed + static_cast<size_t>(unit / runs) * group_bytes());
-      if (forward_) {
-        pack_window(weight, to, unit / runs, first, last);
-      } else {
-        pack_channels(weight, to, unit / runs, first, last);
-      }
+      pack_rows(weight, to, unit / runs, first, std::min(first + kWeightRun, rows_));
     });
     return true;
   }
@@ -80,7 +80,7 @@ class NoOverlap final : public Recipe {
     const Buffer scratch(workspace_);
     Pieces pieces(scratch.data());
     const char* packed = static_cast<const char*>(call.packed);
-    if (packed == nullptr) {
+    if (packed == nullptr && !by_part_) {
       char* made = pieces.take(packed_bytes());
       pack(call.weight, made, call.crew);
       packed = made;
@@ -92,16 +92,24 @@ class NoOverlap final : public Recipe {
       bias = made;
     }
     call.crew.limit(threads_);
+    T* const input = by_part_ ? pieces.take<T>(input_bytes()) : nullptr;
     char* const workers = pieces.rest();
     const int64_t groups = problem_.geometry.groups;
     const double seconds = machine::seconds(problem_) * threads_;
+    if (by_part_) {
+      for (int64_t group = 0; group < groups; ++group) {
+        run_parts(call, bias, input, workers, group, seconds / static_cast<double>(groups));
+      }
+      return true;
+    }
     call.crew.share(groups * blocks_ * parts_, seconds, [&](int64_t unit, int member) noexcept {
       const int64_t part = unit % parts_;
       const int64_t block = unit / parts_ % blocks_;
       const int64_t group = unit / parts_ / blocks_;
-      run_block(call, reinterpret_cast<const T*>(packed + static_cast<size_t>(group) * group_bytes()), bias,
-                worker(workers + static_cast<size_t>(member) * worker_bytes()), group, block,
-                tiles_ * part / parts_, tiles_ * (part + 1) / parts_);
+      const Worker w = worker(workers + static_cast<size_t>(member) * worker_bytes());
+      fill(call, w, group, block);
+      multiply(call, reinterpret_cast<const T*>(packed + static_cast<size_t>(group) * group_bytes()), bias, w,
+               group, block, first_tile(part), first_tile(part + 1));
     });
     return true;
   }
@@ -109,6 +117,7 @@ class NoOverlap final : public Recipe {
  private:
   // What one thread works in.
   struct Worker {
+    T* weights;  // of a part, where those are packed one by one
     T* panel;
     SpreadRun* source_runs;  // of a panel, in the data gradient
     SpreadRun* runs;
@@ -126,8 +135,22 @@ class NoOverlap final : public Recipe {
     return forward_ ? 0 : aligned(static_cast<size_t>(spread_.lanes) * sizeof(SpreadRun));
   }
   int64_t vectors() const noexcept { return panels_ * spread_.lanes / vector_; }
+  int64_t first_tile(int64_t part) const noexcept { return tiles_ * part / parts_; }
+  int64_t block_elements() const noexcept { return panels_ * spread_.lanes * depth_; }
+  // Panels of a group.
+  size_t input_bytes() const noexcept {
+    return aligned(static_cast<size_t>(blocks_ * block_elements()) * sizeof(T));
+  }
+  size_t part_bytes() const noexcept {
+    return by_part_
+               ? aligned(static_cast<size_t>(ceil_div(tiles_, parts_) * spread_.rows * depth_) * sizeof(T))
+               : 0;
+  }
+  size_t panel_bytes() const noexcept {
+    return by_part_ ? 0 : aligned(static_cast<size_t>(block_elements()) * sizeof(T));
+  }
   size_t worker_bytes() const noexcept {
-    return aligned(static_cast<size_t>(panels_ * spread_.lanes * depth_) * sizeof(T)) + source_run_bytes() +
+    return part_bytes() + panel_bytes() + source_run_bytes() +
            aligned(static_cast<size_t>(panels_ * spread_.lanes) * sizeof(SpreadRun)) +
            aligned(static_cast<size_t>(vectors() + 1) * sizeof(int32_t)) +
            aligned(static_cast<size_t>(spread_.rows) * sizeof(void*));
@@ -136,7 +159,8 @@ class NoOverlap final : public Recipe {
   Worker worker(char* memory) const noexcept {
     Pieces pieces(memory);
     Worker made{};
-    made.panel = pieces.take<T>(static_cast<size_t>(panels_ * spread_.lanes * depth_) * sizeof(T));
+    made.weights = pieces.take<T>(part_bytes());
+    made.panel = pieces.take<T>(panel_bytes());
     made.source_runs = pieces.take<SpreadRun>(source_run_bytes());
     made.runs = pieces.take<SpreadRun>(static_cast<size_t>(panels_ * spread_.lanes) * sizeof(SpreadRun));
     made.first_run = pieces.take<int32_t>(static_cast<size_t>(vectors() + 1) * sizeof(int32_t));
@@ -151,20 +175,45 @@ class NoOverlap final : public Recipe {
     const int64_t all = ceil_div(positions_, spread_.lanes);
     panels_ = std::clamp<int64_t>(kPanelBytes / panel_bytes, 1, std::min(all, kMostPanels));
     const auto total = [&] {
-      return (problem_.packed ? 0 : aligned(packed_bytes())) + aligned(bias_bytes()) +
-             worker_bytes() * static_cast<size_t>(threads_);
+      return (problem_.packed || by_part_ ? 0 : aligned(packed_bytes())) + aligned(bias_bytes()) +
+             (by_part_ ? input_bytes() : 0) + worker_bytes() * static_cast<size_t>(threads_);
     };
+    if (!problem_.packed) {
+      const int64_t most_panels = panels_;
+      cut_blocks(all);
+      parts_ = std::min(tiles_, std::max(ceil_div(static_cast<int64_t>(group_bytes()), kPartBytes),
+                                         int64_t{12} * threads_));
+      by_part_ = input_bytes() <= std::min(kKeptBytes, group_bytes());
+      workspace_ = total();
+      if (by_part_ && workspace_ <= problem_.workspace) return;
+      by_part_ = false;
+      panels_ = most_panels;
+    }
     while (threads_ > 1 && total() > problem_.workspace) --threads_;
     if (total() > problem_.workspace) panels_ = 1;
-    blocks_ = ceil_div(all, panels_);
-    panels_ = ceil_div(all, blocks_);
+    cut_blocks(all);
     const int64_t units = blocks_ * problem_.geometry.groups;
     parts_ = threads_ > 1 && units < 6 * threads_ ? std::min(tiles_, ceil_div(6 * threads_, units)) : 1;
     workspace_ = total();
   }
 
+  // Blocks of at most `panels_` of all panels.
+  void cut_blocks(int64_t all) noexcept {
+    blocks_ = ceil_div(all, panels_);
+    panels_ = ceil_div(all, blocks_);
+  }
+
+  // Packs a run of rows of a group, whose rows begin at `packed`.
+  void pack_rows(const void* weight, T* packed, int64_t group, int64_t first, int64_t last) const noexcept {
+    if (forward_) {
+      pack_window(weight, packed, group, first, last);
+    } else {
+      pack_channels(weight, packed, group, first, last);
+    }
+  }
+
   void pack_window(const void* weight, T* packed, int64_t group, int64_t first, int64_t last) const noexcept {
-    alignas(64) T run[kWeightRun];
+    alignas(64) T run[kWeightRun + kCopied];
     const int64_t tile_rows = spread_.rows;
     MoveArgs args{};
     args.dst = run;
@@ -179,7 +228,12 @@ class NoOverlap final : public Recipe {
         const int64_t at = row % tile_rows;
         const int64_t count = std::min(tile_rows - at, last - row);
         T* to = packed + (row / tile_rows * depth_ + channel) * tile_rows + at;
-        std::copy(run + row - first, run + row - first + count, to);
+        const T* const from = run + row - first;
+        if (count == tile_rows && tile_rows <= kCopied && kCopied <= 2 * tile_rows && channel + 1 < depth_) {
+          std::copy_n(from, kCopied, to);  // what is too much is the next channel's, and written next
+        } else {
+          std::copy_n(from, count, to);
+        }
         row += count;
       }
     }
@@ -214,10 +268,39 @@ class NoOverlap final : public Recipe {
     });
   }
 
-  void run_block(const Call& call, const T* weights, const T* bias, const Worker& w, int64_t group,
-                 int64_t block, int64_t first_tile, int64_t last_tile) const noexcept {
-    const int64_t first = block * panels_ * spread_.lanes;
-    const int64_t count = std::min(panels_ * spread_.lanes, positions_ - first);
+  // Packs each part of the weights when its turn comes, by the thread that multiplies it with all panels.
+  void run_parts(const Call& call, const T* bias, T* input, char* workers, int64_t group,
+                 double seconds) const {
+    const auto at = [&](int64_t block, int member) noexcept {
+      Worker w = worker(workers + static_cast<size_t>(member) * worker_bytes());
+      w.panel = input + block * block_elements();
+      return w;
+    };
+    call.crew.share(blocks_, seconds / 10,
+                    [&](int64_t block, int member) noexcept { fill(call, at(block, member), group, block); });
+    call.crew.share(parts_, seconds, [&](int64_t part, int member) noexcept {
+      const int64_t first = first_tile(part);
+      const int64_t last = first_tile(part + 1);
+      T* const weights = at(0, member).weights - first * spread_.rows * depth_;
+      for (int64_t row = first * spread_.rows; row < std::min(last * spread_.rows, rows_);
+           row += kWeightRun) {
+        pack_rows(call.weight, weights, group, row, std::min({row + kWeightRun, last * spread_.rows, rows_}));
+      }
+      for (int64_t block = 0; block < blocks_; ++block) {
+        multiply(call, weights, bias, at(block, member), group, block, first, last);
+      }
+    });
+  }
+
+  int64_t first_position(int64_t block) const noexcept { return block * panels_ * spread_.lanes; }
+  int64_t positions_of(int64_t block) const noexcept {
+    return std::min(panels_ * spread_.lanes, positions_ - first_position(block));
+  }
+
+  // Fills the panels of a block.
+  void fill(const Call& call, const Worker& w, int64_t group, int64_t block) const noexcept {
+    const int64_t first = first_position(block);
+    const int64_t count = positions_of(block);
     if (count <= 0) return;
     if (forward_) {
       fill_panels(call.source, w.panel, group, first, count);
@@ -225,7 +308,14 @@ class NoOverlap final : public Recipe {
       fill_windows(call.source, w, group, first, count);
     }
     fill_up(w.panel, count);
-    find_runs(w, first, count);
+  }
+
+  // Makes the rows of some tiles for a block whose panels are full.
+  void multiply(const Call& call, const T* weights, const T* bias, const Worker& w, int64_t group,
+                int64_t block, int64_t first_tile, int64_t last_tile) const noexcept {
+    const int64_t count = positions_of(block);
+    if (count <= 0) return;
+    find_runs(w, first_position(block), count);
     const auto& [z, y, x] = problem_.geometry.axes;
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     char* out = static_cast<char*>(call.out);
@@ -383,7 +473,8 @@ class NoOverlap final : public Recipe {
   int64_t positions_ = 0;  // of all samples
   int64_t panels_ = 1;     // of a block
   int64_t blocks_ = 1;
-  int64_t parts_ = 1;  // that tiles are shared in
+  int64_t parts_ = 1;     // that tiles are shared in
+  bool by_part_ = false;  // weights are packed when their turn comes
   int threads_ = 1;
   size_t workspace_ = 0;
 };

@@ -711,8 +711,7 @@ class Winograd final : public Recipe {
     }
     const int64_t segments = rows_ * row_segments_;
     const int64_t turns = ceil_div(blocks_, threads_);
-    // The longer blocks are those of the first turns.
-    const int64_t longest = turns * (segments / blocks_) + ceil_div(segments % blocks_, threads_);
+    const int64_t longest = ceil_div(segments * turns, blocks_);
     return products * static_cast<double>(longest) / static_cast<double>(segments) +
            static_cast<double>(turns) * reading;
   }
@@ -884,10 +883,8 @@ class Winograd final : public Recipe {
   }
 
   int64_t list_segments(int64_t block, Segment* segments) const noexcept {
-    const int64_t least = rows_ * row_segments_ / blocks_;
-    const int64_t longer = rows_ * row_segments_ % blocks_;
-    const int64_t first = block * least + std::min(block, longer);
-    const int64_t count = least + (block < longer ? 1 : 0);
+    const int64_t first = rows_ * row_segments_ * block / blocks_;
+    const int64_t count = rows_ * row_segments_ * (block + 1) / blocks_ - first;
     int64_t place = 0;
     for (int64_t i = 0; i < count; ++i) {
       const int64_t index = (first + i) / row_segments_;
