@@ -46,7 +46,9 @@ enum class Family : uint8_t {
   sum,
   windows,
   pointwise,
-  pool
+  pool,
+  positions,
+  assemble
 };
 
 struct Kernel {

@@ -29,7 +29,14 @@ PASSES = ("forward", "data_gradient", "weight_gradient")
 """The passes, in the order `_core` numbers them."""
 FORWARD, DATA_GRADIENT, WEIGHT_GRADIENT = range(len(PASSES))
 
-_STEADY = {("depthwise",): 1, ("winograd",): 2, ("phase_gemm",): 1, ("position_lanes",): 1, ("direct",): 1}
+_STEADY = {
+    ("depthwise",): 1,
+    ("overlap_rows",): 1,
+    ("winograd",): 2,
+    ("phase_gemm",): 1,
+    ("position_lanes",): 1,
+    ("direct",): 1,
+}
 """Algorithms that compute an output alike wherever it lies on an axis with a grid; and positions of that grid."""
 
 _PLANS_KEPT_BY_A_GEOMETRY = 16
