@@ -55,10 +55,10 @@ def calls(draw: st.DrawFn) -> Example:
     """Draw a problem the words of MXNet can say: pads equal at both ends."""
     case = draw(examples())
     axes = tuple(
-        replace(axis, out=axis.out + axis.pad_hi - axis.pad_lo, pad_hi=axis.pad_lo) for axis in case.geometry.axes
+        axis._replace(out=axis.out + axis.pad_hi - axis.pad_lo, pad_hi=axis.pad_lo) for axis in case.geometry.axes
     )
     axes = tuple(
-        axis if axis.out > 0 else replace(axis, out=axis.out + 2 * axis.pad_lo, pad_lo=0, pad_hi=0) for axis in axes
+        axis if axis.out > 0 else axis._replace(out=axis.out + 2 * axis.pad_lo, pad_lo=0, pad_hi=0) for axis in axes
     )
     geometry = replace(case.geometry, axes=axes)
     return example(geometry, case.small.dtype.name, draw(st.integers(0, 99)), bias=draw(st.booleans()))

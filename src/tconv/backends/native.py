@@ -119,7 +119,7 @@ def _solved(geometry: Geometry) -> _core.Geometry:
         geometry.filters,
         geometry.groups,
         geometry.channels_last,
-        [(a.size, a.out, a.kernel, a.stride, a.dilation, a.pad_lo, a.pad_hi, a.adj, a.grid) for a in geometry.axes],
+        geometry.axes,
     )
 
 
@@ -389,7 +389,7 @@ def _fastest(geometry: Geometry, pass_: int, dtype: DType, workspace: int, packe
     """
     g = replace(geometry, batch=_core.usual_batch(_solved(geometry)))
     isa = _isa or _core.isas()[0]
-    axes = " ".join(",".join(map(str, vars(axis).values())) for axis in g.axes)
+    axes = " ".join(",".join(map(str, axis)) for axis in g.axes)
     problem = f"{PASSES[pass_]} {dtype.name} {isa} {g.batch},{g.channels},{g.filters},{g.groups} {axes}"
     problem += f" last={g.channels_last:d} packed={packed:d} workspace={workspace}"
     algorithm = tuning.recall(problem)
