@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -123,6 +124,11 @@ int resolve_threads(int64_t threads) {
   return threads == 0 ? usable_cores() : static_cast<int>(threads);
 }
 
+// An axis that changes neither array.
+bool trivial(const Axis& axis) noexcept {
+  return axis.size == 1 && axis.out == 1 && axis.kernel == 1 && axis.pad_lo == 0;
+}
+
 Geometry make_geometry(int64_t batch, int64_t channels, int64_t filters, int64_t groups, bool channels_last,
                        const std::vector<std::vector<int64_t>>& axes) {
   Geometry g;
@@ -137,17 +143,14 @@ Geometry make_geometry(int64_t batch, int64_t channels, int64_t filters, int64_t
   // Trivial axes go to the front, where they change neither array: the innermost loop then has the longest
   // axis.
   size_t next = kAxes;
-  const auto trivial = [](const std::vector<int64_t>& a) {
-    return a[0] == 1 && a[1] == 1 && a[2] == 1 && a[5] == 0;
-  };
   for (const auto& axis : axes) {
     if (axis.size() != 9)
       throw ShapeError("geometry: axis: got " + std::to_string(axis.size()) + " numbers; need 9");
   }
   for (size_t i = axes.size(); i-- > 0;) {
     const auto& a = axes[i];
-    if (trivial(a)) continue;
-    g.axes[--next] = {a[0], a[1], a[2], a[3], a[4], a[5], a[8]};
+    const Axis axis{a[0], a[1], a[2], a[3], a[4], a[5], a[8]};
+    if (!trivial(axis)) g.axes[--next] = axis;
   }
   check(g);
   for (const auto& a : axes) {
@@ -155,6 +158,35 @@ Geometry make_geometry(int64_t batch, int64_t channels, int64_t filters, int64_t
       throw ShapeError("geometry: axis: out " + std::to_string(a[1]) +
                        " does not follow from the other numbers");
     }
+  }
+  return g;
+}
+
+// The same problem for a small side of another shape, pads as they are; none where it has no such shape or
+// where trivial axes change places.
+std::optional<Geometry> resized(const Geometry& geometry, const std::vector<int64_t>& shape) {
+  Geometry g = geometry;
+  const size_t axes = shape.size() - 2;
+  if (shape.size() < 3 || axes > kAxes || shape[g.channels_last ? axes + 1 : 1] != g.channels) return {};
+  g.batch = shape[0];
+  for (size_t a = 0; a < kAxes; ++a) {
+    Axis& axis = g.axes[a];
+    const bool absent = a < kAxes - axes;
+    if (trivial(axis) != absent) return {};
+    if (absent) continue;
+    const int64_t size = shape[a - (kAxes - axes) + (g.channels_last ? 1 : 2)];
+    int64_t more;
+    if (__builtin_mul_overflow(size - axis.size, axis.stride, &more) ||
+        __builtin_add_overflow(axis.out, more, &axis.out)) {
+      return {};
+    }
+    axis.size = size;
+    if (trivial(axis)) return {};
+  }
+  try {
+    check(g);
+  } catch (const std::exception&) {
+    return {};
   }
   return g;
 }
@@ -251,6 +283,23 @@ bool try_plan(const Plan& plan, nb::handle source, nb::handle weight, nb::handle
   if (!arrays.fit()) return false;
   arrays.run();
   return true;
+}
+
+// The plan for a small side of another shape, and the shape of its large side.
+using Shape = nb::typed<nb::tuple, int64_t, nb::ellipsis>;
+std::optional<std::pair<std::shared_ptr<Plan>, Shape>> resize_plan(const Plan& plan,
+                                                                   const std::vector<int64_t>& shape) {
+  const auto geometry = resized(plan.problem().geometry, shape);
+  if (!geometry) return {};
+  Problem problem = plan.problem();
+  problem.geometry = *geometry;
+  nb::list large;
+  const size_t axes = shape.size() - 2;
+  large.append(geometry->batch);
+  if (!geometry->channels_last) large.append(geometry->filters);
+  for (size_t a = kAxes - axes; a < kAxes; ++a) large.append(geometry->axes[a].out);
+  if (geometry->channels_last) large.append(geometry->filters);
+  return std::pair(std::const_pointer_cast<Plan>(find_plan(problem, "")), Shape(nb::tuple(large)));
 }
 
 using Bytes = nb::ndarray<nb::numpy, uint8_t>;
@@ -442,6 +491,10 @@ NB_MODULE(_core, m) {
       .def("try_run", &try_plan, "source"_a, "weight"_a, "bias"_a.none(), "out"_a,
            "Compute if every array is contiguous and aligned and the output lies apart; return whether that "
            "is so.")
+      .def("resized", &resize_plan, "shape"_a,
+           "Return the plan of the same problem, by the cheapest algorithm, for a small side of another "
+           "shape, "
+           "and the shape of its large side; None where only solving it anew can tell.")
       .def("pack", &pack_plan, "weight"_a, "Return the weights in the order this plan wants.")
       .def_prop_ro("algorithm", &Plan::algorithm)
       .def_prop_ro("kernel", [](const Plan& plan) { return plan.recipe().kernel(); })

@@ -58,6 +58,24 @@ inline double traffic_seconds(const Problem& problem, double growth = 1) noexcep
   return maps + weights / kReadBytesPerSecond + (problem.packed ? 0 : weights / kPackBytesPerSecond);
 }
 
+// What an algorithm takes at least that does every product of the definition: those of the small positions
+// whose windows the large side holds, at full speed.
+inline double least_seconds(const Problem& problem) noexcept {
+  const Geometry& g = problem.geometry;
+  double positions = 1;
+  for (const Axis& axis : g.axes) {
+    const int64_t first = std::max<int64_t>(0, ceil_div(axis.pad_lo, axis.stride));
+    const int64_t last =
+        floor_div(axis.out - 1 + axis.pad_lo - (axis.kernel - 1) * axis.dilation, axis.stride);
+    positions *= static_cast<double>(std::max<int64_t>(0, std::min(last, axis.size - 1) - first + 1));
+  }
+  const double share = positions / static_cast<double>(g.small_positions());
+  const double vectors =
+      (vector_floats(problem.isa) >= 16 ? 1.0 : 2.0) * (problem.dtype == DType::bf16 ? 2 : 1);
+  const double rate = lanes(compute_dtype(problem.dtype), problem.isa) * kHertz * vectors;
+  return g.multiply_adds() * share / (rate * std::max(1, problem.threads));
+}
+
 // A first guess for any algorithm: arithmetic at full speed, and the arrays once through memory.
 inline double seconds(const Problem& problem) noexcept {
   const Geometry& g = problem.geometry;

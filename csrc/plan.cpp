@@ -8,6 +8,8 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "machine.hpp"
+
 namespace tconv {
 
 #define TCONV_ALGORITHM(name) extern const Algorithm name;
@@ -36,9 +38,11 @@ Problem usual(const Problem& problem) {
 Plan::Plan(const Problem& problem, std::string_view wanted) : problem_(problem) {
   check(problem.geometry);
   const Problem compared = usual(problem);
+  const double with_every_product = machine::least_seconds(compared);
   double least = 0;
   for (const Algorithm* algorithm : kAlgorithms) {
     if (!wanted.empty() && wanted != algorithm->name) continue;
+    if (algorithm_ != nullptr && !algorithm->saves && with_every_product >= least) continue;
     if (const auto reason = algorithm->refusal(problem)) {
       if (!wanted.empty()) throw ParameterError(std::string(wanted) + ": refuses: " + *reason);
       continue;

@@ -44,7 +44,7 @@ def _smaller(geometry: Geometry) -> Geometry:
 
 def _shorter(axis: Axis) -> Axis:
     size = (axis.size + 1) // 2
-    return replace(axis, size=size, out=axis.out - (axis.size - size) * axis.stride)
+    return axis._replace(size=size, out=axis.out - (axis.size - size) * axis.stride)
 
 
 def load(name: str) -> list[Problem]:

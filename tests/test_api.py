@@ -55,10 +55,10 @@ def calls(draw: st.DrawFn) -> Example:
     """Draw a problem the words of MXNet can say: pads equal at both ends."""
     case = draw(examples())
     axes = tuple(
-        replace(axis, out=axis.out + axis.pad_hi - axis.pad_lo, pad_hi=axis.pad_lo) for axis in case.geometry.axes
+        axis._replace(out=axis.out + axis.pad_hi - axis.pad_lo, pad_hi=axis.pad_lo) for axis in case.geometry.axes
     )
     axes = tuple(
-        axis if axis.out > 0 else replace(axis, out=axis.out + 2 * axis.pad_lo, pad_lo=0, pad_hi=0) for axis in axes
+        axis if axis.out > 0 else axis._replace(out=axis.out + 2 * axis.pad_lo, pad_lo=0, pad_hi=0) for axis in axes
     )
     geometry = replace(case.geometry, axes=axes)
     return example(geometry, case.small.dtype.name, draw(st.integers(0, 99)), bias=draw(st.booleans()))
@@ -201,6 +201,57 @@ def test_prepared_serves_any_batch_and_size() -> None:
         assert up(x, out=out) is out
         assert out.tobytes() == got.tobytes()
     assert up.nbytes >= w[:4].nbytes
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "options", "shapes"),
+    [
+        ((4,), {"stride": 2, "pad": ((1, 2),), "adj": 1}, [(1, 6, 9), (2, 6, 10), (1, 6, 1), (3, 6, 40)]),
+        ((5,), {"stride": 3, "pad": -1, "dilate": 2}, [(1, 6, 4), (1, 6, 5), (1, 6, 1)]),
+        ((4, 4), {"stride": 2, "pad": 1}, [(1, 6, 8, 8), (1, 6, 8, 9), (2, 6, 1, 9), (1, 6, 7, 1)]),
+        # Axes that change nothing at some sizes, and axes that never do.
+        ((1, 3), {"stride": (2, 1)}, [(1, 6, 3, 5), (1, 6, 1, 5), (1, 6, 3, 6), (1, 6, 2, 1)]),
+        ((1, 3), {}, [(1, 6, 1, 5), (1, 6, 1, 6), (1, 6, 2, 6), (1, 6, 1, 7)]),
+        ((2, 1, 3), {"stride": 2}, [(1, 6, 2, 1, 3), (1, 6, 3, 1, 3), (1, 6, 1, 2, 4), (1, 6, 2, 2, 2)]),
+        # Pads that depend on the size.
+        ((3, 3), {"stride": 2, "target_shape": (8, 9)}, [(1, 6, 4, 4), (1, 6, 5, 4), (1, 6, 4, 5)]),
+        ((3,), {"pad": 1, "pad_mode": "circular"}, [(1, 6, 4), (1, 6, 5)]),
+        # Pads that cut everything at some sizes.
+        ((2,), {"pad": 2}, [(1, 6, 9), (1, 6, 3), (1, 6, 4)]),
+    ],
+)
+def test_prepared_computes_each_shape_as_if_it_were_the_first(
+    kernel: tuple[int, ...], options: dict[str, Any], shapes: list[tuple[int, ...]], last: bool
+) -> None:
+    generator = np.random.default_rng(10)
+
+    def laid(shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (shape[0], *shape[2:], shape[1]) if last else shape
+
+    layout = LAYOUTS[len(kernel)][last]
+    w = generator.standard_normal(laid((6, 4, *kernel))).astype(np.float32)
+    up = tconv.prepare(w, layout=layout, **options)
+    for shape in shapes:
+        x = generator.standard_normal(laid(shape)).astype(np.float32)
+        first = tconv.prepare(w, layout=layout, **options)
+        assert up(x).shape == first(x).shape == up.explain(x.shape).geometry.large_shape
+        assert up(x).tobytes() == first(x).tobytes()
+
+
+def test_prepared_refuses_a_shape_whatever_came_before() -> None:
+    generator = np.random.default_rng(11)
+    up = tconv.prepare(generator.standard_normal((6, 4, 1, 5)).astype(np.float32), pad=(0, 3))
+    for shape in ((1, 6, 1, 9), (1, 6, 1, 1), (1, 6, 9), (1, 5, 1, 9), (1, 6, 0, 9), (1, 6, 1, 1, 9), (6,)):
+        x = np.zeros(shape, np.float32)
+        if shape == (1, 6, 1, 9):
+            assert up(x).shape == (1, 4, 1, 7)
+            continue
+        with pytest.raises(ShapeError) as here:
+            up(x)
+        with pytest.raises(ShapeError) as anew:
+            tconv.prepare(up.weights.plain, pad=(0, 3))(x)
+        assert str(here.value) == str(anew.value)
 
 
 def test_prepared_changes_no_bit_between_threads_and_parts() -> None:

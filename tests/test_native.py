@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oracles import AMPLE, PASSES, Example, assert_close, by_taps, example
+from oracles import AMPLE, DTYPES, PASSES, Example, assert_close, by_taps, example
 from problem_list import Problem, load
 from tconv import _core
 from tconv.backends import native
+from tconv.dtypes import as_dtype
 from tconv.errors import ParameterError, ShapeError
 from tconv.geometry import Axis, Geometry
 
@@ -52,6 +53,24 @@ def test_a_kernel_lends_no_code() -> None:
         printed = subprocess.run(["nm", "--extern-only", "--defined-only", path], capture_output=True, check=True)
         symbols = [line.split()[-2:] for line in printed.stdout.decode().splitlines()]
         assert [kind for kind, _ in symbols] == ["T"], f"{path.name} exports {symbols}"
+
+
+@pytest.mark.parametrize("problem", LAYERS + load("corners"), ids=str)
+def test_the_cheapest_algorithm_is_chosen(problem: Problem) -> None:
+    """Not all are asked; those that are not could not win."""
+    for last in (False, True):
+        geometry = replace(problem.geometry, channels_last=last)
+        if 0 in geometry.small_shape or 0 in geometry.large_shape:
+            continue
+        for name in PASSES:
+            usual = geometry
+            if name != "weight_gradient":
+                usual = replace(geometry, batch=_core.usual_batch(native._solved(geometry)))
+            for isa in _core.isas():
+                for dtype in DTYPES:
+                    made = plan(usual, name, as_dtype(dtype), isa=isa)
+                    seconds = dict(made.costs)
+                    assert made.algorithm == min(seconds, key=seconds.__getitem__), (name, isa, dtype, last)
 
 
 def test_every_instruction_set_has_product_kernels() -> None:

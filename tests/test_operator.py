@@ -57,7 +57,7 @@ def problems(draw: st.DrawFn) -> Example:
     for axis in case.geometry.axes:
         full = axis.out + axis.pad_lo + axis.pad_hi
         pad = draw(st.integers(0, min(3, (full - 1) // 2)))
-        axes.append(replace(axis, out=full - 2 * pad, pad_lo=pad, pad_hi=pad))
+        axes.append(axis._replace(out=full - 2 * pad, pad_lo=pad, pad_hi=pad))
     geometry = replace(case.geometry, axes=tuple(axes))
     return example(geometry, case.small.dtype.name, draw(st.integers(0, 99)), bias=draw(st.booleans()))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import tracemalloc
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -403,7 +403,7 @@ def test_steady_algorithms_keep_their_word(algorithms: tuple[str, ...], period: 
                 limits: dict[str, Any] = {"workspace": 1 << 30, "algorithm": algorithm, "packed": True}
                 for first, stop in ((0, 30), (0, 1), (7, 8), (11, 28), (3, 30), (29, 30)):
                     reads, line = axis.part(first * stride, stop * stride)
-                    line = replace(line, grid=1 + (reads.start + line.pad_lo // stride) % period)
+                    line = line._replace(grid=1 + (reads.start + line.pad_lo // stride) % period)
                     part = Geometry(2, whole.channels, whole.filters, whole.groups, (line,), last)
                     plan = native.plan_for(part, native.FORWARD, x.dtype, **limits)
                     source = np.ascontiguousarray(x[:, reads] if last else x[..., reads])

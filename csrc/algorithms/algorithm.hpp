@@ -99,6 +99,8 @@ struct Algorithm {
   // Expected seconds.
   double (*cost)(const Problem&);
   std::unique_ptr<Recipe> (*make)(const Problem&);
+  // Whether it does fewer products than the definition, so that machine::least_seconds may overrate it.
+  bool saves = false;
 };
 
 // The refusal of a problem whose workspace is below the least that would do.

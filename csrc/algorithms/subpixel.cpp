@@ -198,6 +198,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm subpixel;
-const Algorithm subpixel{"subpixel", refusal, cost, make};
+const Algorithm subpixel{"subpixel", refusal, cost, make, true};
 
 }  // namespace tconv

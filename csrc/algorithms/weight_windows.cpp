@@ -100,7 +100,39 @@ class WeightWindows final : public Recipe {
         tiles_.push_back({block, begin, std::min(height, rows - begin)});
     }
     cut();
-    list_runs();
+  }
+
+  // What run() needs beside, which takes long where windows are.
+  void list_runs() {
+    const Geometry& g = problem_.geometry;
+    const auto& [az, ay, ax] = g.axes;
+    first_run_.reserve(static_cast<size_t>(panels_) + 1);
+    list_.reserve(static_cast<size_t>(runs_.runs + panels_));
+    for (int64_t panel = 0; panel < panels_; ++panel) {
+      first_run_.push_back(list_.size());
+      const int64_t last = std::min((panel + 1) * gemm_.lanes, columns_);
+      for (int64_t column = panel * gemm_.lanes; column < last;) {
+        const int64_t offset = column % runs_.length;
+        int64_t rest = column / runs_.length;
+        const int64_t tap = runs_.joined ? 0 : rest % ax.kernel;
+        if (!runs_.joined) rest /= ax.kernel;
+        Run run{};
+        run.y = rest % ay.kernel * ay.dilation - ay.pad_lo;
+        rest /= ay.kernel;
+        run.z = rest % az.kernel * az.dilation - az.pad_lo;
+        run.map = rest / az.kernel;
+        run.at = (tap * ax.dilation - ax.pad_lo) * runs_.unit + offset;
+        run.column = column - panel * gemm_.lanes;
+        run.length = std::min(runs_.length - offset, last - column);
+        const int64_t step = ax.stride * runs_.unit;
+        run.begin = std::clamp<int64_t>(ceil_div(-run.at, step), 0, ax.size);
+        run.end = std::clamp<int64_t>(floor_div(ax.out * runs_.unit - run.at - run.length, step) + 1,
+                                      run.begin, ax.size);
+        list_.push_back(run);
+        column += run.length;
+      }
+    }
+    first_run_.push_back(list_.size());
   }
 
   std::string kernel() const override { return gemm_.name; }
@@ -298,37 +330,6 @@ class WeightWindows final : public Recipe {
     int64_t end;     // to before here
   };
 
-  void list_runs() {
-    const Geometry& g = problem_.geometry;
-    const auto& [az, ay, ax] = g.axes;
-    first_run_.reserve(static_cast<size_t>(panels_) + 1);
-    for (int64_t panel = 0; panel < panels_; ++panel) {
-      first_run_.push_back(list_.size());
-      const int64_t last = std::min((panel + 1) * gemm_.lanes, columns_);
-      for (int64_t column = panel * gemm_.lanes; column < last;) {
-        const int64_t offset = column % runs_.length;
-        int64_t rest = column / runs_.length;
-        const int64_t tap = runs_.joined ? 0 : rest % ax.kernel;
-        if (!runs_.joined) rest /= ax.kernel;
-        Run run{};
-        run.y = rest % ay.kernel * ay.dilation - ay.pad_lo;
-        rest /= ay.kernel;
-        run.z = rest % az.kernel * az.dilation - az.pad_lo;
-        run.map = rest / az.kernel;
-        run.at = (tap * ax.dilation - ax.pad_lo) * runs_.unit + offset;
-        run.column = column - panel * gemm_.lanes;
-        run.length = std::min(runs_.length - offset, last - column);
-        const int64_t step = ax.stride * runs_.unit;
-        run.begin = std::clamp<int64_t>(ceil_div(-run.at, step), 0, ax.size);
-        run.end = std::clamp<int64_t>(floor_div(ax.out * runs_.unit - run.at - run.length, step) + 1,
-                                      run.begin, ax.size);
-        list_.push_back(run);
-        column += run.length;
-      }
-    }
-    first_run_.push_back(list_.size());
-  }
-
   // The columns of a panel at some positions: [position][column].
   void pack_windows(const void* grad, T* windows, const Part& part, int64_t panel, int64_t begin,
                     int64_t end) const noexcept {
@@ -482,7 +483,9 @@ class WeightWindows final : public Recipe {
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
   return with_dtype(problem.dtype, [&](auto e) -> std::unique_ptr<Recipe> {
-    return std::make_unique<WeightWindows<decltype(e)>>(problem);
+    auto made = std::make_unique<WeightWindows<decltype(e)>>(problem);
+    made->list_runs();
+    return made;
   });
 }
 

@@ -640,6 +640,6 @@ double cost(const Problem& problem) { return Layout(problem).seconds; }
 }  // namespace
 
 extern const Algorithm weight_winograd;
-const Algorithm weight_winograd{"weight_winograd", refusal, cost, make};
+const Algorithm weight_winograd{"weight_winograd", refusal, cost, make, true};
 
 }  // namespace tconv

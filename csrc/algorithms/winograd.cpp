@@ -369,9 +369,10 @@ std::vector<WinogradTile> tiles_for(const Axis& axis, int most_points) {
   return tiles;
 }
 
-// The tiles of least cost. Sizes decide them, never batch, threads or workspace, so that those leave bits
-// alone.
-Choice best_choice(const Problem& given, const Maps& maps) {
+// Phases with different numbers of taps, which alone gain from being nested.
+bool uneven(const Axis& axis) noexcept { return axis.dilation != 1 || axis.kernel % axis.stride != 0; }
+
+Choice find_choice(const Problem& given, const Maps& maps) {
   const Problem problem = compared(given);
   const auto& axes = problem.geometry.axes;
   const bool gridded = std::any_of(axes.begin(), axes.end(), [](const Axis& axis) { return axis.grid != 0; });
@@ -384,8 +385,12 @@ Choice best_choice(const Problem& given, const Maps& maps) {
   bool chosen_apart = false;
   bool chosen_nested = false;
   double least = -1;
+  const bool nests = std::any_of(axes.begin(), axes.end(), uneven);
+  const bool late =
+      std::any_of(axes.begin(), axes.end(), [](const Axis& axis) { return axis.pad_lo % axis.stride != 0; });
   for (const auto& [apart, nested] : {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
     if ((apart || nested) && problem.pass != Pass::forward) continue;
+    if ((apart && !late) || (nested && !nests)) continue;  // as if it were not
     if (apart && gridded) continue;
     std::vector<AxisTiles> made[kAxes];
     for (size_t a = 0; a < kAxes; ++a) {
@@ -398,10 +403,10 @@ Choice best_choice(const Problem& given, const Maps& maps) {
       for (const AxisTiles& y : made[1]) {
         const Counts row = plane.with(y);
         for (const AxisTiles& x : made[2]) {
+          if (kError[z.tile] * kError[y.tile] * kError[x.tile] > most_error(maps.depth)) continue;
           const Counts all = row.with(x);
           if ((apart || nested) && all.classes == 1) continue;
           if (apart && all.views > 1) continue;
-          if (kError[z.tile] * kError[y.tile] * kError[x.tile] > most_error(maps.depth)) continue;
           const double bytes = packed_bytes(all, maps, problem);
           const double passes = std::ceil(batch * all.tiles / kMostBlockTiles);
           const double reading = passes * bytes / kReadBytesPerSecond;
@@ -421,6 +426,22 @@ Choice best_choice(const Problem& given, const Maps& maps) {
     chosen[a] = axis_tiles(given.geometry.axes[a], given.pass, chosen[a].tile, chosen_apart, chosen_nested);
   }
   return chosen;
+}
+
+// The tiles of least cost. Sizes decide them, never batch, threads or workspace, so that those leave bits
+// alone. Whoever makes a plan asks several times in a row, so the last answer is remembered.
+Choice best_choice(const Problem& given, const Maps& maps) {
+  thread_local struct {
+    Problem problem;
+    Choice choice;
+  } last;
+  Problem problem = given;
+  problem.geometry.batch = 1;
+  problem.threads = 1;
+  problem.workspace = 0;
+  problem.activation = {};
+  if (problem != last.problem) last = {problem, find_choice(problem, maps)};
+  return last.choice;
 }
 
 // One class of phases along all axes.
@@ -1363,6 +1384,6 @@ std::unique_ptr<Recipe> make(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm winograd;
-const Algorithm winograd{"winograd", refusal, cost, make};
+const Algorithm winograd{"winograd", refusal, cost, make, true};
 
 }  // namespace tconv

@@ -536,6 +536,7 @@ class Prepared:
         self.activation = activation
         self._shapes: dict[Shape, tuple[Geometry, dict[str, Shape]]] = {}
         self._bound: dict[Shape, engine.Bound | None] = {}
+        self._latest: engine.Bound | None = None
 
     @property
     def nbytes(self) -> int:
@@ -548,18 +549,27 @@ class Prepared:
             geometry = solve_deconvolution("prepared deconvolution", self.window, shape)
             if len(self._shapes) >= _SHAPES_KEPT:
                 self._shapes.clear()
-                self._bound.clear()
             found = self._shapes[shape] = geometry, _forward_shapes(geometry)
         return found
 
     def _bind(self, shape: Shape) -> engine.Bound | None:
-        geometry, _ = self._solved(shape)
         plain = self.weights.plain
-        if geometry.weight_shape != plain.shape:
-            return None
-        bound = self._bound[shape] = engine.bind(
-            geometry, "forward", plain.dtype, self.weights, activation=self.activation, **self.limits
-        )
+        bound = None
+        # A target decides about pads anew for every size; with caches cold, solving takes as long as planning.
+        if self._latest is not None and self.window.target is None and len(shape) == plain.ndim:
+            bound = self._latest.resized(shape)
+        if bound is None:
+            geometry, _ = self._solved(shape)
+            if geometry.weight_shape != plain.shape:
+                return None
+            bound = engine.bind(
+                geometry, "forward", plain.dtype, self.weights, activation=self.activation, **self.limits
+            )
+        if len(self._bound) >= _SHAPES_KEPT:
+            self._bound.clear()
+        self._bound[shape] = bound
+        if bound is not None:
+            self._latest = bound
         return bound
 
     def __call__(self, x: Any, *, out: Any = None) -> Any:

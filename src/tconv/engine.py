@@ -17,6 +17,7 @@ from tconv.errors import DTypeError, OutOfMemoryError, ParameterError
 from tconv.geometry import Geometry, Shape
 
 Array = np.ndarray[Any, Any]
+Resize = Callable[[Shape], tuple[Callable[..., bool], Any, Shape] | None]
 
 _BOUND_KEPT_BY_A_GEOMETRY = 16
 
@@ -179,13 +180,21 @@ class Bound:
         What to give for the weight, if that is kept.
     """
 
-    __slots__ = ("_dtype", "_run", "shape", "weight")
+    __slots__ = ("_dtype", "_resize", "_run", "shape", "weight")
 
-    def __init__(self, run: Callable[..., bool], weight: Any, shape: Shape, dtype: DType) -> None:
+    def __init__(
+        self, run: Callable[..., bool], weight: Any, shape: Shape, dtype: DType, resize: Resize | None
+    ) -> None:
         self._run = run
         self._dtype = dtype
+        self._resize = resize
         self.shape = shape
         self.weight = weight
+
+    def resized(self, shape: Shape) -> Bound | None:
+        """Return the same for a small side of another shape, pads as they are; None if that has to be solved."""
+        found = None if self._resize is None else self._resize(shape)
+        return None if found is None else Bound(*found, self._dtype, self._resize)
 
     def __call__(self, source: Array, weight: Any, bias: Array | None, out: Array | None) -> Array | None:
         """Return the result; None, with nothing done, where an array is strided, misaligned or of another type.
@@ -227,7 +236,7 @@ def bind(
     if 0 in geometry.small_shape or 0 in geometry.large_shape:
         return None
     kept = None if weights is None else weights.kept_by(backend)
-    run, weight = backend_bind(
+    run, weight, resize = backend_bind(
         geometry,
         pass_name,
         dtype,
@@ -238,7 +247,9 @@ def bind(
         weight=kept,
         algorithms=algorithms,
     )
-    return Bound(run, weight, getattr(geometry, _RESULTS[pass_name]), dtype)
+    if pass_name != "forward":
+        resize = None
+    return Bound(run, weight, getattr(geometry, _RESULTS[pass_name]), dtype, resize)
 
 
 class BoundGradients:

@@ -14,10 +14,10 @@ Shapes may be partly known while a symbol is inferred: an unknown size is None, 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from math import prod
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from tconv.errors import OutOfMemoryError, ShapeError
 
@@ -28,8 +28,7 @@ PartialShape = tuple[int | None, ...] | None
 _WIDEST_ELEMENT = 8
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(NamedTuple):
     """One spatial axis, solved: `out = (size-1)*stride + (kernel-1)*dilation + 1 - pad_lo - pad_hi + adj`.
 
     With a `grid` of 1 or 2 the bits of an output depend neither on its place along the axis nor on the size of the
@@ -61,8 +60,8 @@ class Axis:
         end = max(begin, min(self.size, high // self.stride + 1))
         pad_lo = low - begin * self.stride
         pad_hi = (end - begin - 1) * self.stride + self.span - pad_lo - (stop - first)
-        return slice(begin, end), replace(
-            self, size=end - begin, out=stop - first, pad_lo=pad_lo, pad_hi=pad_hi, adj=0
+        return slice(begin, end), self._replace(
+            size=end - begin, out=stop - first, pad_lo=pad_lo, pad_hi=pad_hi, adj=0
         )
 
     @property
@@ -206,14 +205,12 @@ class Window:
             )
         self.__dict__["_fit"] = True
 
-    def _full(self, axis: int, size: int) -> int:
-        return (size - 1) * self.stride[axis] + (self.kernel[axis] - 1) * self.dilation[axis] + 1
-
     def large_axis(self, operator: str, axis: int, size: int) -> Axis:
         """Solve one axis from its size on the small side."""
         if size < 1:
             raise ShapeError(f"{operator}: data: got size {size} on spatial axis {axis}; need at least 1")
-        full = self._full(axis, size)
+        kernel, stride, dilation = self.kernel[axis], self.stride[axis], self.dilation[axis]
+        full = (size - 1) * stride + (kernel - 1) * dilation + 1
         (pad_lo, pad_hi), adj = self.pad[axis], self.adj[axis]
         if self.target is not None:
             total = full - self.target[axis]
@@ -224,7 +221,7 @@ class Window:
                 )
             pad_lo = pad_hi = max(0, (total + 1) // 2)
             adj = 2 * pad_lo - total
-            if adj >= self.stride[axis] and not self.any_adj:
+            if adj >= stride and not self.any_adj:
                 raise ShapeError(
                     f"{operator}: target_shape: got {self.target}; at stride 1, axis {axis} of full size {full} "
                     f"reaches only sizes of the same parity"
@@ -236,22 +233,20 @@ class Window:
             raise ShapeError(
                 f"{operator}: pad: got {self.pad}; pad_mode {self.pad_mode} needs an output on axis {axis}"
             )
-        return self._axis(axis, size, out, pad_lo, pad_hi, adj)
+        return Axis(size, out, kernel, stride, dilation, pad_lo, pad_hi, adj)
 
     def small_axis(self, operator: str, axis: int, out: int) -> Axis:
         """Solve one axis from its size on the large side."""
+        kernel, stride, dilation = self.kernel[axis], self.stride[axis], self.dilation[axis]
         pad_lo, pad_hi = self.pad[axis]
-        reach = out + pad_lo + pad_hi - (self.kernel[axis] - 1) * self.dilation[axis] - 1
+        reach = out + pad_lo + pad_hi - (kernel - 1) * dilation - 1
         if out < 1 or reach < 0:
             raise ShapeError(
                 f"{operator}: data: got size {out} on spatial axis {axis}; with pad {(pad_lo, pad_hi)} the kernel "
-                f"{self.kernel[axis]} dilated by {self.dilation[axis]} exceeds it"
+                f"{kernel} dilated by {dilation} exceeds it"
             )
-        size, adj = reach // self.stride[axis] + 1, reach % self.stride[axis]
-        return self._axis(axis, size, out, pad_lo, pad_hi, adj)
-
-    def _axis(self, axis: int, size: int, out: int, pad_lo: int, pad_hi: int, adj: int) -> Axis:
-        return Axis(size, out, self.kernel[axis], self.stride[axis], self.dilation[axis], pad_lo, pad_hi, adj)
+        size, adj = reach // stride + 1, reach % stride
+        return Axis(size, out, kernel, stride, dilation, pad_lo, pad_hi, adj)
 
 
 def check_elements(operator: str, what: str, shape: Shape) -> None:
@@ -341,8 +336,9 @@ def solve_convolution(operator: str, window: Window, data: Shape) -> Geometry:
 def _checked(
     operator: str, window: Window, batch: int, channels: int, filters: int, axes: tuple[Axis, ...]
 ) -> Geometry:
-    cut = any(max(axis.pad_lo, axis.pad_hi) > 0 for axis in axes)
-    pad_mode = window.pad_mode if cut else "zero"
+    pad_mode = window.pad_mode
+    if pad_mode != "zero" and not any(max(axis.pad_lo, axis.pad_hi) > 0 for axis in axes):
+        pad_mode = "zero"
     geometry = Geometry(batch, channels, filters, window.groups, axes, window.channels_last, pad_mode)
     check_elements(operator, "output", geometry.large_shape)
     check_elements(operator, "output", geometry.small_shape)

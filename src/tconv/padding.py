@@ -21,8 +21,7 @@ Run = tuple[slice, slice, int]
 def widened(geometry: Geometry) -> Geometry:
     """Return the problem without pad mode whose large side is the continued one; negative pads stay."""
     axes = tuple(
-        replace(
-            axis,
+        axis._replace(
             out=axis.out + max(axis.pad_lo, 0) + max(axis.pad_hi, 0),
             pad_lo=min(axis.pad_lo, 0),
             pad_hi=min(axis.pad_hi, 0),

@@ -294,7 +294,7 @@ class Stream:
 
     def _begin(self, shape: Shape) -> None:
         """Make room for the history of chunks of a shape, and choose how to compute them."""
-        line = replace(self._line, size=_USUAL_FRAMES).part(0, _USUAL_FRAMES * self._stride)[1]
+        line = self._line._replace(size=_USUAL_FRAMES).part(0, _USUAL_FRAMES * self._stride)[1]
         one = replace(self._geometry(shape, line), batch=1)
         workspace: int = self._prepared.limits["workspace"]
         self._algorithms, self._period = engine.steady(one, self._dtype, workspace=workspace)
@@ -412,11 +412,11 @@ class _Step:
         self.count = max(0, stop - first)
         # Positions of the full output, counted from the first frame that is at hand.
         start = first + stream._low - (age - behind) * stream._stride
-        self._reads, line = replace(stream._line, size=behind + frames).part(start, start + self.count)
+        self._reads, line = stream._line._replace(size=behind + frames).part(start, start + self.count)
         self._history = behind
         # Frames from the first output of the signal to the first one here, which is where a grid may begin.
         ahead = age - behind + self._reads.start + line.pad_lo // line.stride - stream._low // line.stride
-        line = replace(line, grid=1 + ahead % stream._period)
+        line = line._replace(grid=1 + ahead % stream._period)
         sizes = list(shape)
         sizes[stream._dimension] = line.size
         self._geometry = stream._geometry(tuple(sizes), line)

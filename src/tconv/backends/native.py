@@ -108,6 +108,7 @@ class KeptWeights:
 
 Weight = Array | KeptWeights
 Run = Callable[[Array, Any, Array | None, Array], bool]
+Resize = Callable[[Shape], tuple[Run, Any, Shape] | None]
 
 
 def refusal(geometry: Geometry, dtype: DType) -> str | None:
@@ -126,7 +127,7 @@ def _solved(geometry: Geometry) -> _core.Geometry:
         geometry.filters,
         geometry.groups,
         geometry.channels_last,
-        [(a.size, a.out, a.kernel, a.stride, a.dilation, a.pad_lo, a.pad_hi, a.adj, a.grid) for a in geometry.axes],
+        geometry.axes,
     )
 
 
@@ -210,8 +211,11 @@ def bind(
     activation: Activation = NONE,
     weight: KeptWeights | None = None,
     algorithms: tuple[str, ...] = (),
-) -> tuple[Run, Any]:
-    """Return a short way to repeat a pass, and what it takes for `weight`, if that is kept.
+) -> tuple[Run, Any, Resize | None]:
+    """Return a short way to repeat a pass, what it takes for `weight`, if that is kept, and how to get another.
+
+    That is for a small side of another shape, all else being equal, and gives also the shape of the large side; or
+    nothing where only a solved geometry can tell.
 
     The algorithm is the cheapest of `algorithms`, by default of all.
 
@@ -229,7 +233,15 @@ def bind(
         plan = _cheapest(geometry, pass_, dtype, algorithms, **limits)
     else:
         plan = plan_for(geometry, pass_, dtype, tune=tune, **limits)
-    return plan.try_run, None if weight is None else weight.packed_for(plan)
+
+    def resize(shape: Shape) -> tuple[Run, Any, Shape] | None:
+        found = plan.resized(shape)
+        if found is None:
+            return None
+        return found[0].try_run, None if weight is None else weight.packed_for(found[0]), found[1]
+
+    by_model = not algorithms and tune in (None, "off")
+    return plan.try_run, None if weight is None else weight.packed_for(plan), resize if by_model else None
 
 
 def _cheapest(
@@ -396,7 +408,7 @@ def _fastest(geometry: Geometry, pass_: int, dtype: DType, workspace: int, packe
     """
     g = replace(geometry, batch=_core.usual_batch(_solved(geometry)))
     isa = _isa or _core.isas()[0]
-    axes = " ".join(",".join(map(str, vars(axis).values())) for axis in g.axes)
+    axes = " ".join(",".join(map(str, axis)) for axis in g.axes)
     problem = f"{PASSES[pass_]} {dtype.name} {isa} {g.batch},{g.channels},{g.filters},{g.groups} {axes}"
     problem += f" last={g.channels_last:d} packed={packed:d} workspace={workspace}"
     algorithm = tuning.recall(problem)
