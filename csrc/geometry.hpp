@@ -1,8 +1,10 @@
 // A problem in solved integers, as Python's tconv.geometry.Geometry; checked here, never derived.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <utility>
 
 #include "errors.hpp"
 
@@ -35,6 +37,14 @@ struct Axis {
   int64_t grid = 0;
 
   bool operator==(const Axis&) const = default;
+
+  // Positions of the small side, from the first to before the second, whose taps all lie on the large side.
+  std::pair<int64_t, int64_t> within() const noexcept {
+    const int64_t reach = (kernel - 1) * dilation;
+    const int64_t begin = std::clamp<int64_t>(ceil_div(pad_lo, stride), 0, size);
+    const int64_t end = floor_div(out - 1 - reach + pad_lo, stride) + 1;
+    return {begin, std::clamp(end, begin, size)};
+  }
 };
 
 // Axes that the caller lacks come first, as axes of one position.

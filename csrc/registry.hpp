@@ -38,6 +38,7 @@ enum class Family : uint8_t {
   winogradtaps,
   winogradsum,
   dots,
+  longdots,
   spread,
   plaingemm,
   overlap,

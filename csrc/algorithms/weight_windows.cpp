@@ -46,14 +46,6 @@ struct Runs {
   }
 };
 
-// Positions of an axis, from the first to before the second, whose taps all lie in the image.
-std::pair<int64_t, int64_t> within(const Axis& a) noexcept {
-  const int64_t reach = (a.kernel - 1) * a.dilation;
-  const int64_t begin = std::clamp<int64_t>(ceil_div(a.pad_lo, a.stride), 0, a.size);
-  const int64_t end = floor_div(a.out - 1 - reach + a.pad_lo, a.stride) + 1;
-  return {begin, std::clamp(end, begin, a.size)};
-}
-
 int64_t columns_of(const Geometry& g) noexcept { return g.filters / g.groups * g.taps(); }
 
 const Kernel& best_gemm(const Problem& problem) {
@@ -88,7 +80,7 @@ class WeightWindows final : public Recipe {
         panels_(ceil_div(columns_, gemm_.lanes)) {
     inside_ = true;
     for (int a = 0; a < kAxes; ++a) {
-      within_[a] = within(problem.geometry.axes[a]);
+      within_[a] = problem.geometry.axes[a].within();
       inside_ &= within_[a] == std::pair<int64_t, int64_t>(0, problem.geometry.axes[a].size);
     }
     small_width_ = (blocks_ - 1) * block_ + step_of(blocks_ - 1);

@@ -1,0 +1,5 @@
+#include "longdots_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  long_dots<bf16, 1, 8>(*static_cast<const LongDotsArgs*>(args));
+}

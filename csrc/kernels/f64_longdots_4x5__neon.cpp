@@ -1,0 +1,5 @@
+#include "longdots_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  long_dots<f64, 4, 5>(*static_cast<const LongDotsArgs*>(args));
+}
