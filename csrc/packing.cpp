@@ -1,7 +1,9 @@
 #include "packing.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <numeric>
 
 #include "machine.hpp"
 #include "pack_abi.hpp"
@@ -115,19 +117,39 @@ bool ColumnPacking::pack_maps(const void* weight, T* packed, int64_t panel, int6
   bool finite = true;
   PackArgs args{};
   args.column_stride = column_stride_;
-  args.tap_stride = tap_stride_;
   args.columns = std::min(lanes_, column_maps_ - column);
-  args.taps = taps_;
-  args.order = order.data();
   args.lanes = lanes_;
   args.finite = &finite;
-  for (int64_t map = begin; map < end; ++map) {
+  // Maps that lie together are what the kernel takes for taps.
+  const bool neighbours = depth_stride_ == 1 && tap_stride_ > 1 && column_stride_ > 1;
+  std::array<int64_t, kSliceMaps> in_order;
+  std::iota(in_order.begin(), in_order.end(), 0);
+  int64_t step = 1;
+  for (int64_t map = begin; map < end; map += step) {
     const int64_t chunk = map / chunk_maps_;
-    const int64_t maps = std::min(chunk_maps_, depth_maps_ - chunk * chunk_maps_);
+    const int64_t chunk_begin = chunk * chunk_maps_;
+    const int64_t maps = std::min(chunk_maps_, depth_maps_ - chunk_begin);
+    T* const to = packed + chunk_begin * taps_ * lanes_ + (map - chunk_begin) * lanes_;
     args.src = from + map * depth_stride_ * element;
-    args.dst = packed + chunk * chunk_maps_ * taps_ * lanes_ + (map - chunk * chunk_maps_) * lanes_;
-    args.tap_step = maps * lanes_;
-    pack_(args);
+    if (!neighbours) {
+      args.tap_stride = tap_stride_;
+      args.taps = taps_;
+      args.order = order.data();
+      args.dst = to;
+      args.tap_step = maps * lanes_;
+      pack_(args);
+      continue;
+    }
+    step = std::min(end, chunk_begin + maps) - map;
+    args.tap_stride = 1;
+    args.taps = step;
+    args.order = in_order.data();
+    args.tap_step = lanes_;
+    for (const int64_t place : order) {
+      args.dst = to + place * maps * lanes_;
+      pack_(args);
+      args.src = static_cast<const char*>(args.src) + tap_stride_ * element;
+    }
   }
   return finite;
 }

@@ -25,8 +25,9 @@ constexpr int64_t kMostBlockPositions = 512;
 constexpr int64_t kRuns = 1024;
 // Maps up to this size are worth turning inside out, so that tiles hold one place of many samples.
 constexpr int64_t kSmallMap = 64;
-// A run of neighbours found, whatever its maps.
+// A run of neighbours found, and a position where maps lie together, however many.
 constexpr double kRunSeconds = 25 / machine::kHertz;
+constexpr double kPlaceSeconds = 10 / machine::kHertz;
 
 // The problem as products: which maps are gathered and which are made.
 struct Sides {
@@ -776,10 +777,13 @@ double cost(const Problem& problem) {
   const PhaseAxis x = phase_axis(problem.geometry.axes[2], problem.pass);
   const double rows = grid / static_cast<double>(x.positions);
   const double row = static_cast<double>(x.positions) / std::min(width, static_cast<double>(tile.rows));
-  const double gathered = rows * (row + 0.5) * offsets * depth;
+  // Positions far apart share no line of the cache.
+  const double apart = std::clamp(0.75 * static_cast<double>(x.src_step), 1.0, 16.0);
+  const double gathered = rows * (row + 0.5) * offsets * depth * apart;
   const double scattered = grid * phases * panels * tile.lanes / width;
   return steps * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
-         rows * offsets * kRunSeconds +
+         offsets *
+             (rows * kRunSeconds + (problem.geometry.channels_last && depth > 1 ? grid * kPlaceSeconds : 0)) +
          gathered * (machine::kGatherSeconds + (pairing - 1) * machine::kCopySeconds) +
          scattered * machine::kScatterSeconds + grid * phases * panels / tile.rows * machine::kCallSeconds +
          machine::traffic_seconds(problem);

@@ -1055,9 +1055,10 @@ double cost(const Problem& problem) {
   const Blocks blocks(layout, whole);
   const double tiles = static_cast<double>(blocks.length) / gemm.lanes;
   const double calls = tiles * static_cast<double>(layout.tiles.size());
-  // Residues of a stride are taken apart on the way, long strides by turning squares.
+  // Residues of a stride are taken apart on the way, long strides by turning squares, of which those of maps
+  // that lie together are ragged.
   const int64_t step = layout.axes[2].src_step;
-  const double apart = step == 1 ? 1 : step <= 8 ? 1.5 : 3;
+  const double apart = step == 1 ? 1 : step < 8 ? 1.5 : problem.geometry.channels_last ? 20 : 6;
   const double loaded = static_cast<double>(layout.depth_maps * blocks.plane) / width * apart;
   // Weights beyond the second cache are read again for each block of results.
   const double weights = static_cast<double>(layout.group_elements()) * compute_bytes(gemm.dtype);

@@ -20,6 +20,8 @@ constexpr int64_t kChunkBytes = 4 << 10;  // of a row of weights that is multipl
 constexpr int64_t kPositions = 512;       // of a block, about
 constexpr int64_t kApart = 48;            // the same where windows do not overlap
 constexpr int64_t kPart = 64;             // channels of a block, at most
+// Weights come in pieces of a few rows.
+constexpr double kWeightBytesPerSecond = 18e9;
 
 // The windows of a problem: `runs` of them follow each other in a row of weights, each of `run` elements.
 struct Windows {
@@ -382,14 +384,14 @@ double cost(const Problem& given) {
       static_cast<double>(windows.run * windows.runs) * static_cast<double>(storage_bytes(problem.dtype));
   const double calls = std::max(1.0, bytes / static_cast<double>(kChunkBytes));
   const double loads = (dots.rows + dots.lanes) * cycle;
-  const double step = std::max(dots.rows * dots.lanes * cycle, 2 * loads);
+  const double step = 1.1 * std::max(dots.rows * dots.lanes * cycle, 2 * loads);
   const bool copies = !inside(g.axes[2]) || problem.dtype != compute_dtype(problem.dtype);
   return tiles * (steps * step + static_cast<double>(windows.runs) * 6 + calls * 100) / machine::kHertz +
          (copies ? 2 : 1) * static_cast<double>(g.large_elements()) *
              static_cast<double>(storage_bytes(problem.dtype)) / machine::kStoreBytesPerSecond +
          static_cast<double>(g.small_elements()) / width * machine::kCopySeconds +
          static_cast<double>(g.weight_elements()) * static_cast<double>(storage_bytes(problem.dtype)) /
-             machine::kReadBytesPerSecond;
+             kWeightBytesPerSecond;
 }
 
 }  // namespace

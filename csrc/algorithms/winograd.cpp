@@ -45,6 +45,8 @@ constexpr double kPackingShare = 0.4;
 constexpr double kReadBytesPerSecond = 30e9;
 // Waiting for each other, twice a block.
 constexpr double kMeetingSeconds = 5e-6;
+// A vector of maps that was turned into lanes.
+constexpr double kStripSeconds = 12 / machine::kHertz;
 // Positions from which an axis is long.
 constexpr int64_t kLongAxis = 40;
 // About how many times the definition's error a tile makes, an axis, and what is tolerated in all. A sum of
@@ -335,6 +337,16 @@ double sample_seconds(const Counts& counts, const Maps& maps) noexcept {
   const double output = tiles * static_cast<double>(maps.column_blocks()) *
                         (made * 4.0 + phases * static_cast<double>(counts.outputs) * 8.0);
   return static_cast<double>(maps.groups) * (products + input + output) / machine::kHertz;
+}
+
+// Expected seconds in which the maps of one sample become lanes.
+double strip_seconds(const Problem& problem, const Choice& choice, const Maps& maps) noexcept {
+  const auto& [z, y, x] = choice;
+  const auto rows = static_cast<double>(z.points() * z.views * y.points() * y.views);
+  const int64_t step = problem.pass == Pass::forward ? 1 : problem.geometry.axes[2].stride;
+  const auto vectors =
+      static_cast<double>(x.outputs() * step * maps.groups * ceil_div(maps.depth, maps.lanes));
+  return counts(choice).tiles * rows * vectors * kStripSeconds;
 }
 
 // The problem by which tiles are chosen and compared with other algorithms.
@@ -1371,7 +1383,8 @@ double cost(const Problem& problem) {
   const double packing = packing_seconds(bytes, choice[0].tile);
   Problem traffic = problem;
   traffic.packed = true;
-  return sample_seconds(all, maps) * static_cast<double>(problem.geometry.batch) +
+  const double sample = sample_seconds(all, maps) + strip_seconds(problem, choice, maps);
+  return sample * static_cast<double>(problem.geometry.batch) +
          machine::traffic_seconds(traffic, problem.packed ? growth : 1) + (problem.packed ? 0 : packing);
 }
 
