@@ -52,7 +52,10 @@ constexpr int64_t kLongAxis = 40;
 // About how many times the definition's error a tile makes, an axis, and what is tolerated in all. A sum of
 // few maps has little error of its own.
 constexpr double kError[] = {1, 1, 1, 1, 1.4, 1.2, 1.7, 1.2};
-constexpr double most_error(int64_t depth_maps) noexcept { return depth_maps < 16 ? 2 : 3; }
+constexpr double most_error(int64_t depth_maps) noexcept {
+  if (depth_maps < 8) return 1;
+  return depth_maps < 16 ? 2 : 3;
+}
 
 // Phases that read the same windows through the same tile.
 struct PhaseClass {
