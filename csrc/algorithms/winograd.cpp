@@ -45,6 +45,8 @@ constexpr double kPackingShare = 0.4;
 constexpr double kReadBytesPerSecond = 30e9;
 // Waiting for each other, twice a block.
 constexpr double kMeetingSeconds = 5e-6;
+// Transformed windows written and read beyond the second cache.
+constexpr double kWindowBytesPerSecond = 15e9;
 // A vector of maps that was turned into lanes.
 constexpr double kStripSeconds = 12 / machine::kHertz;
 // Positions from which an axis is long.
@@ -301,8 +303,20 @@ struct Maps {
   int64_t padded_depth() const noexcept { return std::max(depth, lanes); }
 };
 
+// The kernel whose chunks hold the columns of a group with the least rest, of those the one of most lanes.
 const Kernel& product_kernel(const Problem& problem) {
-  return kernel(Family::rowgemm, compute_dtype(problem.dtype), problem.isa);
+  const auto candidates = kernels(Family::rowgemm, compute_dtype(problem.dtype), problem.isa);
+  const auto lanes = static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa));
+  const bool forward = problem.pass == Pass::forward;
+  const Geometry& g = problem.geometry;
+  int64_t vectors = ceil_div((forward ? g.filters : g.channels) / g.groups, lanes);
+  for (const Axis& axis : g.axes) vectors *= forward ? axis.stride : 1;
+  const auto made = [&](const Kernel& kernel) {
+    return ceil_div(vectors * lanes, kernel.lanes) * kernel.lanes;
+  };
+  return *std::min_element(candidates.begin(), candidates.end(), [&](const Kernel& a, const Kernel& b) {
+    return std::pair(made(a), -a.lanes) < std::pair(made(b), -b.lanes);
+  });
 }
 
 template <class Body>
@@ -342,14 +356,20 @@ double sample_seconds(const Counts& counts, const Maps& maps) noexcept {
   return static_cast<double>(maps.groups) * (products + input + output) / machine::kHertz;
 }
 
-// Expected seconds in which the maps of one sample become lanes.
-double strip_seconds(const Problem& problem, const Choice& choice, const Maps& maps) noexcept {
+// Expected seconds in which the maps of one sample become lanes, and transformed windows leave the second
+// cache, where those of a block are too many for it.
+double window_seconds(const Problem& problem, const Choice& choice, const Maps& maps) noexcept {
   const auto& [z, y, x] = choice;
+  const Counts all = counts(choice);
   const auto rows = static_cast<double>(z.points() * z.views * y.points() * y.views);
   const int64_t step = problem.pass == Pass::forward ? 1 : problem.geometry.axes[2].stride;
   const auto vectors =
       static_cast<double>(x.outputs() * step * maps.groups * ceil_div(maps.depth, maps.lanes));
-  return counts(choice).tiles * rows * vectors * kStripSeconds;
+  const double bytes = static_cast<double>(all.class_points * all.views * maps.padded_depth()) *
+                       static_cast<double>(compute_bytes(problem.dtype));
+  const bool leave = bytes * kLeastBlockTiles > kTransformedBytes;
+  const auto left = leave ? bytes * static_cast<double>(maps.groups) / kWindowBytesPerSecond : 0.0;
+  return all.tiles * (rows * vectors * kStripSeconds + left);
 }
 
 // The problem by which tiles are chosen and compared with other algorithms.
@@ -1386,7 +1406,7 @@ double cost(const Problem& problem) {
   const double packing = packing_seconds(bytes, choice[0].tile);
   Problem traffic = problem;
   traffic.packed = true;
-  const double sample = sample_seconds(all, maps) + strip_seconds(problem, choice, maps);
+  const double sample = sample_seconds(all, maps) + window_seconds(problem, choice, maps);
   return sample * static_cast<double>(problem.geometry.batch) +
          machine::traffic_seconds(traffic, problem.packed ? growth : 1) + (problem.packed ? 0 : packing);
 }
