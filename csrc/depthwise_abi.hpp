@@ -24,17 +24,22 @@ struct DepthwiseArgs {
   int64_t count;
 };
 
-// Family `depthwiselast`, storage type in and out, lanes being maps: for i < count and m < maps
-//   dst[i * dst_step + m] = bias[m] + sum over rows r, taps t of
-//                           src[r][src_start + offset[t] + i * src_step + m] * weight[r][tap[t] + m]
+// Family `depthwiselast`, storage type in and out, lanes being maps: for i < count, phases p and m < maps
+//   dst[i * dst_step + p.dst + m] = bias[m] + sum over rows r, taps t of the phase of
+//                                   src[r][p.offset[t] + i * src_step + m] * weight[r][p.tap[t] + m]
 // summed in the order of r, then t, weights and bias being of the compute type.
+struct DepthwisePhase {
+  const int64_t* offset;
+  const int64_t* tap;
+  int64_t taps;
+  int64_t dst;
+};
 struct DepthwiseLastArgs {
   const void* const* src;
   const void* const* weight;
   int64_t rows;
-  const int64_t* offset;
-  const int64_t* tap;
-  int64_t taps;
+  const DepthwisePhase* phase;
+  int64_t phases;
   const void* bias;              // or null
   const Activation* activation;  // or null
   void* dst;
@@ -177,9 +182,13 @@ template <class E>
   depthwise_phases<E, 2, 2>(args);
 }
 
+// Bytes from what is stored to what is fetched.
+constexpr int64_t kDepthwiseAhead = 4096;
+
 template <class E, int... I>
-[[gnu::always_inline]] inline void depthwise_maps(const DepthwiseLastArgs& args, int64_t at, int64_t map,
-                                                  int lanes, Sequence<I...>) noexcept {
+[[gnu::always_inline]] inline void depthwise_maps(const DepthwiseLastArgs& args, const DepthwisePhase& phase,
+                                                  int64_t at, int64_t map, int lanes,
+                                                  Sequence<I...>) noexcept {
   using L = Lanes<E>;
   using S = typename E::storage;
   using C = Lanes<plain<E>>;
@@ -188,16 +197,15 @@ template <class E, int... I>
   const uint32_t mask = L::first(lanes);
   const bool whole = lanes == L::count;
   typename L::type sum[P] = {};
+  const int64_t step = args.src_step;
   for (int64_t r = 0; r < args.rows; ++r) {
-    const S* src = static_cast<const S*>(args.src[r]) + args.src_start + at * args.src_step + map;
+    const S* src = static_cast<const S*>(args.src[r]) + args.src_start + at * step + map;
     const T* weight = static_cast<const T*>(args.weight[r]) + map;
-    for (int64_t t = 0; t < args.taps; ++t) {
-      const S* from = src + args.offset[t];
-      const T* factors = weight + args.tap[t];
+    for (int64_t t = 0; t < phase.taps; ++t) {
+      const S* from = src + phase.offset[t];
+      const T* factors = weight + phase.tap[t];
       const auto factor = whole ? C::load(factors) : C::load(factors, mask);
-      ((sum[I] +=
-        (whole ? L::load(from + I * args.src_step) : L::load(from + I * args.src_step, mask)) * factor),
-       ...);
+      ((sum[I] += (whole ? L::load(from + I * step) : L::load(from + I * step, mask)) * factor), ...);
     }
   }
   if (args.bias != nullptr) {
@@ -206,24 +214,108 @@ template <class E, int... I>
     ((sum[I] += bias), ...);
   }
   if (args.activation != nullptr) ((sum[I] = activated<T>(sum[I], *args.activation)), ...);
-  S* dst = static_cast<S*>(args.dst) + at * args.dst_step + map;
+  S* dst = static_cast<S*>(args.dst) + at * args.dst_step + phase.dst + map;
+  (__builtin_prefetch(dst + I * args.dst_step + kDepthwiseAhead / sizeof(S), 1), ...);
   (L::store(dst + I * args.dst_step, sum[I], lanes), ...);
 }
 
+// A phase of few taps of all rows, of the first position.
+constexpr int kFewTaps = 4;
+constexpr int kFewPhases = 4;
+template <class E>
+struct DepthwiseFew {
+  const typename E::storage* from[kFewTaps];
+  const typename E::compute* factors[kFewTaps];
+  int64_t taps;
+};
+
+// All whole vectors of maps for `N` taps, whose addresses stay in registers.
+template <class E, int N, int... I>
+[[gnu::always_inline]] inline void depthwise_few(const DepthwiseLastArgs& args, const DepthwiseFew<E>& few,
+                                                 typename E::storage* dst, int64_t at,
+                                                 Sequence<I...>) noexcept {
+  using L = Lanes<E>;
+  using S = typename E::storage;
+  using C = Lanes<plain<E>>;
+  using T = typename E::compute;
+  constexpr int P = sizeof...(I);
+  const int64_t step = args.src_step;
+  const int64_t dst_step = args.dst_step;
+  const int64_t maps = args.maps;
+  const T* const bias = static_cast<const T*>(args.bias);
+  const Activation* const activation = args.activation;
+  const S* from[N];
+  const T* factors[N];
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) {
+    from[n] = few.from[n] + at * step;
+    factors[n] = few.factors[n];
+  }
+  dst += at * dst_step;
+  for (int64_t map = 0; map + L::count <= maps; map += L::count) {
+    typename L::type sum[P] = {};
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      const auto factor = C::load(factors[n] + map);
+      ((sum[I] += L::load(from[n] + map + I * step) * factor), ...);
+    }
+    if (bias != nullptr) {
+      const auto all = C::load(bias + map);
+      ((sum[I] += all), ...);
+    }
+    if (activation != nullptr) ((sum[I] = activated<T>(sum[I], *activation)), ...);
+    (__builtin_prefetch(dst + map + I * dst_step + kDepthwiseAhead / sizeof(S), 1), ...);
+    (L::store(dst + map + I * dst_step, sum[I]), ...);
+  }
+}
+
+// Phases take turns every few positions, so that the output is written about in order.
 template <class E, int... I>
-[[gnu::always_inline]] inline void depthwise_positions(const DepthwiseLastArgs& args, int64_t at,
+[[gnu::always_inline]] inline void depthwise_positions(const DepthwiseLastArgs& args,
+                                                       const DepthwiseFew<E>* few, int64_t at,
                                                        Sequence<I...> positions) noexcept {
   constexpr int64_t L = Lanes<E>::count;
-  int64_t map = 0;
-  for (; map + L <= args.maps; map += L) depthwise_maps<E>(args, at, map, (int)L, positions);
-  if (map < args.maps) depthwise_maps<E>(args, at, map, (int)(args.maps - map), positions);
+  for (int64_t p = 0; p < args.phases; ++p) {
+    const DepthwisePhase& phase = args.phase[p];
+    auto* const dst = static_cast<typename E::storage*>(args.dst) + phase.dst;
+    int64_t map = 0;
+    if (few != nullptr && few[p].taps > 0) {
+      map = args.maps / L * L;
+      switch (few[p].taps) {
+        case 1:
+          depthwise_few<E, 1>(args, few[p], dst, at, positions);
+          break;
+        case 2:
+          depthwise_few<E, 2>(args, few[p], dst, at, positions);
+          break;
+        default:
+          depthwise_few<E, 4>(args, few[p], dst, at, positions);
+      }
+    }
+    for (; map + L <= args.maps; map += L) depthwise_maps<E>(args, phase, at, map, (int)L, positions);
+    if (map < args.maps) depthwise_maps<E>(args, phase, at, map, (int)(args.maps - map), positions);
+  }
 }
 
 template <class E>
 [[gnu::always_inline]] inline void depthwise_last(const DepthwiseLastArgs& args) noexcept {
+  DepthwiseFew<E> few[kFewPhases];
+  for (int64_t p = 0; p < args.phases && args.phases <= kFewPhases; ++p) {
+    const DepthwisePhase& phase = args.phase[p];
+    const int64_t taps = args.rows * phase.taps;
+    few[p].taps = taps == 1 || taps == 2 || taps == 4 ? taps : 0;
+    for (int64_t n = 0; n < few[p].taps; ++n) {
+      const int64_t r = n / phase.taps;
+      const int64_t t = n % phase.taps;
+      few[p].from[n] =
+          static_cast<const typename E::storage*>(args.src[r]) + args.src_start + phase.offset[t];
+      few[p].factors[n] = static_cast<const typename E::compute*>(args.weight[r]) + phase.tap[t];
+    }
+  }
+  const auto* const some = args.phases <= kFewPhases ? few : nullptr;
   int64_t at = 0;
-  for (; at + 4 <= args.count; at += 4) depthwise_positions<E>(args, at, UpTo<4>{});
-  for (; at < args.count; ++at) depthwise_positions<E>(args, at, UpTo<1>{});
+  for (; at + 4 <= args.count; at += 4) depthwise_positions<E>(args, some, at, UpTo<4>{});
+  for (; at < args.count; ++at) depthwise_positions<E>(args, some, at, UpTo<1>{});
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ constexpr int64_t kMostStride = 64;
 constexpr int64_t kMostPositions = 2048;  // of a row that is computed at a time
 constexpr int64_t kStripBytes = 96 << 10;
 constexpr int64_t kMapBlock = 256;
-constexpr int64_t kTurn = 16;  // positions of a phase before the next one's turn
+constexpr int64_t kLeastPart = 16;  // positions of a row that are worth a unit
 constexpr int kMostLanes = 16;
 
 // Taps along the last axis, as the kernels want them.
@@ -32,12 +32,11 @@ struct Taps {
   std::vector<int64_t> tap;
 };
 
-// Positions of a phase whose taps all lie inside the image.
-struct Run {
-  int64_t phase;
+// Positions whose phases each have the same taps inside the image.
+struct Section {
   int64_t begin;
   int64_t end;
-  Taps taps;
+  std::vector<Taps> taps;  // of the phases, which are the first
 };
 
 template <class T>
@@ -71,7 +70,7 @@ class Depthwise final : public Recipe {
     }
     row_taps_ *= depth_;
     if (last_) {
-      find_runs();
+      find_sections();
     } else {
       find_strip();
     }
@@ -182,8 +181,9 @@ class Depthwise final : public Recipe {
       map_blocks_ = ceil_div(groups_, kMapBlock);
       const int64_t others = g.batch * axes_[0].dst_size * axes_[1].dst_size * map_blocks_;
       // Threads at different maps of the same positions would wait for each other's lines.
-      turn_blocks_ = threads_ > 1 ? std::clamp<int64_t>(ceil_div(4 * threads_, others), 1, turns()) : 1;
-      units_ = others * turn_blocks_;
+      const int64_t most = std::max<int64_t>(1, axes_[2].positions / kLeastPart);
+      parts_ = threads_ > 1 ? std::clamp<int64_t>(ceil_div(4 * threads_, others), 1, most) : 1;
+      units_ = others * parts_;
     } else {
       const int64_t others = g.batch * groups_ * axes_[0].dst_size * position_blocks_;
       rows_ = axes_[1].dst_size;
@@ -202,8 +202,6 @@ class Depthwise final : public Recipe {
     while (!last_ && rows_ > 1 && total() > problem_.workspace) cut_rows((rows_ + 1) / 2);
     workspace_ = total();
   }
-
-  int64_t turns() const noexcept { return ceil_div(axes_[2].positions, kTurn); }
 
   void cut_rows(int64_t rows) noexcept {
     const PhaseAxis& y = axes_[1];
@@ -260,32 +258,34 @@ class Depthwise final : public Recipe {
     return std::max<int64_t>(most, 1);
   }
 
-  void find_runs() {
+  void find_sections() {
     const PhaseAxis& x = axes_[2];
-    for (int64_t phase = 0; phase < x.phases(); ++phase) {
-      const int64_t count = x.count(phase);
-      const auto inside = [&](const PhaseTap& tap) {
-        const int64_t begin = std::clamp<int64_t>(ceil_div(-tap.offset, x.src_step), 0, count);
-        const int64_t end =
-            std::clamp<int64_t>(floor_div(x.src_size - 1 - tap.offset, x.src_step) + 1, begin, count);
-        return std::pair(begin, end);
-      };
-      std::vector<int64_t> cuts{0, count};
-      for (int64_t i = 0; i < x.tap_count(phase); ++i) {
-        const auto [begin, end] = inside(x.taps_of(phase)[i]);
-        cuts.push_back(begin);
-        cuts.push_back(end);
-      }
-      std::sort(cuts.begin(), cuts.end());
-      for (size_t c = 0; c + 1 < cuts.size(); ++c) {
-        if (cuts[c] >= cuts[c + 1] || cuts[c] < 0 || cuts[c + 1] > count) continue;
-        Run& run = runs_.emplace_back(Run{phase, cuts[c], cuts[c + 1], {}});
+    // Positions that a tap leads into the image.
+    const auto inside = [&](const PhaseTap& tap) {
+      const int64_t begin = std::clamp<int64_t>(ceil_div(-tap.offset, x.src_step), 0, x.positions);
+      const int64_t end =
+          std::clamp<int64_t>(floor_div(x.src_size - 1 - tap.offset, x.src_step) + 1, begin, x.positions);
+      return std::pair(begin, end);
+    };
+    std::vector<int64_t> cuts{0};
+    for (int64_t phase = 0; phase < x.phases(); ++phase) cuts.push_back(x.count(phase));
+    for (const PhaseTap& tap : x.taps) {
+      const auto [begin, end] = inside(tap);
+      cuts.push_back(begin);
+      cuts.push_back(end);
+    }
+    std::sort(cuts.begin(), cuts.end());
+    for (size_t c = 0; c + 1 < cuts.size(); ++c) {
+      if (cuts[c] == cuts[c + 1]) continue;
+      Section& section = sections_.emplace_back(Section{cuts[c], cuts[c + 1], {}});
+      for (int64_t phase = 0; phase < x.phases() && section.begin < x.count(phase); ++phase) {
+        Taps& taps = section.taps.emplace_back();
         for (int64_t i = 0; i < x.tap_count(phase); ++i) {
           const PhaseTap& tap = x.taps_of(phase)[i];
           const auto [begin, end] = inside(tap);
-          if (begin > run.begin || end < run.end) continue;
-          run.taps.offset.push_back(tap.offset * groups_);
-          run.taps.tap.push_back(tap.k * groups_);
+          if (begin > section.begin || end < section.end) continue;
+          taps.offset.push_back(tap.offset * groups_);
+          taps.tap.push_back(tap.k * groups_);
         }
       }
     }
@@ -332,9 +332,9 @@ class Depthwise final : public Recipe {
     const auto& [z, y, x] = axes_;
     const int64_t map = unit % map_blocks_ * kMapBlock;
     unit /= map_blocks_;
-    const int64_t first_turn = turns() * (unit % turn_blocks_) / turn_blocks_;
-    const int64_t last_turn = turns() * (unit % turn_blocks_ + 1) / turn_blocks_;
-    unit /= turn_blocks_;
+    const int64_t first = x.positions * (unit % parts_) / parts_;
+    const int64_t last = x.positions * (unit % parts_ + 1) / parts_;
+    unit /= parts_;
     const int64_t at_y = unit % y.dst_size;
     const int64_t at_z = unit / y.dst_size % z.dst_size;
     const int64_t sample = unit / y.dst_size / z.dst_size;
@@ -358,20 +358,22 @@ class Depthwise final : public Recipe {
     args.dst_step = x.dst_step * groups_;
     args.maps = std::min(kMapBlock, groups_ - map);
     const int64_t row = (sample * z.dst_size + at_z) * y.dst_size + at_y;
-    // Phases take turns, so that the output is written about in order.
-    for (int64_t first = first_turn * kTurn; first < last_turn * kTurn; first += kTurn) {
-      for (const Run& run : runs_) {
-        const int64_t begin = std::max(run.begin, first);
-        args.count = std::min(run.end, first + kTurn) - begin;
-        if (args.count <= 0) continue;
-        const int64_t at = row * x.dst_size + begin * x.dst_step + run.phase;
-        args.dst = static_cast<char*>(call.out) + (at * groups_ + map) * element;
-        args.offset = run.taps.offset.data();
-        args.tap = run.taps.tap.data();
-        args.taps = static_cast<int64_t>(run.taps.tap.size());
-        args.src_start = begin * args.src_step;
-        sum_(args);
+    for (const Section& section : sections_) {
+      const int64_t begin = std::max(section.begin, first);
+      args.count = std::min(section.end, last) - begin;
+      if (args.count <= 0) continue;
+      DepthwisePhase phases[kMostStride];
+      args.phase = phases;
+      args.phases = 0;
+      for (const Taps& taps : section.taps) {
+        phases[args.phases] = {taps.offset.data(), taps.tap.data(), static_cast<int64_t>(taps.tap.size()),
+                               args.phases * groups_};
+        ++args.phases;
       }
+      args.dst =
+          static_cast<char*>(call.out) + ((row * x.dst_size + begin * x.dst_step) * groups_ + map) * element;
+      args.src_start = begin * args.src_step;
+      sum_(args);
     }
   }
 
@@ -562,9 +564,9 @@ class Depthwise final : public Recipe {
   int64_t rows_ = 1;  // output rows of a unit
   int64_t row_blocks_ = 1;
   // Where maps lie together.
-  std::vector<Run> runs_;
+  std::vector<Section> sections_;
   int64_t map_blocks_ = 1;
-  int64_t turn_blocks_ = 1;  // of turns along the last axis
+  int64_t parts_ = 1;  // that a row is shared in
   int64_t units_ = 0;
   int threads_ = 1;
   size_t workspace_ = 0;
