@@ -16,11 +16,11 @@
 #include "kernel_abi.hpp"
 
 // Outputs and taps of a tile along one axis; `plain` is one of each.
-enum WinogradTile { kPlain, kF22, kF32, kF23, kF42, kF33, kF43, kF34 };
+enum WinogradTile { kPlain, kF22, kF32, kF23, kF42, kF33, kF43, kF34, kF24 };
 
-constexpr int kWinogradPoints[] = {1, 3, 4, 4, 5, 5, 6, 6};
-constexpr int kWinogradOutputs[] = {1, 2, 3, 2, 4, 3, 4, 3};
-constexpr int kWinogradTaps[] = {1, 2, 2, 3, 2, 3, 3, 4};
+constexpr int kWinogradPoints[] = {1, 3, 4, 4, 5, 5, 6, 6, 5};
+constexpr int kWinogradOutputs[] = {1, 2, 3, 2, 4, 3, 4, 3, 2};
+constexpr int kWinogradTaps[] = {1, 2, 2, 3, 2, 3, 3, 4, 4};
 constexpr int kWinogradMostPoints = 6;
 constexpr int kWinogradMostTaps = 4;
 
@@ -440,6 +440,10 @@ template <class T, class Type>
   const Type last = m[six ? 5 : 4];
   m[0] = six ? even_p + even_q + m[4] : even_p + even_q;
   m[1] = odd_p + odd_q;
+  if (kWinogradOutputs[tile] == 2) {
+    m[1] += last;
+    return;
+  }
   m[2] = even_p * (p * p) + even_q * (q * q);
   if (kWinogradOutputs[tile] == 3) {
     m[2] += last;
@@ -522,6 +526,8 @@ template <class T, class Transform, class Put>
       return winograd_lines<T, Transform, kF43>(lines, put);
     case kF34:
       return winograd_lines<T, Transform, kF34>(lines, put);
+    case kF24:
+      return winograd_lines<T, Transform, kF24>(lines, put);
   }
 }
 

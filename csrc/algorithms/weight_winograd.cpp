@@ -1,6 +1,9 @@
 // Weight gradient by Winograd's algorithm on the phases of the stride: a tile of small positions stands where
 // taps do, the taps of a phase are the outputs. Every point is a matrix product whose depth is tiles; points
 // turn into taps once for each block of tiles. Sums are never shared out.
+//
+// Positions are cut into cells, which are as long along an axis as the tiles of its phases of several taps; a
+// phase of one tap has a tile for each position of a cell.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -19,10 +22,11 @@ constexpr int64_t kRows = 48;  // channels of a block; every tile of the product
 constexpr int64_t kMostTaps = 4096;
 constexpr int64_t kFewMaps = 8;
 constexpr int64_t kStripBytes = 32 << 10;
-constexpr int64_t kPointBytes = 1536 << 10;
-constexpr int64_t kBandTiles = 32;
+constexpr int64_t kPointBytes = 4 << 20;  // of the points that are kept at a time
+constexpr int64_t kBandPositions = 96;
 constexpr size_t kSumBytes = 2 << 20;
 constexpr double kStripSeconds = 20 / machine::kHertz;  // of a vector, mostly read from afar
+constexpr double kSumSeconds = 5 / machine::kHertz;     // of a vector of products turned into taps
 
 // Taps of an axis that are summed alike: from each of `first`, every stride-th.
 struct Class {
@@ -34,8 +38,16 @@ struct Class {
   int64_t length() const noexcept { return kWinogradTaps[tile]; }  // positions of a tile
 };
 
-// `longest`: tiles of three positions rather than two, for two taps.
-std::vector<Class> classes(const Axis& axis, bool longest) {
+constexpr WinogradTile kTwoTaps[] = {kF22, kF23, kF24};
+constexpr WinogradTile kThreeTaps[] = {kF32, kF33, kF34};
+constexpr int kLengths = 3;
+// About how many times the error of plain sums a tile makes, an axis, and what is tolerated in all.
+constexpr double kTwoTapsError[] = {1, 1, 1.4};
+constexpr double kThreeTapsError[] = {1, 1.3, 1.8};
+constexpr double kMostError = 3;
+
+// `length`: which of the tiles above; those of one column are equally long.
+std::vector<Class> classes(const Axis& axis, int length) {
   std::vector<Class> made;
   const auto add = [&made](WinogradTile tile, int64_t first) {
     for (Class& c : made) {
@@ -46,10 +58,8 @@ std::vector<Class> classes(const Axis& axis, bool longest) {
   const bool regular = axis.dilation == 1 && axis.size > 1;
   for (int64_t k = 0; k < std::min(axis.kernel, axis.stride); ++k) {
     const int64_t taps = ceil_div(axis.kernel - k, axis.stride);
-    if (regular && taps == 2) {
-      add(longest ? kF23 : kF22, k);
-    } else if (regular && taps == 3) {
-      add(kF32, k);
+    if (regular && (taps == 2 || taps == 3)) {
+      add((taps == 2 ? kTwoTaps : kThreeTaps)[length], k);
     } else {
       for (int64_t tap = k; tap < axis.kernel; tap += axis.stride) add(kPlain, tap);
     }
@@ -72,10 +82,6 @@ struct Combination {
   int64_t bases() const {
     return product([&](int a) { return static_cast<int64_t>(axis[a]->first.size()); });
   }
-  int64_t tiles(const Geometry& g, int a) const { return ceil_div(g.axes[a].size, axis[a]->length()); }
-  int64_t tiles(const Geometry& g) const {
-    return g.batch * product([&](int a) { return tiles(g, a); });
-  }
 };
 
 struct Layout {
@@ -86,18 +92,28 @@ struct Layout {
 
   explicit Layout(const Problem& problem) {
     const Geometry& g = problem.geometry;
-    for (int longest = 0; longest < 8; ++longest) {
-      bool differs = true;
+    for (int choice = 0; choice < kLengths * kLengths * kLengths; ++choice) {
+      const int length[kAxes] = {choice / kLengths / kLengths, choice / kLengths % kLengths,
+                                 choice % kLengths};
+      bool fits = true;
+      double error = 1;
       std::vector<Class> some[kAxes];
       for (int a = 0; a < kAxes; ++a) {
-        some[a] = tconv::classes(g.axes[a], longest >> a & 1);
-        const auto two = [](const Class& c) { return c.tile == kF23; };
-        if (longest >> a & 1) differs &= std::any_of(some[a].begin(), some[a].end(), two);
+        some[a] = tconv::classes(g.axes[a], length[a]);
+        fits &= length[a] == 0 || length_of(some[a]) > 1;
+        double worst = 1;
+        for (const Class& c : some[a]) {
+          fits &= c.points() <= std::max(4, problem.winograd_points);
+          if (c.tile != kPlain)
+            worst = std::max(worst, (c.outputs() == 2 ? kTwoTapsError : kThreeTapsError)[length[a]]);
+        }
+        error *= worst;
       }
-      if (!differs) continue;
+      fits &= error <= kMostError;
+      if (!fits) continue;
       const auto all = combine(some);
       for (const Kernel& kernel : kernels(Family::gemm, compute_dtype(problem.dtype), problem.isa)) {
-        const double cost = cost_of(problem, all, kernel);
+        const double cost = cost_of(problem, some, all, kernel);
         if (gemm == nullptr || cost < seconds) {
           gemm = &kernel;
           seconds = cost;
@@ -111,13 +127,16 @@ struct Layout {
   Layout(const Layout&) = delete;
   Layout& operator=(const Layout&) = delete;
 
-  bool plain() const {
-    return std::all_of(std::begin(classes), std::end(classes), [](const std::vector<Class>& some) {
-      return std::all_of(some.begin(), some.end(), [](const Class& c) { return c.tile == kPlain; });
-    });
-  }
+  // Positions of a cell along an axis.
+  int64_t length(int axis) const noexcept { return length_of(classes[axis]); }
 
  private:
+  static int64_t length_of(const std::vector<Class>& some) noexcept {
+    int64_t longest = 1;
+    for (const Class& c : some) longest = std::max(longest, c.length());
+    return longest;
+  }
+
   static std::vector<Combination> combine(const std::vector<Class> (&some)[kAxes]) {
     std::vector<Combination> made;
     for (const Class& z : some[0]) {
@@ -128,7 +147,8 @@ struct Layout {
     return made;
   }
 
-  static double cost_of(const Problem& problem, const std::vector<Combination>& all, const Kernel& kernel) {
+  static double cost_of(const Problem& problem, const std::vector<Class> (&some)[kAxes],
+                        const std::vector<Combination>& all, const Kernel& kernel) {
     const Geometry& g = problem.geometry;
     const int64_t channels = g.channels / g.groups;
     const int64_t filters = g.filters / g.groups;
@@ -137,31 +157,46 @@ struct Layout {
     const int64_t blocks = ceil_div(channels, kRows);
     const double rows = static_cast<double>(channels / kRows) * machine::rows_step_seconds(kernel, kRows) +
                         (channels % kRows ? machine::rows_step_seconds(kernel, channels % kRows) : 0);
-    double sum = 0;
-    for (const Combination& c : all) {
-      const auto tiles = static_cast<double>(c.tiles(g));
-      const auto points = static_cast<double>(c.points());
-      const auto bases = static_cast<double>(c.bases());
-      const double vectors = panels * kernel.lanes / width;
-      // Tiles fall into blocks whose points stay near.
-      const double rounds =
-          std::ceil(tiles * points * static_cast<double>(channels) *
-                    static_cast<double>(compute_bytes(problem.dtype)) / static_cast<double>(kPointBytes));
-      const double calls =
-          panels * bases * points * static_cast<double>(blocks * ceil_div(kRows, kernel.rows));
-      sum += tiles * points * bases * panels * rows;
-      sum += rounds * (calls * machine::kCallSeconds +
-                       3 * static_cast<double>(channels) * vectors * points * bases / machine::kHertz);
-      sum +=
-          tiles * points * (bases * vectors + static_cast<double>(channels) / width) * machine::kCopySeconds;
-      // Strips of both sides, by whole vectors of maps, for each combination anew.
-      const double small = std::ceil(static_cast<double>(channels) / width);
-      const double large = std::ceil(static_cast<double>(filters) / width);
-      sum += static_cast<double>(g.batch) *
-             (static_cast<double>(g.small_positions()) * small +
-              static_cast<double>(g.large_positions()) * large) *
-             kStripSeconds;
+    double cells = static_cast<double>(g.batch);
+    double again = 1;  // how often a position of the large side is read
+    int64_t cell[kAxes];
+    for (int a = 0; a < kAxes; ++a) {
+      const Axis& axis = g.axes[a];
+      cell[a] = length_of(some[a]);
+      cells *= static_cast<double>(ceil_div(axis.size, cell[a]));
+      if (a < 2)
+        again *= std::max(1.0, static_cast<double>((cell[a] - 1) * axis.stride + axis.kernel) /
+                                   static_cast<double>(cell[a] * axis.stride));
     }
+    // Points of all tiles, of a channel and of a filter; those stay near that a round makes.
+    double points = 0;
+    double bases = 0;
+    for (const Combination& c : all) {
+      const auto tiles = static_cast<double>(
+          c.product([&](int a) { return c.axis[a]->tile == kPlain ? cell[a] : int64_t{1}; }));
+      points += tiles * static_cast<double>(c.points());
+      bases += tiles * static_cast<double>(c.points() * c.bases());
+    }
+    const double vectors = panels * kernel.lanes / width;
+    const double rounds =
+        std::ceil(cells * (points * static_cast<double>(blocks * kRows) + bases * kernel.lanes) *
+                  static_cast<double>(compute_bytes(problem.dtype)) / static_cast<double>(kPointBytes));
+    double sum =
+        cells * bases * panels * rows +
+        cells * (bases * vectors + points * static_cast<double>(channels) / width) * machine::kCopySeconds;
+    for (const Combination& c : all) {
+      const auto products = static_cast<double>(c.points() * c.bases());
+      sum += rounds * products *
+             (panels * static_cast<double>(blocks * ceil_div(kRows, kernel.rows)) * machine::kCallSeconds +
+              static_cast<double>(channels) * vectors * kSumSeconds);
+    }
+    // Strips of both sides, by whole vectors of maps.
+    const double small = std::ceil(static_cast<double>(channels) / width);
+    const double large = std::ceil(static_cast<double>(filters) / width);
+    sum += static_cast<double>(g.batch) *
+           (static_cast<double>(g.small_positions()) * small +
+            static_cast<double>(g.large_positions()) * large * again) *
+           kStripSeconds;
     return sum * static_cast<double>(g.groups) +
            static_cast<double>(g.weight_elements()) / width * machine::kScatterSeconds +
            machine::traffic_seconds(problem);
@@ -197,52 +232,32 @@ class WeightWinograd final : public Recipe {
     const Buffer scratch(workspace_);
     Arrays arrays{};
     lay_out(scratch.data(), &arrays);
-    // Lanes that no map fills.
-    std::memset(scratch.data(), 0, static_cast<size_t>(arrays.workers - scratch.data()));
+    // Vectors of lanes that no map fills.
+    if (panels_ * gemm_.lanes - filters_ >= vector_) {
+      std::memset(arrays.large, 0, static_cast<size_t>(panel_part_ * large_elements(block_)) * sizeof(T));
+    }
     call.crew.limit(threads_);
-    const Geometry& g = problem_.geometry;
     std::atomic<bool> finite{true};
-    const int64_t bands = most_bands();
-    for (int64_t group = 0; group < g.groups; ++group) {
+    for (int64_t group = 0; group < problem_.geometry.groups; ++group) {
       for (int64_t panel = 0; panel < panels_; panel += panel_part_) {
         const int64_t panels = std::min(panel_part_, panels_ - panel);
-        for (const Combination& c : layout_.combinations) {
-          const Bands all(*this, c);
-          for (int64_t first = 0; first < all.count; first += block_) {
-            const int64_t count = std::min(block_, all.count - first);
-            const bool once = layout_.combinations.size() == 1 && bands <= block_ && panel > 0;
-            stage(call, arrays, c, all, {group, panel, panels, first, count}, once, finite);
-            if (!finite.load()) return false;
-            multiply(call, arrays, c, all, {group, panel, panels, first, count}, first > 0);
-          }
+        for (int64_t first = 0; first < bands_; first += block_) {
+          const Part part{group, panel, panels, first, std::min(block_, bands_ - first)};
+          stage(call, arrays, part, panel > 0 && one_round(), finite);
+          if (!finite.load()) return false;
+          multiply(call, arrays, part);
         }
-        finish(call, arrays.sums, group, panel, panels);
       }
     }
     return true;
   }
 
  private:
-  // Rows of tiles along x, cut to a length whose strip stays near; a combination's tiles in order.
-  struct Bands {
-    int64_t tiles[kAxes];
-    int64_t length;  // tiles of a band
-    int64_t along;   // bands of a row
-    int64_t count;
-
-    Bands(const WeightWinograd& recipe, const Combination& c) {
-      const Geometry& g = recipe.problem_.geometry;
-      for (int a = 0; a < kAxes; ++a) tiles[a] = c.tiles(g, a);
-      length = recipe.band_tiles(c);
-      along = ceil_div(tiles[2], length);
-      length = ceil_div(tiles[2], along);
-      count = g.batch * tiles[0] * tiles[1] * along;
-    }
-  };
+  // Some neighbouring cells along x whose strip stays near.
   struct Band {
     int64_t sample;
-    int64_t tile[kAxes];
-    int64_t tiles;
+    int64_t cell[kAxes];
+    int64_t cells;
   };
   struct Part {
     int64_t group;
@@ -250,40 +265,49 @@ class WeightWinograd final : public Recipe {
     int64_t band, bands;
   };
   struct Arrays {
-    T* small;  // [block of channels][point][tile][channel of the block]
-    T* large;  // [panel][base][point][tile][lane]
-    T* sums;   // [tap][panel][channel][lane]
+    T* small;  // [combination][block of channels][point][tile][channel of the block]
+    T* large;  // [combination][panel][base][point][tile][lane]
+    T* sums;   // [panel][block of channels][tap][channel of the block][lane], unless there is one round
     char* workers;
   };
+  struct Worker {
+    T* strip;
+    T* products;  // [point][channel of a block][lane]
+    T* sums;      // [tap][channel of a block][lane], if there is one round
+    void** rows;
+  };
 
-  static Band band_at(const Bands& all, int64_t index) noexcept {
+  bool one_round() const noexcept { return block_ == bands_; }
+
+  Band band_at(int64_t index) const noexcept {
     Band band{};
-    band.tile[2] = index % all.along * all.length;
-    band.tiles = std::min(all.length, all.tiles[2] - band.tile[2]);
-    index /= all.along;
-    band.tile[1] = index % all.tiles[1];
-    index /= all.tiles[1];
-    band.tile[0] = index % all.tiles[0];
-    band.sample = index / all.tiles[0];
+    band.cell[2] = index % along_ * band_cells_;
+    band.cells = std::min(band_cells_, cells_[2] - band.cell[2]);
+    index /= along_;
+    band.cell[1] = index % cells_[1];
+    index /= cells_[1];
+    band.cell[0] = index % cells_[0];
+    band.sample = index / cells_[0];
     return band;
   }
 
-  // Positions of the strip of a band on the large side.
-  int64_t window(const Combination& c, int a, int64_t tiles) const noexcept {
-    const Axis& axis = problem_.geometry.axes[a];
-    const Class& k = *c.axis[a];
-    return ((tiles - 1) * k.length() + k.points() - 1) * axis.stride +
-           (k.first.back() - k.first.front()) * axis.dilation + 1;
-  }
-  int64_t strip_elements(const Combination& c, int64_t tiles) const noexcept {
-    const int64_t large = window(c, 0, 1) * window(c, 1, 1) * window(c, 2, tiles);
-    const int64_t small = c.axis[0]->length() * c.axis[1]->length() * c.axis[2]->length() * tiles;
-    return std::max(large, small) * vector_;
+  // Tiles of a combination in a cell along an axis, and in a whole band.
+  int64_t tiles(const Combination& c, int a) const noexcept {
+    return layout_.length(a) / c.axis[a]->length();
   }
   int64_t band_tiles(const Combination& c) const noexcept {
-    int64_t tiles = std::min(kBandTiles, c.tiles(problem_.geometry, 2));
-    while (tiles > 1 && strip_elements(c, tiles) * static_cast<int64_t>(sizeof(T)) > kStripBytes) --tiles;
-    return tiles;
+    return tiles(c, 0) * tiles(c, 1) * tiles(c, 2) * band_cells_;
+  }
+
+  // Positions of the large side that some cells meet along an axis.
+  int64_t window(int a, int64_t cells) const noexcept {
+    const Axis& axis = problem_.geometry.axes[a];
+    return (cells * layout_.length(a) - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1;
+  }
+  int64_t strip_elements(int64_t cells) const noexcept {
+    const int64_t large = window(0, 1) * window(1, 1) * window(2, cells);
+    const int64_t small = layout_.length(0) * layout_.length(1) * layout_.length(2) * cells;
+    return std::max(large, small) * vector_;
   }
 
   template <class Of>
@@ -292,36 +316,48 @@ class WeightWinograd final : public Recipe {
     for (const Combination& c : layout_.combinations) found = std::max<int64_t>(found, of(c));
     return found;
   }
-  int64_t most_bands() const {
-    return most([&](const Combination& c) { return Bands(*this, c).count; });
+  // Elements of the points of a side of so many bands, for all combinations.
+  int64_t small_elements(int64_t bands) const {
+    int64_t all = 0;
+    for (const Combination& c : layout_.combinations)
+      all += blocks_ * kRows * c.points() * bands * band_tiles(c);
+    return all;
   }
-  int64_t worker_elements() const {
-    return most([&](const Combination& c) { return strip_elements(c, band_tiles(c)); });
+  int64_t large_elements(int64_t bands) const {
+    int64_t all = 0;
+    for (const Combination& c : layout_.combinations)
+      all += gemm_.lanes * c.bases() * c.points() * bands * band_tiles(c);
+    return all;
   }
-  int64_t product_elements() const {
-    return most([&](const Combination& c) { return c.points() * kRows * gemm_.lanes; });
+  int64_t unit_sums() const noexcept { return taps_ * kRows * gemm_.lanes; }
+
+  char* lay_out(char* memory, Worker* made) const {
+    Pieces pieces(memory);
+    made->strip = pieces.take<T>(static_cast<size_t>(strip_elements(band_cells_)) * sizeof(T));
+    made->products = pieces.take<T>(
+        static_cast<size_t>(most([](const Combination& c) { return c.points(); }) * kRows * gemm_.lanes) *
+        sizeof(T));
+    made->sums = pieces.take<T>(one_round() ? static_cast<size_t>(unit_sums()) * sizeof(T) : 0);
+    made->rows = pieces.take<void*>(static_cast<size_t>(gemm_.rows) * sizeof(void*));
+    return pieces.rest();
   }
   size_t worker_bytes() const {
-    return aligned(static_cast<size_t>(worker_elements()) * sizeof(T)) +
-           aligned(static_cast<size_t>(product_elements()) * sizeof(T)) +
-           aligned(static_cast<size_t>(gemm_.rows) * 8);
+    Worker made{};
+    return static_cast<size_t>(lay_out(nullptr, &made) - static_cast<char*>(nullptr));
   }
-
-  // Hands out the arrays from `memory` on; returns the end.
+  Worker worker(const Arrays& arrays, int member) const {
+    Worker made{};
+    lay_out(arrays.workers + static_cast<size_t>(member) * worker_bytes_, &made);
+    return made;
+  }
   char* lay_out(char* memory, Arrays* made) const {
-    const auto claim = [&memory](T** part, int64_t elements) {
-      *part = reinterpret_cast<T*>(memory);
-      memory += aligned(static_cast<size_t>(elements) * sizeof(T));
-    };
-    claim(&made->small, most([&](const Combination& c) {
-      return blocks_ * kRows * c.points() * block_ * Bands(*this, c).length;
-    }));
-    claim(&made->large, most([&](const Combination& c) {
-      return panel_part_ * gemm_.lanes * c.bases() * c.points() * block_ * Bands(*this, c).length;
-    }));
-    claim(&made->sums, taps_ * panel_part_ * gemm_.lanes * channels_);
-    made->workers = memory;
-    return memory + worker_bytes() * static_cast<size_t>(threads_);
+    Pieces pieces(memory);
+    made->small = pieces.take<T>(static_cast<size_t>(small_elements(block_)) * sizeof(T));
+    made->large = pieces.take<T>(static_cast<size_t>(panel_part_ * large_elements(block_)) * sizeof(T));
+    made->sums = pieces.take<T>(
+        one_round() ? 0 : static_cast<size_t>(panel_part_ * blocks_ * unit_sums()) * sizeof(T));
+    made->workers = pieces.rest();
+    return made->workers + worker_bytes() * static_cast<size_t>(threads_);
   }
   size_t total() const {
     Arrays made{};
@@ -329,83 +365,107 @@ class WeightWinograd final : public Recipe {
   }
 
   void cut() {
+    const Geometry& g = problem_.geometry;
+    for (int a = 0; a < kAxes; ++a) cells_[a] = ceil_div(g.axes[a].size, layout_.length(a));
+    const auto band = [&](int64_t cells) {
+      along_ = ceil_div(cells_[2], cells);
+      band_cells_ = ceil_div(cells_[2], along_);
+      bands_ = g.batch * cells_[0] * cells_[1] * along_;
+    };
+    int64_t cells = std::clamp<int64_t>(kBandPositions / layout_.length(2), 1, cells_[2]);
+    while (cells > 1 && strip_elements(cells) * static_cast<int64_t>(sizeof(T)) > kStripBytes) --cells;
     threads_ = 1;
     block_ = 1;
     panel_part_ = 1;
+    band(1);
     least_ = workspace_ = total();
     if (least_ > problem_.workspace) return;
-    const int64_t bands = most_bands();
+    band(cells);
+    while (cells > 1 && total() > problem_.workspace) band(--cells);
     // Bands whose points stay near.
-    const auto band_bytes = most([&](const Combination& c) {
-      return (blocks_ * kRows + gemm_.lanes * c.bases()) * c.points() * Bands(*this, c).length *
-             static_cast<int64_t>(sizeof(T));
-    });
-    block_ = std::clamp<int64_t>(kPointBytes / band_bytes, 1, bands);
-    block_ = ceil_div(bands, ceil_div(bands, block_));
+    block_ = std::clamp<int64_t>(
+        kPointBytes / ((small_elements(1) + large_elements(1)) * static_cast<int64_t>(sizeof(T))), 1, bands_);
+    const auto even = [this] { block_ = ceil_div(bands_, ceil_div(bands_, block_)); };
+    even();
     while (block_ > 1 && total() > problem_.workspace) --block_;
-    const auto panel_bytes = static_cast<size_t>(taps_ * gemm_.lanes * channels_) * sizeof(T);
+    const auto panel_bytes = static_cast<size_t>(
+        (one_round() ? large_elements(block_) : blocks_ * unit_sums()) * static_cast<int64_t>(sizeof(T)));
     panel_part_ = std::clamp<int64_t>(static_cast<int64_t>(kSumBytes / panel_bytes), 1, panels_);
     panel_part_ = ceil_div(panels_, ceil_div(panels_, panel_part_));
     while (panel_part_ > 1 && total() > problem_.workspace) --panel_part_;
     threads_ = problem_.threads;
     while (threads_ > 1 && total() > problem_.workspace) --threads_;
     workspace_ = total();
+    worker_bytes_ = worker_bytes();
   }
 
   // Transforms both sides of some bands; only the large one where the small one is there from before.
-  void stage(const Call& call, const Arrays& arrays, const Combination& c, const Bands& all, const Part& part,
-             bool large_only, std::atomic<bool>& finite) const {
+  void stage(const Call& call, const Arrays& arrays, const Part& part, bool large_only,
+             std::atomic<bool>& finite) const {
     const int64_t small_groups = large_only ? 0 : ceil_div(channels_, vector_);
     const int64_t filters =
         std::min(filters_, (part.panel + part.panels) * gemm_.lanes) - part.panel * gemm_.lanes;
     const int64_t groups = small_groups + ceil_div(filters, vector_);
     const double seconds =
-        static_cast<double>(groups * part.bands * all.length * vector_ * c.points() * c.bases()) * sizeof(T) /
-        machine::kStoreBytesPerSecond;
+        static_cast<double>(small_elements(part.bands) + part.panels * large_elements(part.bands)) *
+        sizeof(T) / machine::kStoreBytesPerSecond;
     call.crew.share(groups * part.bands, seconds, [&](int64_t unit, int member) noexcept {
       const int64_t index = unit % part.bands;
-      const Band band = band_at(all, part.band + index);
-      T* strip = reinterpret_cast<T*>(arrays.workers + static_cast<size_t>(member) * worker_bytes());
+      const Band band = band_at(part.band + index);
+      T* strip = worker(arrays, member).strip;
       bool good = true;
       if (const int64_t group = unit / part.bands; group < small_groups) {
-        transform_small(call.source, arrays.small, strip, c, part, band, index * all.length,
-                        part.bands * all.length, group * vector_, &good);
+        transform_small(call.source, arrays.small, strip, part, band, index, group * vector_, &good);
       } else {
-        transform_large(call.weight, arrays.large, strip, c, part, band, index * all.length,
-                        part.bands * all.length, (group - small_groups) * vector_, filters, &good);
+        transform_large(call.weight, arrays.large, strip, part, band, index, (group - small_groups) * vector_,
+                        filters, &good);
       }
       if (!good) finite.store(false, std::memory_order_relaxed);
     });
   }
 
-  // One vector of maps: rows of a band, then points. `at` is the place of the band's first tile among
-  // `depth`.
-  void transform_small(const void* source, T* small, T* strip, const Combination& c, const Part& part,
-                       const Band& band, int64_t at, int64_t depth, int64_t map,
-                       bool* finite) const noexcept {
+  // One vector of maps of a band, the `index`-th of the part: rows, then points.
+  void transform_small(const void* source, T* small, T* strip, const Part& part, const Band& band,
+                       int64_t index, int64_t map, bool* finite) const noexcept {
     const Geometry& g = problem_.geometry;
     int64_t first[kAxes];
     int64_t count[kAxes];
     for (int a = 0; a < kAxes; ++a) {
-      first[a] = band.tile[a] * c.axis[a]->length();
-      count[a] = c.axis[a]->length() * (a == 2 ? band.tiles : 1);
+      first[a] = band.cell[a] * layout_.length(a);
+      count[a] = layout_.length(a) * (a == 2 ? band.cells : 1);
     }
     const int64_t size[kAxes] = {g.axes[0].size, g.axes[1].size, g.axes[2].size};
     fill(source, strip, g.channels, part.group * channels_ + map, std::min(vector_, channels_ - map),
          band.sample, first, count, size, finite);
-    WinogradInArgs args{};
-    args.src = strip;
-    args.tile_step = c.axis[2]->length() * vector_;
-    args.step[2] = vector_;
-    args.step[1] = count[2] * vector_;
-    args.step[0] = count[1] * args.step[1];
-    args.point_stride = depth * kRows;
-    args.tile_stride = kRows;
-    args.tiles = band.tiles;
+    for (const Combination& c : layout_.combinations) {
+      const int64_t depth = part.bands * band_tiles(c);
+      WinogradInArgs args{};
+      args.tile_step = c.axis[2]->length() * vector_;
+      args.step[2] = vector_;
+      args.step[1] = count[2] * vector_;
+      args.step[0] = count[1] * args.step[1];
+      args.point_stride = depth * kRows;
+      args.tile_stride = kRows;
+      T* const to = small + (map / kRows * c.points() * depth + index * band_tiles(c)) * kRows + map % kRows;
+      transform(taps_kernel_, c, band, args, strip, args.step, to);
+      small += blocks_ * kRows * c.points() * depth;
+    }
+  }
+
+  // The tiles of a combination in a band; `row` are the elements between positions of the small side.
+  void transform(const Kernel& kernel, const Combination& c, const Band& band, WinogradInArgs args,
+                 const T* strip, const int64_t (&row)[3], T* to) const noexcept {
     for (int a = 0; a < kAxes; ++a) args.tile[a] = c.axis[a]->tile;
-    args.dst = small + (map / kRows * c.points() * depth + at) * kRows + map % kRows;
-    taps_kernel_(args);
-    clear(static_cast<T*>(args.dst), args, depth / part.bands);
+    args.tiles = tiles(c, 2) * band.cells;
+    for (int64_t z = 0; z < tiles(c, 0); ++z) {
+      for (int64_t y = 0; y < tiles(c, 1); ++y) {
+        args.src = strip + z * row[0] + y * row[1];
+        args.dst = to;
+        kernel(args);
+        clear(to, args, tiles(c, 2) * band_cells_);
+        to += tiles(c, 2) * band_cells_ * args.tile_stride;
+      }
+    }
   }
 
   // Tiles that the last band of a row lacks.
@@ -420,47 +480,43 @@ class WeightWinograd final : public Recipe {
     }
   }
 
-  void transform_large(const void* grad, T* large, T* strip, const Combination& c, const Part& part,
-                       const Band& band, int64_t at, int64_t depth, int64_t map, int64_t maps,
-                       bool* finite) const noexcept {
+  void transform_large(const void* grad, T* large, T* strip, const Part& part, const Band& band,
+                       int64_t index, int64_t map, int64_t maps, bool* finite) const noexcept {
     const Geometry& g = problem_.geometry;
     const auto& [z, y, x] = g.axes;
     int64_t first[kAxes];
     int64_t count[kAxes];
     for (int a = 0; a < kAxes; ++a) {
-      const Axis& axis = g.axes[a];
-      const Class& k = *c.axis[a];
-      first[a] = band.tile[a] * k.length() * axis.stride + k.first.front() * axis.dilation - axis.pad_lo;
-      count[a] = a == 2 ? window(c, 2, band.tiles) : window(c, a, 1);
+      first[a] = band.cell[a] * layout_.length(a) * g.axes[a].stride - g.axes[a].pad_lo;
+      count[a] = window(a, a == 2 ? band.cells : 1);
     }
     const int64_t size[kAxes] = {z.out, y.out, x.out};
     fill(grad, strip, g.filters, part.group * filters_ + part.panel * gemm_.lanes + map,
          std::min(vector_, maps - map), band.sample, first, count, size, finite);
-    WinogradInArgs args{};
     const int64_t row = count[2] * vector_;
-    args.tile_step = c.axis[2]->length() * x.stride * vector_;
-    args.step[2] = x.stride * vector_;
-    args.step[1] = y.stride * row;
-    args.step[0] = z.stride * count[1] * row;
-    args.point_stride = depth * gemm_.lanes;
-    args.tile_stride = gemm_.lanes;
-    args.tiles = band.tiles;
-    for (int a = 0; a < kAxes; ++a) args.tile[a] = c.axis[a]->tile;
-    T* to =
-        large + (map / gemm_.lanes * c.bases() * c.points() * depth + at) * gemm_.lanes + map % gemm_.lanes;
-    for (const int64_t kz : c.axis[0]->first) {
-      for (const int64_t ky : c.axis[1]->first) {
-        for (const int64_t kx : c.axis[2]->first) {
-          const int64_t dz = (kz - c.axis[0]->first.front()) * z.dilation;
-          const int64_t dy = (ky - c.axis[1]->first.front()) * y.dilation;
-          const int64_t dx = (kx - c.axis[2]->first.front()) * x.dilation;
-          args.src = strip + (dz * count[1] + dy) * row + dx * vector_;
-          args.dst = to;
-          window_(args);
-          clear(to, args, depth / part.bands);
-          to += c.points() * depth * gemm_.lanes;
+    for (const Combination& c : layout_.combinations) {
+      const int64_t depth = part.bands * band_tiles(c);
+      WinogradInArgs args{};
+      args.tile_step = c.axis[2]->length() * x.stride * vector_;
+      args.step[2] = x.stride * vector_;
+      args.step[1] = y.stride * row;
+      args.step[0] = z.stride * count[1] * row;
+      args.point_stride = depth * gemm_.lanes;
+      args.tile_stride = gemm_.lanes;
+      T* to = large +
+              (map / gemm_.lanes * c.bases() * c.points() * depth + index * band_tiles(c)) * gemm_.lanes +
+              map % gemm_.lanes;
+      for (const int64_t kz : c.axis[0]->first) {
+        for (const int64_t ky : c.axis[1]->first) {
+          for (const int64_t kx : c.axis[2]->first) {
+            const T* const from =
+                strip + (kz * z.dilation * count[1] + ky * y.dilation) * row + kx * x.dilation * vector_;
+            transform(window_, c, band, args, from, args.step, to);
+            to += c.points() * depth * gemm_.lanes;
+          }
         }
       }
+      large += part.panels * gemm_.lanes * c.bases() * c.points() * depth;
     }
   }
 
@@ -498,47 +554,59 @@ class WeightWinograd final : public Recipe {
     }
   }
 
-  void multiply(const Call& call, const Arrays& arrays, const Combination& c, const Bands& all,
-                const Part& part, bool accumulate) const {
-    const int64_t bases = c.bases();
-    const int64_t depth = part.bands * all.length;
-    const double seconds = static_cast<double>(part.panels * bases * c.points() * depth) *
-                           machine::rows_step_seconds(gemm_, channels_);
-    call.crew.share(part.panels * bases * blocks_, seconds, [&](int64_t unit, int member) noexcept {
+  void multiply(const Call& call, const Arrays& arrays, const Part& part) const {
+    int64_t products = 0;
+    for (const Combination& c : layout_.combinations)
+      products += c.bases() * c.points() * part.bands * band_tiles(c);
+    const double seconds =
+        static_cast<double>(part.panels * products) * machine::rows_step_seconds(gemm_, channels_);
+    call.crew.share(part.panels * blocks_, seconds, [&](int64_t unit, int member) noexcept {
+      const Worker w = worker(arrays, member);
+      const int64_t panel = unit / blocks_;
       const int64_t block = unit % blocks_;
-      const int64_t base = unit / blocks_ % bases;
-      const int64_t panel = unit / blocks_ / bases;
-      const T* large = arrays.large + (panel * bases + base) * c.points() * depth * gemm_.lanes;
-      const T* small = arrays.small + block * c.points() * depth * kRows;
-      char* memory = arrays.workers + static_cast<size_t>(member) * worker_bytes() +
-                     aligned(static_cast<size_t>(worker_elements()) * sizeof(T));
-      T* const products = reinterpret_cast<T*>(memory);
-      auto** rows =
-          reinterpret_cast<void**>(memory + aligned(static_cast<size_t>(product_elements()) * sizeof(T)));
+      T* const sums = one_round() ? w.sums : arrays.sums + unit * unit_sums();
       const int64_t height = std::min(kRows, channels_ - block * kRows);
-      multiply_block(small, large, products, rows, height, c.points(), depth);
-
-      WinogradSumArgs args{};
-      const auto& [z, y, x] = problem_.geometry.axes;
-      const int64_t of_tap = part.panels * channels_ * gemm_.lanes;
-      const int64_t kx = c.axis[2]->first[static_cast<size_t>(base) % c.axis[2]->first.size()];
-      const size_t rest = static_cast<size_t>(base) / c.axis[2]->first.size();
-      const int64_t ky = c.axis[1]->first[rest % c.axis[1]->first.size()];
-      const int64_t kz = c.axis[0]->first[rest / c.axis[1]->first.size()];
-      args.src = products;
-      args.dst = arrays.sums + ((kz * y.kernel + ky) * x.kernel + kx) * of_tap +
-                 (panel * channels_ + block * kRows) * gemm_.lanes;
-      args.tile_step = vector_;
-      args.step[2] = x.stride * of_tap;
-      args.step[1] = y.stride * x.kernel * of_tap;
-      args.step[0] = z.stride * y.kernel * x.kernel * of_tap;
-      args.point_stride = kRows * gemm_.lanes;
-      args.tile_stride = vector_;
-      args.tiles = height * gemm_.lanes / vector_;
-      for (int a = 0; a < kAxes; ++a) args.tile[a] = c.axis[a]->tile;
-      args.accumulate = accumulate;
-      sum_(args);
+      const T* small = arrays.small;
+      const T* large = arrays.large;
+      for (const Combination& c : layout_.combinations) {
+        const int64_t depth = part.bands * band_tiles(c);
+        const int64_t points = c.points() * depth;
+        for (int64_t base = 0; base < c.bases(); ++base) {
+          multiply_block(small + block * points * kRows,
+                         large + (panel * c.bases() + base) * points * gemm_.lanes, w.products, w.rows,
+                         height, c.points(), depth);
+          add_taps(w.products, sums, c, base, height, part.band > 0);
+        }
+        small += blocks_ * points * kRows;
+        large += part.panels * c.bases() * points * gemm_.lanes;
+      }
+      if (part.band + part.bands == bands_)
+        finish(call, sums, part.group, part.panel + panel, block * kRows, height);
     });
+  }
+
+  // Products of some channels to the taps that begin with a base.
+  void add_taps(const T* products, T* sums, const Combination& c, int64_t base, int64_t height,
+                bool accumulate) const noexcept {
+    const auto& [z, y, x] = problem_.geometry.axes;
+    const int64_t of_tap = kRows * gemm_.lanes;
+    const int64_t kx = c.axis[2]->first[static_cast<size_t>(base) % c.axis[2]->first.size()];
+    const size_t rest = static_cast<size_t>(base) / c.axis[2]->first.size();
+    const int64_t ky = c.axis[1]->first[rest % c.axis[1]->first.size()];
+    const int64_t kz = c.axis[0]->first[rest / c.axis[1]->first.size()];
+    WinogradSumArgs args{};
+    args.src = products;
+    args.dst = sums + ((kz * y.kernel + ky) * x.kernel + kx) * of_tap;
+    args.tile_step = vector_;
+    args.step[2] = x.stride * of_tap;
+    args.step[1] = y.stride * x.kernel * of_tap;
+    args.step[0] = z.stride * y.kernel * x.kernel * of_tap;
+    args.point_stride = of_tap;
+    args.tile_stride = vector_;
+    args.tiles = height * gemm_.lanes / vector_;
+    for (int a = 0; a < kAxes; ++a) args.tile[a] = c.axis[a]->tile;
+    args.accumulate = accumulate;
+    sum_(args);
   }
 
   void multiply_block(const T* small, const T* large, T* products, void** rows, int64_t height,
@@ -567,21 +635,19 @@ class WeightWinograd final : public Recipe {
     }
   }
 
-  // Brings the sums, [tap][panel][channel][lane], into the order of the weight.
-  void finish(const Call& call, const T* sums, int64_t group, int64_t panel, int64_t panels) const {
+  // Brings the sums of some channels, [tap][channel][lane], into the order of the weight.
+  void finish(const Call& call, const T* sums, int64_t group, int64_t panel, int64_t first,
+              int64_t height) const noexcept {
     const bool last = problem_.geometry.channels_last;
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
-    const int64_t of_tap = panels * channels_ * gemm_.lanes;
-    const double seconds = static_cast<double>(taps_ * of_tap) * sizeof(T) / machine::kStoreBytesPerSecond;
-    call.crew.share(channels_ * panels, seconds, [&](int64_t unit, int) noexcept {
-      const int64_t channel = unit / panels;
-      const int64_t p = unit % panels;
-      const int64_t filter = (panel + p) * gemm_.lanes;
-      const int64_t lanes = std::min<int64_t>(gemm_.lanes, filters_ - filter);
+    const int64_t of_tap = kRows * gemm_.lanes;
+    const int64_t filter = panel * gemm_.lanes;
+    const int64_t lanes = std::min<int64_t>(gemm_.lanes, filters_ - filter);
+    for (int64_t channel = 0; channel < height; ++channel) {
+      const int64_t row = (group * channels_ + first + channel) * filters_ * taps_;
       MoveArgs args{};
-      args.src = sums + (p * channels_ + channel) * gemm_.lanes;
-      args.dst = static_cast<char*>(call.out) +
-                 ((group * channels_ + channel) * filters_ * taps_ + filter * (last ? 1 : taps_)) * element;
+      args.src = sums + channel * gemm_.lanes;
+      args.dst = static_cast<char*>(call.out) + (row + filter * (last ? 1 : taps_)) * element;
       args.rows = last ? taps_ : lanes;
       args.columns = last ? lanes : taps_;
       args.src_row = last ? of_tap : 1;
@@ -589,7 +655,7 @@ class WeightWinograd final : public Recipe {
       args.dst_row = last ? filters_ : taps_;
       args.dst_column = 1;
       store_(args);
-    });
+    }
   }
 
   Problem problem_;
@@ -604,11 +670,16 @@ class WeightWinograd final : public Recipe {
   int64_t channels_;  // of a group
   int64_t filters_;   // of a group
   int64_t taps_;
-  int64_t blocks_;          // of channels
-  int64_t panels_;          // of filters
+  int64_t blocks_;  // of channels
+  int64_t panels_;  // of filters
+  int64_t cells_[kAxes] = {};
+  int64_t band_cells_ = 1;
+  int64_t along_ = 1;       // bands of a row of cells
+  int64_t bands_ = 1;       // in all
   int64_t block_ = 1;       // bands that are transformed at a time
   int64_t panel_part_ = 1;  // panels whose sums are kept at a time
   int threads_ = 1;
+  size_t worker_bytes_ = 0;
   size_t workspace_ = 0;
   size_t least_ = 0;
 };
