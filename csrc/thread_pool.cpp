@@ -140,7 +140,7 @@ class Pool {
           const bool leads = pthread_equal(pthread_self(), shared.leader) != 0;
           const int member = leads ? 0 : shared.members.fetch_add(1);
           if (member < shared.crew.threads())
-            shared.crew.take_units(shared.units, shared.unit, shared.body, member, leads);
+            shared.crew.take_units(shared.units, shared.unit, shared.body, member);
         },
         &work, static_cast<unsigned>(crew.threads()), 0);
   }
@@ -154,7 +154,7 @@ class Pool {
     open_.store(true);
     round_.fetch_add(1);
     round_.notify_all();
-    crew.take_units(units, unit, body, 0, true);
+    crew.take_units(units, unit, body, 0);
     open_.store(false);
     while (inside_.load() != 0) relax();
   }
@@ -171,7 +171,7 @@ class Pool {
       inside_.fetch_add(1);
       if (open_.load()) {
         const int member = members_.fetch_add(1);
-        if (member < crew_->threads()) crew_->take_units(units_, unit_, body_, member, false);
+        if (member < crew_->threads()) crew_->take_units(units_, unit_, body_, member);
       }
       inside_.fetch_sub(1);
     }
@@ -216,15 +216,19 @@ Crew::Crew(int threads, Watch* watch) noexcept : threads_(std::max(1, threads)),
   if (watch_ != nullptr) next_look_ns_ = now_ns() + kLookEveryNs;
 }
 
-void Crew::take_units(int64_t units, Unit unit, const void* body, int member, bool watching) noexcept {
-  while (!stopped_.load(std::memory_order_relaxed)) {
+bool Crew::stopped(int member) noexcept {
+  if (member == 0 && watch_ != nullptr && now_ns() >= next_look_ns_) {
+    if (watch_->should_stop()) stopped_.store(true);
+    next_look_ns_ = now_ns() + kLookEveryNs;
+  }
+  return stopped_.load(std::memory_order_relaxed);
+}
+
+void Crew::take_units(int64_t units, Unit unit, const void* body, int member) noexcept {
+  while (!stopped(member)) {
     const int64_t mine = next_.fetch_add(1, std::memory_order_relaxed);
     if (mine >= units) return;
     unit(body, mine, member);
-    if (watching && watch_ != nullptr && now_ns() >= next_look_ns_) {
-      if (watch_->should_stop()) stopped_.store(true);
-      next_look_ns_ = now_ns() + kLookEveryNs;
-    }
   }
 }
 
@@ -240,7 +244,7 @@ void Crew::run(int64_t units, double seconds, Unit unit, const void* body) {
     }
     shared->mutex.unlock();
   } else {
-    take_units(units, unit, body, 0, true);
+    take_units(units, unit, body, 0);
   }
   if (stopped_.load()) throw Interrupted{};
 }
