@@ -143,7 +143,7 @@ class Pool {
           Work& shared = *static_cast<Work*>(data);
           const bool leads = pthread_equal(pthread_self(), shared.leader) != 0;
           const int member = leads ? 0 : shared.members.fetch_add(1);
-          if (member < shared.crew.threads()) shared.crew.take_units(shared.unit, shared.body, member, leads);
+          if (member < shared.crew.threads()) shared.crew.take_units(shared.unit, shared.body, member);
         },
         &work, static_cast<unsigned>(crew.threads()), 0);
   }
@@ -155,7 +155,7 @@ class Pool {
     open_.store(true);
     round_.fetch_add(1);
     round_.notify_all();
-    crew.take_units(unit, body, 0, true);
+    crew.take_units(unit, body, 0);
     open_.store(false);
     while (inside_.load() != 0) relax();
   }
@@ -170,7 +170,7 @@ class Pool {
       round_.wait(seen);
       seen = round_.load();
       inside_.fetch_add(1);
-      if (open_.load() && member < crew_->threads()) crew_->take_units(unit_, body_, member, false);
+      if (open_.load() && member < crew_->threads()) crew_->take_units(unit_, body_, member);
       inside_.fetch_sub(1);
     }
   }
@@ -220,8 +220,16 @@ void Crew::cut_ranges(int64_t units, int ranges) noexcept {
   }
 }
 
-void Crew::take_units(Unit unit, const void* body, int member, bool watching) noexcept {
-  for (int done = 0; done < ranges_ && !stopped_.load(std::memory_order_relaxed);) {
+bool Crew::stopped(int member) noexcept {
+  if (member == 0 && watch_ != nullptr && now_ns() >= next_look_ns_) {
+    if (watch_->should_stop()) stopped_.store(true);
+    next_look_ns_ = now_ns() + kLookEveryNs;
+  }
+  return stopped_.load(std::memory_order_relaxed);
+}
+
+void Crew::take_units(Unit unit, const void* body, int member) noexcept {
+  for (int done = 0; done < ranges_ && !stopped(member);) {
     Range& range = range_[static_cast<size_t>((member + done) % ranges_)];
     const int64_t mine = range.next.fetch_add(1, std::memory_order_relaxed);
     if (mine >= range.end) {
@@ -229,10 +237,6 @@ void Crew::take_units(Unit unit, const void* body, int member, bool watching) no
       continue;
     }
     unit(body, mine, member);
-    if (watching && watch_ != nullptr && now_ns() >= next_look_ns_) {
-      if (watch_->should_stop()) stopped_.store(true);
-      next_look_ns_ = now_ns() + kLookEveryNs;
-    }
   }
 }
 
@@ -249,7 +253,7 @@ void Crew::run(int64_t units, double seconds, Unit unit, const void* body) {
     shared->mutex.unlock();
   } else {
     cut_ranges(units, 1);
-    take_units(unit, body, 0, true);
+    take_units(unit, body, 0);
   }
   if (stopped_.load()) throw Interrupted{};
 }

@@ -28,7 +28,7 @@ void use_team(Team team) noexcept;
 // Seconds of work below which waking a sleeping thread costs more than it saves.
 inline constexpr double kWorthSharing = 30e-6;
 
-// Lets the calling thread look, between units, whether it should stop.
+// Lets the calling thread look, between units and within long ones, whether it should stop.
 class Watch {
  public:
   virtual ~Watch() = default;
@@ -42,6 +42,8 @@ class Crew {
   explicit Crew(int threads, Watch* watch = nullptr) noexcept;
 
   int threads() const noexcept { return threads_; }
+  // Whether a unit need not be finished. To be asked in units that may take longer than a tenth of a second.
+  bool stopped(int member) noexcept;
   // For work that has room for fewer members than there are threads.
   void limit(int threads) noexcept { threads_ = std::min(threads_, threads); }
 
@@ -72,10 +74,10 @@ class Crew {
 
   void run(int64_t units, double seconds, Unit unit, const void* body);
   void cut_ranges(int64_t units, int ranges) noexcept;
-  void take_units(Unit unit, const void* body, int member, bool watching) noexcept;
+  void take_units(Unit unit, const void* body, int member) noexcept;
 
   int threads_;
-  Watch* watch_;
+  Watch* watch_;  // for member 0, which is the calling thread
   int64_t next_look_ns_ = 0;
   int ranges_ = 1;
   std::array<Range, kMostRanges> range_;

@@ -196,13 +196,50 @@ def test_unknown_choices_are_refused() -> None:
         plan(geometry, threads=-1)
 
 
+def _line(size: int, kernel: int, stride: int, pad: int = 0) -> Axis:
+    return Axis(size, (size - 1) * stride + kernel - 2 * pad, kernel, stride, 1, pad, pad, 0)
+
+
+# Seconds of work each, in units as large as the algorithm makes.
+LONG = {
+    "direct forward": Geometry(1, 512, 512, 1, (_line(512, 3, 1, 1),) * 2),
+    "winograd forward": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
+    "winograd forward packed": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
+    "winograd data_gradient": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
+    "no_overlap forward": Geometry(1, 4096, 512, 1, (_line(128, 2, 2),) * 2),
+    "position_rows forward": Geometry(1, 2048, 2048, 1, (_line(128, 2, 2),) * 2, channels_last=True),
+    "phase_gemm forward": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
+    "position_lanes forward": Geometry(1, 1024, 64, 1, (_line(256, 4, 2, 1),) * 2),
+    "phase_lanes forward": Geometry(1, 256, 64, 1, (_line(64, 64, 32),) * 2),
+    "data_windows data_gradient": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
+    "window_dots data_gradient": Geometry(1, 1024, 1024, 1, (_line(16, 32, 16),) * 2),
+    "subpixel forward": Geometry(4, 2050, 1, 1, (_line(60000, 1024, 256),)),
+    "depthwise forward": Geometry(16, 256, 256, 256, (_line(512, 4, 2, 1),) * 2),
+    "single_position forward": Geometry(256, 8192, 2048, 1, (_line(1, 8, 1),) * 2),
+    "weight_winograd weight_gradient": Geometry(2, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
+    "weight_windows weight_gradient": Geometry(2, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
+    "weight_gemm weight_gradient": Geometry(2, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
+}
+
+
 @pytest.mark.parametrize("threads", [1, 2])
-def test_interrupt_stops_a_long_call(threads: int) -> None:
-    axis = Axis(512, 512, 3, 1, 1, 1, 1, 0)
-    geometry = Geometry(1, 512, 512, 1, (axis, axis))
-    made = plan(geometry, algorithm="direct", threads=threads)
-    source, weight = np.zeros(geometry.small_shape, np.float32), np.zeros(geometry.weight_shape, np.float32)
-    out = np.full(geometry.large_shape, np.nan, np.float32)
+@pytest.mark.parametrize("long", LONG)
+def test_interrupt_stops_a_long_call(long: str, threads: int) -> None:
+    geometry = LONG[long]
+    algorithm, name, *packed = long.split()
+    made = plan(geometry, name, algorithm=algorithm, threads=threads, packed=bool(packed), workspace=8 << 30)
+    # Zeros that nobody has touched take no memory.
+    small, weight, large = (
+        np.zeros(shape, np.float32) for shape in (geometry.small_shape, geometry.weight_shape, geometry.large_shape)
+    )
+    source, second, out, bias = {
+        "forward": (small, weight, large, np.ones(geometry.filters, np.float32)),
+        "data_gradient": (large, weight, small, np.ones(geometry.channels, np.float32)),
+        "weight_gradient": (small, large, weight, None),
+    }[name]
+    if bias is None:
+        small[-1, :, -1] = large[-1] = 1
+    operand = made.pack(second) if packed else second
 
     def interrupt() -> None:
         time.sleep(0.2)
@@ -211,9 +248,10 @@ def test_interrupt_stops_a_long_call(threads: int) -> None:
     sender = threading.Thread(target=interrupt)
     sender.start()
     with pytest.raises(KeyboardInterrupt):
-        made.run(source, weight, None, out)
+        made.run(source, operand, bias, out)
     sender.join()
-    assert np.isnan(out).any()
+    # The last output has not got its bias, or not all sums the last position.
+    assert not (out[-1, -1].all() if bias is not None else (out[:, :, 1, 1] == small.shape[-1]).all())
     # The pool has survived.
     case = example(LAYERS[0].shrunk(1_000_000), "float32")
     assert_close(

@@ -196,6 +196,7 @@ class PhaseLanes final : public Recipe {
           fill_strip(work);
           const int64_t end = columns_.panels * (part + 1) / parts;
           for (int64_t panel = columns_.panels * part / parts; panel < end; panel += together_) {
+            if (call.crew.stopped(member)) return;
             if (!run_panels(work, panel, std::min(panel + together_, end)))
               finite.store(false, std::memory_order_relaxed);
           }

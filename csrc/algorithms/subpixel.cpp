@@ -16,7 +16,9 @@ extern const Algorithm phase_gemm;
 
 namespace {
 
-constexpr int64_t kMapRun = 64;  // maps that one thread turns at a time
+// Maps and positions that one thread turns at a time.
+constexpr int64_t kMapRun = 64;
+constexpr int64_t kPositionRun = 1024;
 
 struct Inner {
   Problem problem;
@@ -110,15 +112,18 @@ class Subpixel final : public Recipe {
   void gather_maps(const void* source, char* turned, Crew& crew) const {
     const Geometry& g = problem_.geometry;
     const int64_t positions = g.axes[2].size;
-    const int64_t runs = (g.channels + kMapRun - 1) / kMapRun;
+    const int64_t runs = ceil_div(g.channels, kMapRun);
+    const int64_t pieces = ceil_div(positions, kPositionRun);
     const double seconds = static_cast<double>(room_.source) / machine::kStoreBytesPerSecond;
-    crew.share(g.batch * runs, seconds, [&](int64_t unit, int) noexcept {
+    crew.share(g.batch * pieces * runs, seconds, [&](int64_t unit, int) noexcept {
       const int64_t map = unit % runs * kMapRun;
-      const int64_t sample = unit / runs;
+      const int64_t first = unit / runs % pieces * kPositionRun;
+      const int64_t count = std::min(kPositionRun, positions - first);
+      const int64_t sample = unit / runs / pieces;
       with_dtype(problem_.dtype, [&](auto e) {
         using S = typename decltype(e)::storage;
-        const S* from = static_cast<const S*>(source) + (sample * g.channels + map) * positions;
-        S* to = reinterpret_cast<S*>(turned) + sample * positions * g.channels + map;
+        const S* from = static_cast<const S*>(source) + (sample * g.channels + map) * positions + first;
+        S* to = reinterpret_cast<S*>(turned) + (sample * positions + first) * g.channels + map;
         const int64_t maps = std::min(kMapRun, g.channels - map);
         if constexpr (sizeof(S) == sizeof(typename decltype(e)::compute)) {
           MoveArgs args{};
@@ -128,10 +133,10 @@ class Subpixel final : public Recipe {
           args.dst = to;
           args.dst_column = g.channels;
           args.rows = maps;
-          args.columns = positions;
+          args.columns = count;
           load_(args);
         } else {
-          for (int64_t p = 0; p < positions; ++p) {
+          for (int64_t p = 0; p < count; ++p) {
             for (int64_t m = 0; m < maps; ++m) to[p * g.channels + m] = from[m * positions + p];
           }
         }

@@ -135,7 +135,8 @@ class WindowDots final : public Recipe {
       const int64_t part = unit / blocks() / count;
       run_block(call, weight, source, worker(workers + static_cast<size_t>(member) * worker_bytes()),
                 {part / parts, part % parts * part_, first, sample, block / row_blocks() * rows_,
-                 block % row_blocks() * columns_});
+                 block % row_blocks() * columns_},
+                member);
     });
   }
 
@@ -248,8 +249,8 @@ class WindowDots final : public Recipe {
   };
 
   // Some channels at some rows of positions, or a part of one.
-  void run_block(const Call& call, const S* weight, const T* source, const Worker& w,
-                 const Block& block) const noexcept {
+  void run_block(const Call& call, const S* weight, const T* source, const Worker& w, const Block& block,
+                 int member) const noexcept {
     const auto [group, channel, first_sample, sample, first, column] = block;
     const Geometry& g = problem_.geometry;
     const auto& [z, y, x] = g.axes;
@@ -271,6 +272,7 @@ class WindowDots final : public Recipe {
     for (int64_t begin = 0; begin < windows_.runs; begin += chunk_runs_) {
       const int64_t end = std::min(begin + chunk_runs_, windows_.runs);
       for (int64_t piece = 0; piece < windows_.run; piece += piece_) {
+        if (call.crew.stopped(member)) return;
         args.depth = std::min(piece_, windows_.run - piece);
         for (int64_t row = first; row < last; ++row) {
           args.segments = list(w, group, sample, row, begin, end, piece);

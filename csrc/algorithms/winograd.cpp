@@ -877,6 +877,7 @@ class Winograd final : public Recipe {
         const int64_t segments = list_segments(block, w.segments);
         for (int64_t i = 0; i < segments * depth_blocks(); ++i) transform(part, w, segments, i);
         for (int64_t unit = part.first_unit; unit < part.last_unit; ++unit) {
+          if (part.call.crew.stopped(member)) return;
           multiply(part, w, segments, unit, unit_weights(part, unit), {0, depth_});
         }
       });
@@ -926,6 +927,7 @@ class Winograd final : public Recipe {
             part.finite.store(false, std::memory_order_relaxed);
         }
         for (int64_t block = 0; block < blocks_; ++block) {
+          if (part.call.crew.stopped(member)) return;
           w.transformed = shared + static_cast<size_t>(block) * apart;
           if (!whole) w.products = sums + block * unit_chunks_ * product_elements();
           multiply(part, w, list_segments(block, w.segments), i, w.packed, depth);
