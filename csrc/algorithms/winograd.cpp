@@ -43,12 +43,18 @@ constexpr double kSlowPackBytesPerSecond = 5e9;
 constexpr double kPackingShare = 0.4;
 // Transformed weights read while others are multiplied.
 constexpr double kReadBytesPerSecond = 30e9;
-// Waiting for each other, twice a block.
+// Threads that wait for each other, twice a block.
 constexpr double kMeetingSeconds = 5e-6;
 // Transformed windows written and read beyond the second cache.
 constexpr double kWindowBytesPerSecond = 15e9;
 // A vector of maps that was turned into lanes.
 constexpr double kStripSeconds = 12 / machine::kHertz;
+// Windows transformed by one thread, where they stay in the second cache and beyond, and those that go from
+// core to core.
+constexpr double kNearBytes = 1 << 20;
+constexpr double kNearBytesPerSecond = 10e9;
+constexpr double kFarBytesPerSecond = 3e9;
+constexpr double kHandedBytesPerSecond = 10e9;
 // Positions from which an axis is long.
 constexpr int64_t kLongAxis = 40;
 // About how many times the definition's error a tile makes, an axis, and what is tolerated in all. A sum of
@@ -664,6 +670,7 @@ class Winograd final : public Recipe {
     T* products;
     T* outputs;
     Segment* segments;
+    int64_t block;  // whose windows are transformed
   };
 
   struct Part {
@@ -754,22 +761,32 @@ class Winograd final : public Recipe {
     return sample_seconds(tiling_.counts, maps_) * static_cast<double>(problem_.geometry.batch);
   }
 
-  // Expected seconds of a group on `threads_` threads, which take a block each, or units of the same block.
-  // Weights are read anew for every block.
+  // Expected seconds of a group on `threads_` threads. `together` they make the units of one block after the
+  // other; else each has a run of all units of all blocks, and transforms what those read, so that hardly
+  // anything goes from core to core. Weights are read anew for every block.
   double group_seconds(bool together) const noexcept {
-    const double products = all_seconds() / static_cast<double>(maps_.groups);
-    const double reading =
-        static_cast<double>(unit_bytes()) * static_cast<double>(units_) / kReadBytesPerSecond;
+    const auto blocks = static_cast<double>(blocks_);
+    const auto units = static_cast<double>(units_);
+    const auto windows = static_cast<double>(transformed_bytes());
+    const double transform =
+        windows / kNearBytesPerSecond + std::max(0.0, windows - kNearBytes) / kFarBytesPerSecond;
+    const double unit = all_seconds() / static_cast<double>(maps_.groups) / (blocks * units) +
+                        static_cast<double>(unit_bytes()) / kReadBytesPerSecond;
     if (together) {
-      const double share = static_cast<double>(ceil_div(units_, threads_)) / static_cast<double>(units_);
-      return (products + static_cast<double>(blocks_) * reading) * share +
-             static_cast<double>(blocks_) * kMeetingSeconds;
+      return blocks * (static_cast<double>(ceil_div(units_, threads_)) * unit +
+                       windows / kHandedBytesPerSecond + kMeetingSeconds);
     }
-    const int64_t segments = rows_ * row_segments_;
-    const int64_t turns = ceil_div(blocks_, threads_);
-    const int64_t longest = ceil_div(segments * turns, blocks_);
-    return products * static_cast<double>(longest) / static_cast<double>(segments) +
-           static_cast<double>(turns) * reading;
+    double most = 0;
+    for (int64_t thread = 0; thread < threads_; ++thread) {
+      const int64_t first = blocks_ * units_ * thread / threads_;
+      const int64_t last = blocks_ * units_ * (thread + 1) / threads_;
+      if (first == last) continue;
+      const int64_t touched = (last - 1) / units_ - first / units_ + 1;
+      // A unit's share of the transform of its block is counted already.
+      const double more = static_cast<double>(touched) - static_cast<double>(last - first) / units;
+      most = std::max(most, static_cast<double>(last - first) * unit + more * transform);
+    }
+    return most;
   }
 
   // Cuts tiles into blocks of at most `tiles`, for threads to share as costs least.
@@ -778,10 +795,13 @@ class Winograd final : public Recipe {
     set_blocks(fewest);
     together_ = false;
     if (threads_ == 1) return;
+    const double apart = group_seconds(false);
     const double together = group_seconds(true);
     set_blocks(ceil_div(fewest, threads_) * threads_);
-    together_ = together < group_seconds(false);
-    if (together_) set_blocks(fewest);
+    const double even = group_seconds(false);
+    if (even < std::min(apart, together)) return;
+    together_ = together < apart;
+    set_blocks(fewest);
   }
 
   // Whether transformed windows are fewer than packed weights, so that those may go and these must stay.
@@ -872,14 +892,18 @@ class Winograd final : public Recipe {
     const double seconds = all_seconds() * static_cast<double>(part.last_unit - part.first_unit) /
                            static_cast<double>(maps_.groups * units_);
     if (!together_) {
-      part.call.crew.share(blocks_, seconds, [&](int64_t block, int member) noexcept {
+      const int64_t units = part.last_unit - part.first_unit;
+      for (Worker& w : workers) w.block = -1;
+      part.call.crew.share(blocks_ * units, seconds, [&](int64_t i, int member) noexcept {
         Worker& w = workers[static_cast<size_t>(member)];
+        const int64_t block = i / units;
+        const int64_t unit = part.first_unit + i % units;
         const int64_t segments = list_segments(block, w.segments);
-        for (int64_t i = 0; i < segments * depth_blocks(); ++i) transform(part, w, segments, i);
-        for (int64_t unit = part.first_unit; unit < part.last_unit; ++unit) {
-          if (part.call.crew.stopped(member)) return;
-          multiply(part, w, segments, unit, unit_weights(part, unit), {0, depth_});
+        if (w.block != block) {
+          for (int64_t s = 0; s < segments * depth_blocks(); ++s) transform(part, w, segments, s);
+          w.block = block;
         }
+        multiply(part, w, segments, unit, unit_weights(part, unit), {0, depth_});
       });
       return;
     }
