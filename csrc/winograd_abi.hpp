@@ -112,14 +112,22 @@ struct WinogradOutArgs {
 
 namespace {
 
+// Lines that are fetched at every step of the depth.
+struct RowGemmFetch {
+  const char* next;
+  const char* end;
+  int64_t lines;
+};
+
 template <class T, int R, int V>
-[[gnu::always_inline]] inline void rowgemm_rows(const RowGemmArgs& args, const T* a, T* c, const char*& next,
-                                                const char* next_end) noexcept {
+[[gnu::always_inline]] inline void rowgemm_rows(const RowGemmArgs& args, const T* a, T* c,
+                                                RowGemmFetch& fetch) noexcept {
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
   constexpr int lanes = Vector<T>::lanes;
   const T* b = static_cast<const T*>(args.b);
   const int64_t a_row = args.a_row;
+  RowGemmFetch at = fetch;
   Type sum[R][V] = {};
   if (args.accumulate) {
 #pragma GCC unroll 32
@@ -130,9 +138,8 @@ template <class T, int R, int V>
   }
 #pragma GCC unroll 1
   for (int64_t k = 0; k < args.depth; ++k) {
-    if (next < next_end) {
-      __builtin_prefetch(next, 0, 2);
-      next += 64;
+    for (int64_t line = 0; line < at.lines && at.next < at.end; ++line, at.next += 64) {
+      __builtin_prefetch(at.next, 0, 2);
     }
     Type right[V];
 #pragma GCC unroll 16
@@ -144,6 +151,7 @@ template <class T, int R, int V>
     }
     b += V * lanes;
   }
+  fetch = at;
 #pragma GCC unroll 32
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 16
@@ -153,11 +161,11 @@ template <class T, int R, int V>
 
 template <class T, int R, int V>
 [[gnu::always_inline]] inline void rowgemm_rest(const RowGemmArgs& args, int64_t rows, const T* a, T* c,
-                                                const char*& next, const char* next_end) noexcept {
+                                                RowGemmFetch& fetch) noexcept {
   if (rows == R) {
-    rowgemm_rows<T, R, V>(args, a, c, next, next_end);
+    rowgemm_rows<T, R, V>(args, a, c, fetch);
   } else if constexpr (R > 1) {
-    rowgemm_rest<T, R - 1, V>(args, rows, a, c, next, next_end);
+    rowgemm_rest<T, R - 1, V>(args, rows, a, c, fetch);
   }
 }
 
@@ -165,16 +173,17 @@ template <class T, int R, int V>
 [[gnu::always_inline]] inline void rowgemm(const RowGemmArgs& args) noexcept {
   const T* a = static_cast<const T*>(args.a);
   T* c = static_cast<T*>(args.c);
-  const char* next = args.next;
-  const char* const next_end = args.next + args.next_bytes;
   int64_t rows = args.rows;
+  // Few rows are through before a line a step would fetch it all.
+  const int64_t steps = (rows + R - 1) / R * args.depth;
+  RowGemmFetch fetch{args.next, args.next + args.next_bytes, (args.next_bytes / 64 + steps - 1) / steps};
   for (; rows >= R; rows -= R) {
-    rowgemm_rows<T, R, V>(args, a, c, next, next_end);
+    rowgemm_rows<T, R, V>(args, a, c, fetch);
     a += R * args.a_row;
     c += R * args.c_row;
   }
   if constexpr (R > 1) {
-    if (rows > 0) rowgemm_rest<T, R - 1, V>(args, rows, a, c, next, next_end);
+    if (rows > 0) rowgemm_rest<T, R - 1, V>(args, rows, a, c, fetch);
   }
 }
 
