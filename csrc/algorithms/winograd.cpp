@@ -908,6 +908,34 @@ class Winograd final : public Recipe {
 
   int64_t depth_blocks() const noexcept { return ceil_div(maps_.depth, maps_.lanes); }
 
+  // Where the windows of a segment begin in the source, for one vector of maps.
+  int64_t windows_at(const Segment& s, int64_t depth_block) const noexcept {
+    const TiledAxis& z = tiling_.axes[0];
+    return s.sample * src_.sample + depth_block * maps_.lanes * src_.map +
+           s.z * z.outputs() * z.src_step * src_.axis[0] + s.y * y().outputs() * y().src_step * src_.axis[1] +
+           s.x * x().outputs() * x().src_step * src_.axis[2];
+  }
+
+  // Elements from the windows of `index` to those that are transformed next.
+  int64_t to_next_windows(const Worker& w, int64_t segments, int64_t index) const noexcept {
+    const int64_t next = index + 1;
+    if (next >= segments * depth_blocks()) return 0;
+    return windows_at(w.segments[next / depth_blocks()], next % depth_blocks()) -
+           windows_at(w.segments[index / depth_blocks()], index % depth_blocks());
+  }
+
+  // Fetches into the cache what a strip reads that begins at `src` and is else like `strip`.
+  [[gnu::always_inline]] void fetch_row(const char* src, const StripArgs& strip) const noexcept {
+    if (strip.position_stride != 1) return;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const int64_t begin = std::max<int64_t>(0, strip.first);
+    const int64_t bytes = (std::min(strip.size, strip.first + strip.count) - begin) * element;
+    for (int64_t m = 0; m < strip.maps; ++m) {
+      const char* row = src + (m * strip.map_stride + begin) * element;
+      for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
+    }
+  }
+
   // Transforms the windows of one segment for one vector of maps.
   void transform(const Part& part, Worker& w, int64_t segments, int64_t index) const noexcept {
     const Segment& s = w.segments[index / depth_blocks()];
@@ -919,6 +947,7 @@ class Winograd final : public Recipe {
     const TiledAxis& z = tiling_.axes[0];
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     bool finite = true;
+    const int64_t ahead = to_next_windows(w, segments, index) * element;
     StripArgs strip{};
     strip.finite = &finite;
     strip.map_stride = src_.map;
@@ -949,6 +978,7 @@ class Winograd final : public Recipe {
                                  at_z * src_.axis[0] + at_y * src_.axis[1];
           strip.src = static_cast<const char*>(part.call.source) + offset * element;
           strip.dst = row;
+          if (ahead != 0) fetch_row(static_cast<const char*>(strip.src) + ahead, strip);
           strip_(strip);
         }
         for (const int64_t x_origin : x().origin) {
