@@ -41,8 +41,14 @@ constexpr double kPackBytesPerSecond = 10e9;
 constexpr double kSlowPackBytesPerSecond = 5e9;
 // How much of it tiles are chosen with: batches share it, of which only the usual one is known.
 constexpr double kPackingShare = 0.4;
-// Transformed weights read while others are multiplied.
+// Transformed weights read while others are multiplied: plain ones as they are packed, packed ones from
+// memory or, where they stay in it, from the last cache, and then from the second for every few rows of a
+// product.
 constexpr double kReadBytesPerSecond = 30e9;
+constexpr double kMemoryBytesPerSecond = 40e9;
+constexpr double kCachedBytesPerSecond = 80e9;
+constexpr double kNearBytesPerSecond = 120e9;
+constexpr double kCachedBytes = 32e6;
 // Waiting for each other, twice a block.
 constexpr double kMeetingSeconds = 5e-6;
 // Positions from which an axis is long.
@@ -281,6 +287,7 @@ struct Maps {
   int64_t columns;  // made maps of a group
   int64_t lanes;    // of a vector
   int64_t vectors;  // of a chunk, which is what the product kernel makes at a time
+  int64_t rows;     // of tiles that it makes at a time
 
   Maps(const Problem& problem, const Kernel& gemm) noexcept
       : groups(problem.geometry.groups),
@@ -289,7 +296,8 @@ struct Maps {
         columns((problem.pass == Pass::forward ? problem.geometry.filters : problem.geometry.channels) /
                 groups),
         lanes(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))),
-        vectors(gemm.lanes / lanes) {}
+        vectors(gemm.lanes / lanes),
+        rows(gemm.rows) {}
 
   int64_t column_blocks() const noexcept { return ceil_div(columns, lanes); }
   int64_t padded_depth() const noexcept { return std::max(depth, lanes); }
@@ -334,6 +342,19 @@ double sample_seconds(const Counts& counts, const Maps& maps) noexcept {
   const double output = tiles * static_cast<double>(maps.column_blocks()) *
                         (made * 4.0 + phases * static_cast<double>(counts.outputs) * 8.0);
   return static_cast<double>(maps.groups) * (products + input + output) / machine::kHertz;
+}
+
+// Expected seconds in which transformed weights are read for `batch` samples.
+double reading_seconds(const Counts& counts, const Maps& maps, double batch, double bytes,
+                       bool packed) noexcept {
+  const double tiles = batch * counts.tiles;
+  const double passes = std::ceil(tiles / kMostBlockTiles);
+  if (!packed) return passes * bytes / kReadBytesPerSecond;
+  const double rate = bytes < kCachedBytes ? kCachedBytesPerSecond : kMemoryBytesPerSecond;
+  // The last rows of few take as long to read as those that are full.
+  const double rows = tiles / static_cast<double>(maps.rows);
+  const double idle = tiles < kLongAxis ? std::ceil(rows) - rows : 0;
+  return bytes * (passes / rate + idle / kNearBytesPerSecond);
 }
 
 // The problem by which tiles are chosen and compared with other algorithms.
@@ -402,8 +423,7 @@ Choice best_choice(const Problem& given, const Maps& maps) {
           if (apart && all.views > 1) continue;
           if (kError[z.tile] * kError[y.tile] * kError[x.tile] > kMostError) continue;
           const double bytes = packed_bytes(all, maps, problem);
-          const double passes = std::ceil(batch * all.tiles / kMostBlockTiles);
-          const double reading = passes * bytes / kReadBytesPerSecond;
+          const double reading = reading_seconds(all, maps, batch, bytes, problem.packed);
           const double packing = problem.packed ? 0 : kPackingShare * packing_seconds(bytes, z.tile);
           const double seconds = sample_seconds(all, maps) + (reading + packing) / batch;
           if (least >= 0 && seconds >= least) continue;
