@@ -160,12 +160,12 @@ template <class T, int R, int V>
 }
 
 template <class T, int R, int V>
-[[gnu::always_inline]] inline void rowgemm_rest(const RowGemmArgs& args, int64_t rows, const T* a, T* c,
+[[gnu::always_inline]] inline void rowgemm_some(const RowGemmArgs& args, int64_t rows, const T* a, T* c,
                                                 RowGemmFetch& fetch) noexcept {
   if (rows == R) {
     rowgemm_rows<T, R, V>(args, a, c, fetch);
   } else if constexpr (R > 1) {
-    rowgemm_rest<T, R - 1, V>(args, rows, a, c, fetch);
+    rowgemm_some<T, R - 1, V>(args, rows, a, c, fetch);
   }
 }
 
@@ -177,13 +177,13 @@ template <class T, int R, int V>
   // Few rows are through before a line a step would fetch it all.
   const int64_t steps = (rows + R - 1) / R * args.depth;
   RowGemmFetch fetch{args.next, args.next + args.next_bytes, (args.next_bytes / 64 + steps - 1) / steps};
-  for (; rows >= R; rows -= R) {
-    rowgemm_rows<T, R, V>(args, a, c, fetch);
-    a += R * args.a_row;
-    c += R * args.c_row;
-  }
-  if constexpr (R > 1) {
-    if (rows > 0) rowgemm_rest<T, R - 1, V>(args, rows, a, c, fetch);
+  while (rows > 0) {
+    // A few rows left over would wait for loads, so they share with those before.
+    const int64_t some = rows <= R ? rows : rows <= R + R / 2 ? (rows + 1) / 2 : R;
+    rowgemm_some<T, R, V>(args, some, a, c, fetch);
+    a += some * args.a_row;
+    c += some * args.c_row;
+    rows -= some;
   }
 }
 
