@@ -112,14 +112,22 @@ struct WinogradOutArgs {
 
 namespace {
 
+// Lines that are fetched at every step of the depth.
+struct RowGemmFetch {
+  const char* next;
+  const char* end;
+  int64_t lines;
+};
+
 template <class T, int R, int V>
-[[gnu::always_inline]] inline void rowgemm_rows(const RowGemmArgs& args, const T* a, T* c, const char*& next,
-                                                const char* next_end) noexcept {
+[[gnu::always_inline]] inline void rowgemm_rows(const RowGemmArgs& args, const T* a, T* c,
+                                                RowGemmFetch& fetch) noexcept {
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
   constexpr int lanes = Vector<T>::lanes;
   const T* b = static_cast<const T*>(args.b);
   const int64_t a_row = args.a_row;
+  RowGemmFetch at = fetch;
   Type sum[R][V] = {};
   if (args.accumulate) {
 #pragma GCC unroll 32
@@ -130,9 +138,8 @@ template <class T, int R, int V>
   }
 #pragma GCC unroll 1
   for (int64_t k = 0; k < args.depth; ++k) {
-    if (next < next_end) {
-      __builtin_prefetch(next, 0, 2);
-      next += 64;
+    for (int64_t line = 0; line < at.lines && at.next < at.end; ++line, at.next += 64) {
+      __builtin_prefetch(at.next, 0, 2);
     }
     Type right[V];
 #pragma GCC unroll 16
@@ -144,6 +151,7 @@ template <class T, int R, int V>
     }
     b += V * lanes;
   }
+  fetch = at;
 #pragma GCC unroll 32
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 16
@@ -152,12 +160,12 @@ template <class T, int R, int V>
 }
 
 template <class T, int R, int V>
-[[gnu::always_inline]] inline void rowgemm_rest(const RowGemmArgs& args, int64_t rows, const T* a, T* c,
-                                                const char*& next, const char* next_end) noexcept {
+[[gnu::always_inline]] inline void rowgemm_some(const RowGemmArgs& args, int64_t rows, const T* a, T* c,
+                                                RowGemmFetch& fetch) noexcept {
   if (rows == R) {
-    rowgemm_rows<T, R, V>(args, a, c, next, next_end);
+    rowgemm_rows<T, R, V>(args, a, c, fetch);
   } else if constexpr (R > 1) {
-    rowgemm_rest<T, R - 1, V>(args, rows, a, c, next, next_end);
+    rowgemm_some<T, R - 1, V>(args, rows, a, c, fetch);
   }
 }
 
@@ -165,16 +173,17 @@ template <class T, int R, int V>
 [[gnu::always_inline]] inline void rowgemm(const RowGemmArgs& args) noexcept {
   const T* a = static_cast<const T*>(args.a);
   T* c = static_cast<T*>(args.c);
-  const char* next = args.next;
-  const char* const next_end = args.next + args.next_bytes;
   int64_t rows = args.rows;
-  for (; rows >= R; rows -= R) {
-    rowgemm_rows<T, R, V>(args, a, c, next, next_end);
-    a += R * args.a_row;
-    c += R * args.c_row;
-  }
-  if constexpr (R > 1) {
-    if (rows > 0) rowgemm_rest<T, R - 1, V>(args, rows, a, c, next, next_end);
+  // Few rows are through before a line a step would fetch it all.
+  const int64_t steps = (rows + R - 1) / R * args.depth;
+  RowGemmFetch fetch{args.next, args.next + args.next_bytes, (args.next_bytes / 64 + steps - 1) / steps};
+  while (rows > 0) {
+    // A few rows left over would wait for loads, so they share with those before.
+    const int64_t some = rows <= R ? rows : rows <= R + R / 2 ? (rows + 1) / 2 : R;
+    rowgemm_some<T, R, V>(args, some, a, c, fetch);
+    a += some * args.a_row;
+    c += some * args.c_row;
+    rows -= some;
   }
 }
 
@@ -505,29 +514,33 @@ template <class T, class Transform, WinogradTile tile, class Put>
   }
 }
 
-// The same with a tile known at run time.
-template <class T, class Transform, class Put>
-[[gnu::always_inline]] inline void winograd_axis(WinogradTile tile, const WinogradLines<T>& lines,
-                                                 const Put& put) noexcept {
+// Calls `body` with a tile known at compile time.
+template <WinogradTile tile>
+struct FixedTile {
+  static constexpr WinogradTile value = tile;
+};
+
+template <class Body>
+[[gnu::always_inline]] inline void with_tile(WinogradTile tile, const Body& body) noexcept {
   switch (tile) {
     case kPlain:
-      return winograd_lines<T, Transform, kPlain>(lines, put);
+      return body(FixedTile<kPlain>{});
     case kF22:
-      return winograd_lines<T, Transform, kF22>(lines, put);
+      return body(FixedTile<kF22>{});
     case kF32:
-      return winograd_lines<T, Transform, kF32>(lines, put);
+      return body(FixedTile<kF32>{});
     case kF23:
-      return winograd_lines<T, Transform, kF23>(lines, put);
+      return body(FixedTile<kF23>{});
     case kF42:
-      return winograd_lines<T, Transform, kF42>(lines, put);
+      return body(FixedTile<kF42>{});
     case kF33:
-      return winograd_lines<T, Transform, kF33>(lines, put);
+      return body(FixedTile<kF33>{});
     case kF43:
-      return winograd_lines<T, Transform, kF43>(lines, put);
+      return body(FixedTile<kF43>{});
     case kF34:
-      return winograd_lines<T, Transform, kF34>(lines, put);
+      return body(FixedTile<kF34>{});
     case kF24:
-      return winograd_lines<T, Transform, kF24>(lines, put);
+      return body(FixedTile<kF24>{});
   }
 }
 
@@ -551,46 +564,75 @@ struct WinogradTiles {
   }
 };
 
-// Transforms all axes of every tile; `put` stores what comes of the last.
-template <class T, class Transform, class Put>
-[[gnu::always_inline]] inline void winograd_tiles(const WinogradTiles<T>& args, const Put& put) noexcept {
+// Tiles of a plane, held in registers meanwhile.
+template <class T, class Transform, WinogradTile y, WinogradTile x, class Put>
+[[gnu::noinline]] void winograd_plane(const WinogradTiles<T>& args, Put put) noexcept {
   using Type = typename Vector<T>::type;
-  const auto [z, y, x] = args.tile;
-  if (z == kPlain && y == kPlain) {
-    return winograd_axis<T, Transform>(
-        x, {args.src, args.src_tile, args.src_step[2], args.dst, args.dst_tile, args.dst_step[2], args.count},
-        put);
-  }
-  alignas(Type) T between[kWinogradMostPoints * kWinogradMostPoints * kWinogradMostPoints * Vector<T>::lanes];
-  int64_t between_step[3];
-  WinogradTiles<T>::point_steps(args.tile, Vector<T>::lanes, between_step);
-  const auto keep = [](T* to, Type value) { *reinterpret_cast<Type*>(to) = value; };
-  const int last = z == kPlain ? 1 : 0;
-  for (int64_t t = 0; t < args.count; ++t) {
-    const T* src = args.src + t * args.src_tile;
-    const int64_t* src_step = args.src_step;
-    int64_t count[3] = {Transform::before(z), Transform::before(y), Transform::before(x)};
-    for (int axis = 2; axis >= last; --axis) {
-      const WinogradTile tile = args.tile[axis];
-      if (tile == kPlain && axis > last) continue;
-      const bool final = axis == last;
-      T* dst = final ? args.dst + t * args.dst_tile : between;
-      const int64_t* dst_step = final ? args.dst_step : between_step;
-      const int outer = axis == 0 ? 1 : 0;
-      const int inner = axis == 2 ? 1 : 2;
-      for (int64_t i = 0; i < count[outer]; ++i) {
-        const WinogradLines<T> lines{
-            src + i * src_step[outer], src_step[inner], src_step[axis], dst + i * dst_step[outer],
-            dst_step[inner],           dst_step[axis],  count[inner]};
-        if (final) {
-          winograd_axis<T, Transform>(tile, lines, put);
-        } else {
-          winograd_axis<T, Transform>(tile, lines, keep);
-        }
+  using Loose = typename Vector<T>::loose;
+  constexpr int before_y = Transform::before(y);
+  constexpr int before_x = Transform::before(x);
+  constexpr int after_y = Transform::after(y);
+  constexpr int after_x = Transform::after(x);
+  const T* src = args.src;
+  T* dst = args.dst;
+  for (int64_t t = 0; t < args.count; ++t, src += args.src_tile, dst += args.dst_tile) {
+    Type column[kWinogradPoints[x]][kWinogradPoints[y]];
+#pragma GCC unroll 6
+    for (int j = 0; j < before_y; ++j) {
+      Type row[kWinogradPoints[x]];
+#pragma GCC unroll 6
+      for (int i = 0; i < before_x; ++i) {
+        row[i] = *reinterpret_cast<const Loose*>(src + j * args.src_step[1] + i * args.src_step[2]);
       }
-      count[axis] = Transform::after(tile);
-      src = between;
-      src_step = between_step;
+      Transform::run(x, row);
+#pragma GCC unroll 6
+      for (int i = 0; i < after_x; ++i) column[i][j] = row[i];
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < after_x; ++i) {
+      Transform::run(y, column[i]);
+#pragma GCC unroll 6
+      for (int j = 0; j < after_y; ++j) {
+        put(dst + j * args.dst_step[1] + i * args.dst_step[2], column[i][j]);
+      }
+    }
+  }
+}
+
+// The same with tiles known at run time.
+template <class T, class Transform, class Put>
+[[gnu::always_inline]] inline void winograd_planes(const WinogradTiles<T>& args, const Put& put) noexcept {
+  with_tile(args.tile[1], [&](auto y) {
+    with_tile(args.tile[2], [&](auto x) { winograd_plane<T, Transform, y.value, x.value>(args, put); });
+  });
+}
+
+// Transforms all axes of every tile; `put` stores what comes of the last, `keep` what goes on to another.
+template <class T, class Transform, class Put>
+[[gnu::always_inline]] inline void winograd_tiles(const WinogradTiles<T>& args, const Put& put,
+                                                  const Put& keep) noexcept {
+  const auto [z, y, x] = args.tile;
+  if (z == kPlain) return winograd_planes<T, Transform>(args, put);
+  using Type = typename Vector<T>::type;
+  alignas(Type) T between[kWinogradMostPoints * kWinogradMostPoints * kWinogradMostPoints * Vector<T>::lanes];
+  WinogradTiles<T> planes = args;
+  WinogradTiles<T>::point_steps(args.tile, Vector<T>::lanes, planes.dst_step);
+  planes.src_tile = args.src_step[0];
+  planes.dst = between;
+  planes.dst_tile = planes.dst_step[0];
+  planes.count = Transform::before(z);
+  for (int64_t t = 0; t < args.count; ++t) {
+    planes.src = args.src + t * args.src_tile;
+    winograd_planes<T, Transform>(planes, keep);
+    for (int64_t j = 0; j < Transform::after(y); ++j) {
+      const WinogradLines<T> lines{between + j * planes.dst_step[1],
+                                   planes.dst_step[2],
+                                   planes.dst_step[0],
+                                   args.dst + t * args.dst_tile + j * args.dst_step[1],
+                                   args.dst_step[2],
+                                   args.dst_step[0],
+                                   Transform::after(x)};
+      with_tile(z, [&](auto tile) { winograd_lines<T, Transform, tile.value>(lines, put); });
     }
   }
 }
@@ -609,7 +651,8 @@ template <class T, class Transform>
                          args.tiles,
                          {args.tile[0], args.tile[1], args.tile[2]}};
   WinogradTiles<T>::point_steps(args.tile, args.point_stride, tiles.dst_step);
-  winograd_tiles<T, Transform>(tiles, [](T* to, Type value) { *reinterpret_cast<Loose*>(to) = value; });
+  const auto put = [](T* to, Type value) { *reinterpret_cast<Loose*>(to) = value; };
+  winograd_tiles<T, Transform>(tiles, put, put);
 }
 
 template <class T>
@@ -619,7 +662,8 @@ template <class T>
 
 // From points to outputs.
 template <class T, class Args, class Put>
-[[gnu::always_inline]] inline void winograd_to_outputs(const Args& args, const Put& put) noexcept {
+[[gnu::always_inline]] inline void winograd_to_outputs(const Args& args, const Put& put,
+                                                       const Put& keep) noexcept {
   WinogradTiles<T> tiles{static_cast<const T*>(args.src),
                          args.tile_stride,
                          {},
@@ -629,15 +673,17 @@ template <class T, class Args, class Put>
                          args.tiles,
                          {args.tile[0], args.tile[1], args.tile[2]}};
   WinogradTiles<T>::point_steps(args.tile, args.point_stride, tiles.src_step);
-  winograd_tiles<T, PointsToOutputs<T>>(tiles, put);
+  winograd_tiles<T, PointsToOutputs<T>>(tiles, put, keep);
 }
 
 template <class T>
 [[gnu::always_inline]] inline void winograd_out(const WinogradOutArgs& args) noexcept {
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
-  const Type bias = *static_cast<const Loose*>(args.bias);
-  winograd_to_outputs<T>(args, [bias](T* to, Type value) { *reinterpret_cast<Loose*>(to) = value + bias; });
+  const auto put_with = [](Type bias) {
+    return [bias](T* to, Type value) { *reinterpret_cast<Loose*>(to) = value + bias; };
+  };
+  winograd_to_outputs<T>(args, put_with(*static_cast<const Loose*>(args.bias)), put_with(Type{}));
 }
 
 }  // namespace

@@ -84,11 +84,13 @@ template <class T>
 [[gnu::always_inline]] inline void winograd_sum(const WinogradSumArgs& args) noexcept {
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
-  const bool accumulate = args.accumulate;
-  winograd_to_outputs<T>(args, [accumulate](T* to, Type value) {
-    Loose& sum = *reinterpret_cast<Loose*>(to);
-    sum = accumulate ? sum + value : value;
-  });
+  const auto put_with = [](bool accumulate) {
+    return [accumulate](T* to, Type value) {
+      Loose& sum = *reinterpret_cast<Loose*>(to);
+      sum = accumulate ? sum + value : value;
+    };
+  };
+  winograd_to_outputs<T>(args, put_with(args.accumulate), put_with(false));
 }
 
 }  // namespace

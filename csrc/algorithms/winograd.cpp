@@ -41,8 +41,14 @@ constexpr double kPackBytesPerSecond = 10e9;
 constexpr double kSlowPackBytesPerSecond = 5e9;
 // How much of it tiles are chosen with: batches share it, of which only the usual one is known.
 constexpr double kPackingShare = 0.4;
-// Transformed weights read while others are multiplied.
+// Transformed weights read while others are multiplied: plain ones as they are packed, packed ones from
+// memory or, where they stay in it, from the last cache, and then from the second for every few rows of a
+// product.
 constexpr double kReadBytesPerSecond = 30e9;
+constexpr double kMemoryBytesPerSecond = 40e9;
+constexpr double kCachedBytesPerSecond = 80e9;
+constexpr double kRowBytesPerSecond = 120e9;
+constexpr double kCachedBytes = 32e6;
 // Threads that wait for each other, twice a block.
 constexpr double kMeetingSeconds = 5e-6;
 // Transformed windows written and read beyond the second cache.
@@ -295,6 +301,7 @@ struct Maps {
   int64_t columns;  // made maps of a group
   int64_t lanes;    // of a vector
   int64_t vectors;  // of a chunk, which is what the product kernel makes at a time
+  int64_t rows;     // of tiles that it makes at a time
 
   Maps(const Problem& problem, const Kernel& gemm) noexcept
       : groups(problem.geometry.groups),
@@ -303,7 +310,8 @@ struct Maps {
         columns((problem.pass == Pass::forward ? problem.geometry.filters : problem.geometry.channels) /
                 groups),
         lanes(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))),
-        vectors(gemm.lanes / lanes) {}
+        vectors(gemm.lanes / lanes),
+        rows(gemm.rows) {}
 
   int64_t column_blocks() const noexcept { return ceil_div(columns, lanes); }
   int64_t padded_depth() const noexcept { return std::max(depth, lanes); }
@@ -378,6 +386,19 @@ double window_seconds(const Problem& problem, const Choice& choice, const Maps& 
   return all.tiles * (rows * vectors * kStripSeconds + left);
 }
 
+// Expected seconds in which transformed weights are read for `batch` samples.
+double reading_seconds(const Counts& counts, const Maps& maps, double batch, double bytes,
+                       bool packed) noexcept {
+  const double tiles = batch * counts.tiles;
+  const double passes = std::ceil(tiles / kMostBlockTiles);
+  if (!packed) return passes * bytes / kReadBytesPerSecond;
+  const double rate = bytes < kCachedBytes ? kCachedBytesPerSecond : kMemoryBytesPerSecond;
+  // The last rows of few take as long to read as those that are full.
+  const double rows = tiles / static_cast<double>(maps.rows);
+  const double idle = tiles < kLongAxis ? std::ceil(rows) - rows : 0;
+  return bytes * (passes / rate + idle / kRowBytesPerSecond);
+}
+
 // The problem by which tiles are chosen and compared with other algorithms.
 Problem compared(const Problem& problem) {
   Problem compared = problem;
@@ -449,8 +470,7 @@ Choice find_choice(const Problem& given, const Maps& maps) {
           if ((apart || nested) && all.classes == 1) continue;
           if (apart && all.views > 1) continue;
           const double bytes = packed_bytes(all, maps, problem);
-          const double passes = std::ceil(batch * all.tiles / kMostBlockTiles);
-          const double reading = passes * bytes / kReadBytesPerSecond;
+          const double reading = reading_seconds(all, maps, batch, bytes, problem.packed);
           const double packing = problem.packed ? 0 : kPackingShare * packing_seconds(bytes, z.tile);
           const double seconds = sample_seconds(all, maps) + (reading + packing) / batch;
           if (least >= 0 && seconds >= least) continue;
@@ -988,6 +1008,34 @@ class Winograd final : public Recipe {
 
   int64_t depth_blocks() const noexcept { return ceil_div(maps_.depth, maps_.lanes); }
 
+  // Where the windows of a segment begin in the source, for one vector of maps.
+  int64_t windows_at(const Segment& s, int64_t depth_block) const noexcept {
+    const TiledAxis& z = tiling_.axes[0];
+    return s.sample * src_.sample + depth_block * maps_.lanes * src_.map +
+           s.z * z.outputs() * z.src_step * src_.axis[0] + s.y * y().outputs() * y().src_step * src_.axis[1] +
+           s.x * x().outputs() * x().src_step * src_.axis[2];
+  }
+
+  // Elements from the windows of `index` to those that are transformed next.
+  int64_t to_next_windows(const Worker& w, int64_t segments, int64_t index) const noexcept {
+    const int64_t next = index + 1;
+    if (next >= segments * depth_blocks()) return 0;
+    return windows_at(w.segments[next / depth_blocks()], next % depth_blocks()) -
+           windows_at(w.segments[index / depth_blocks()], index % depth_blocks());
+  }
+
+  // Fetches into the cache what a strip reads that begins at `src` and is else like `strip`.
+  [[gnu::always_inline]] void fetch_row(const char* src, const StripArgs& strip) const noexcept {
+    if (strip.position_stride != 1) return;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const int64_t begin = std::max<int64_t>(0, strip.first);
+    const int64_t bytes = (std::min(strip.size, strip.first + strip.count) - begin) * element;
+    for (int64_t m = 0; m < strip.maps; ++m) {
+      const char* row = src + (m * strip.map_stride + begin) * element;
+      for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
+    }
+  }
+
   // Transforms the windows of one segment for one vector of maps.
   void transform(const Part& part, Worker& w, int64_t segments, int64_t index) const noexcept {
     const Segment& s = w.segments[index / depth_blocks()];
@@ -999,6 +1047,7 @@ class Winograd final : public Recipe {
     const TiledAxis& z = tiling_.axes[0];
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     bool finite = true;
+    const int64_t ahead = to_next_windows(w, segments, index) * element;
     StripArgs strip{};
     strip.finite = &finite;
     strip.map_stride = src_.map;
@@ -1029,6 +1078,7 @@ class Winograd final : public Recipe {
                                  at_z * src_.axis[0] + at_y * src_.axis[1];
           strip.src = static_cast<const char*>(part.call.source) + offset * element;
           strip.dst = row;
+          if (ahead != 0) fetch_row(static_cast<const char*>(strip.src) + ahead, strip);
           strip_(strip);
         }
         for (const int64_t x_origin : x().origin) {
