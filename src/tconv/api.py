@@ -593,7 +593,10 @@ class Prepared:
             All of them `MXNetError`; no array is changed.
         """
         if type(x) is np.ndarray and (out is None or type(out) is np.ndarray):
-            bound = self._bound[x.shape] if x.shape in self._bound else self._bind(x.shape)
+            shape = x.shape
+            bound = self._bound.get(shape)
+            if bound is None and shape not in self._bound:
+                bound = self._bind(shape)
             if bound is not None and (out is None or out.shape == bound.shape):
                 quick = bound(x, bound.weight, self.bias, out)
                 if quick is not None:

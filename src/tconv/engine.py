@@ -94,11 +94,14 @@ def allocate(shape: Shape, dtype: DType) -> Array:
     OutOfMemoryError
         If the memory cannot be had.
     """
+    return _allocated(preferred().allocator(shape, dtype), shape, dtype)
+
+
+def _allocated(allocator: Callable[[], Array], shape: Shape, dtype: DType) -> Array:
     try:
-        allocated: Array = preferred().allocate(shape, dtype)
+        return allocator()
     except (MemoryError, ValueError):
         raise OutOfMemoryError(f"output: shape {shape} of {dtype} does not fit in memory") from None
-    return allocated
 
 
 def use_team(address: int) -> None:
@@ -180,7 +183,7 @@ class Bound:
         What to give for the weight, if that is kept.
     """
 
-    __slots__ = ("_dtype", "_resize", "_run", "shape", "weight")
+    __slots__ = ("_allocator", "_dtype", "_resize", "_run", "shape", "weight")
 
     def __init__(
         self, run: Callable[..., bool], weight: Any, shape: Shape, dtype: DType, resize: Resize | None
@@ -188,6 +191,7 @@ class Bound:
         self._run = run
         self._dtype = dtype
         self._resize = resize
+        self._allocator = preferred().allocator(shape, dtype)
         self.shape = shape
         self.weight = weight
 
@@ -205,7 +209,7 @@ class Bound:
         if source.dtype is not dtype:
             return None
         if out is None:
-            out = allocate(self.shape, dtype)
+            out = _allocated(self._allocator, self.shape, dtype)
         elif out.dtype is not dtype:
             return None
         return out if self._run(source, weight, bias, out) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from math import inf, prod
 from time import perf_counter
 from typing import Any
@@ -54,21 +54,17 @@ _core.limit_cache(knobs.read("plans"))
 _core.limit_kept_outputs(knobs.read("kept_outputs") << 20)
 
 
-def allocate(shape: Shape, dtype: DType) -> Array:
-    """Return an array of undefined content.
+def allocator(shape: Shape, dtype: DType) -> Callable[[], Array]:
+    """Return a function that returns an array of undefined content, a new one each time.
 
     Fresh pages of memory cost more than most calls compute, so large arrays lie in huge pages, and memory of those
-    that were freed is kept for the next, up to the knob `kept_outputs`.
-
-    Raises
-    ------
-    MemoryError
-        If the memory cannot be had.
+    that were freed is kept for the next, up to the knob `kept_outputs`. Where memory cannot be had, the function
+    raises MemoryError or ValueError.
     """
     nbytes = prod(shape) * dtype.itemsize
     if not _LEAST_LARGE_OUTPUT <= nbytes < _MOST_BYTES:
-        return np.empty(shape, dtype)
-    return _core.output(nbytes).view(dtype).reshape(shape)
+        return partial(np.empty, shape, dtype)
+    return lambda: _core.output(nbytes).view(dtype).reshape(shape)
 
 
 def use_team(address: int) -> None:

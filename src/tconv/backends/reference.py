@@ -6,7 +6,8 @@ Each function works in float64 whatever the arrays hold and rounds once, at the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -29,9 +30,9 @@ def refusal(geometry: Geometry, dtype: DType) -> str | None:
 Index = tuple[Any, ...]
 
 
-def allocate(shape: Shape, dtype: DType) -> Array:
-    """Return an array of undefined content."""
-    return np.empty(shape, dtype)
+def allocator(shape: Shape, dtype: DType) -> Callable[[], Array]:
+    """Return a function that returns an array of undefined content."""
+    return partial(np.empty, shape, dtype)
 
 
 def use_team(address: int) -> None:
