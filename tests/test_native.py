@@ -208,6 +208,7 @@ LONG = {
     "winograd data_gradient": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
     "no_overlap forward": Geometry(1, 4096, 512, 1, (_line(128, 2, 2),) * 2),
     "position_rows forward": Geometry(1, 2048, 2048, 1, (_line(128, 2, 2),) * 2, channels_last=True),
+    "overlap_rows forward": Geometry(1, 2048, 4, 1, (_line(512, 5, 2, 2),) * 2, channels_last=True),
     "phase_gemm forward": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
     "position_lanes forward": Geometry(1, 1024, 64, 1, (_line(256, 4, 2, 1),) * 2),
     "phase_lanes forward": Geometry(1, 256, 64, 1, (_line(64, 64, 32),) * 2),
@@ -217,6 +218,7 @@ LONG = {
     "depthwise forward": Geometry(16, 256, 256, 256, (_line(512, 4, 2, 1),) * 2),
     "single_position forward": Geometry(256, 8192, 2048, 1, (_line(1, 8, 1),) * 2),
     "weight_winograd weight_gradient": Geometry(2, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
+    "weight_dots weight_gradient": Geometry(64, 64, 8, 1, (_line(256, 9, 2, 4),) * 2),
     "weight_windows weight_gradient": Geometry(2, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
     "weight_gemm weight_gradient": Geometry(2, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
 }

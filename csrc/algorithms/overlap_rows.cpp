@@ -151,6 +151,7 @@ class OverlapRows final : public Recipe {
                       work.packed = reinterpret_cast<const T*>(packed);
                       work.bias = bias;
                       work.sample = unit / blocks_x / blocks_y;
+                      work.member = member;
                       run_block(work, unit / blocks_x % blocks_y * block_y_, unit % blocks_x * block_x_);
                     });
     return true;
@@ -166,6 +167,7 @@ class OverlapRows final : public Recipe {
     const T* packed = nullptr;
     const T* bias = nullptr;
     int64_t sample = 0;
+    int member = 0;
 
     Work(char* memory, const OverlapRows& recipe) noexcept {
       Pieces pieces(memory);
@@ -247,6 +249,7 @@ class OverlapRows final : public Recipe {
     const int64_t source_x = x_.first + first_x - (x_.taps - 1);
     const int64_t count = places_x + x_.taps - 1;
     for (int64_t q = y_.first + first_y - (y_.taps - 1); q < y_.first + end_y; ++q) {
+      if (work.call->crew.stopped(work.member)) return;
       if (q >= 0 && q < y_.src_size) multiply_row(work, q, source_x, count);
       if (q >= y_.first + first_y) assemble_row(work, q, x_.first + first_x, places_x);
     }

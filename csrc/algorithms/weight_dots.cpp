@@ -225,7 +225,7 @@ class WeightDots final : public Recipe {
         finite.store(false, std::memory_order_relaxed);
         return;
       }
-      sum_unit(call, worker, sums, of);
+      sum_unit(call, worker, sums, of, member);
     });
     // Zeros stood for what lies beside the large side.
     if (!finite.load()) return false;
@@ -290,7 +290,7 @@ class WeightDots final : public Recipe {
     while (threads_ > 1 && total() > problem_.workspace) --threads_;
   }
 
-  void sum_unit(const Call& call, const Worker& w, T* sums, const Unit& of) const noexcept {
+  void sum_unit(const Call& call, const Worker& w, T* sums, const Unit& of, int member) const noexcept {
     const Geometry& g = problem_.geometry;
     const int64_t row = filters_ * taps_;
     T* const out = sums + (of.group * channels_ + of.channel) * row + of.filter * taps_;
@@ -303,6 +303,7 @@ class WeightDots final : public Recipe {
       for (box.begin[0] = 0; box.begin[0] < g.axes[0].size; box.begin[0] += block.size[0]) {
         for (box.begin[1] = 0; box.begin[1] < g.axes[1].size; box.begin[1] += block.size[1]) {
           for (box.begin[2] = 0; box.begin[2] < g.axes[2].size; box.begin[2] += block.size[2]) {
+            if (call.crew.stopped(member)) return;
             for (int a = 0; a < kAxes; ++a)
               box.size[a] = std::min(block.size[a], g.axes[a].size - box.begin[a]);
             take_apart(static_cast<const S*>(call.weight), w.planes, of, box);
