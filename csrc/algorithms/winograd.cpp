@@ -741,10 +741,15 @@ class Winograd final : public Recipe {
   // Weights of a unit for `slice_maps_` read maps, and the sums that slices add to.
   size_t slice_bytes() const noexcept {
     return slices() > 1
-               ? unit_bytes() / static_cast<size_t>(depth_) * static_cast<size_t>(slice_maps_ * views_)
+               ? unit_bytes() / static_cast<size_t>(depth_) * static_cast<size_t>(slice_maps_ * views_ + 1)
                : unit_bytes();
   }
   int64_t slices() const noexcept { return ceil_div(maps_.depth, slice_maps_); }
+  // Transformed weights of a point for a part of the depth. Those of a slice are mostly a power of two, so a
+  // row more keeps the points of a tap out of each other's cache sets.
+  int64_t point_elements(const Depth& depth) const noexcept {
+    return (depth.count() + (slices() > 1 ? 1 : 0)) * chunk_lanes_;
+  }
   size_t sum_bytes() const noexcept {
     return product_bytes() * (slices() > 1 ? static_cast<size_t>(unit_chunks_ * blocks_) : 1);
   }
@@ -1109,7 +1114,7 @@ class Winograd final : public Recipe {
   void multiply(const Part& part, Worker w, int64_t segments, int64_t unit, const T* weights,
                 const Depth& depth) const noexcept {
     const int64_t tiles = tiles_in(w.segments, segments);
-    const int64_t point_weights = depth.count() * chunk_lanes_;
+    const int64_t point_weights = point_elements(depth);
     RowGemmArgs gemm{};
     gemm.next_bytes = point_weights * static_cast<int64_t>(sizeof(T));
     gemm.a_row = row_;
@@ -1288,7 +1293,7 @@ class Winograd final : public Recipe {
     strip.count = taps;
     strip.size = taps;
     WinogradInArgs args{};
-    args.point_stride = depth.count() * chunk_lanes_;
+    args.point_stride = point_elements(depth);
     args.tile_stride = chunk_lanes_;
     // Maps that lie together are read together, a tap at a time; else the taps of a map at a time.
     const bool neighbours = depth_stride == 1 && column_stride > 1;
