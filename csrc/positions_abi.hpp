@@ -5,16 +5,19 @@
 #include "activation_abi.hpp"
 
 // Family `positions`, in the compute type: for each row r and lane l
-//   c[r * c_row + l] = sum over steps k of a[r * a_row + k] * b[k * tile lanes + l]
-// summed in the order of k, starting at zero.
+//   c[r * c_row + l] = sum over steps k of a[r * a_row + k * a_step] * b[k * tile lanes + l]
+// summed in the order of k, starting at zero; a_row or a_step is one. Step k fetches ahead + k * ahead_step
+// bytes.
 struct PositionsArgs {
   const void* a;
   const void* b;
   void* c;
   int64_t depth;
   int64_t a_row;
+  int64_t a_step;
   int64_t c_row;
-  const char* ahead;  // what is read next, as many bytes as rows of `a` without gaps; fetched meanwhile
+  const char* ahead;
+  int64_t ahead_step;
   int32_t rows;
 };
 
@@ -58,6 +61,7 @@ template <class T, int R, int V, int... I>
   for (int p = 0; p < P; ++p) a[p] = static_cast<const T*>(args.a) + p * kShared * args.a_row;
   const T* b = static_cast<const T*>(args.b);
   const char* ahead = args.ahead;
+  const int64_t ahead_step = args.ahead_step;
   const auto at = [&](int k) __attribute__((always_inline)) {
     Type right[V];
 #pragma GCC unroll 16
@@ -66,7 +70,7 @@ template <class T, int R, int V, int... I>
     b += V * lanes;
     // To the second cache, for the first one is full of rows and weights.
     __builtin_prefetch(ahead, 0, 2);
-    ahead += R * sizeof(T);
+    ahead += ahead_step;
   };
   int64_t k = args.depth;
 #pragma GCC unroll 1
@@ -86,11 +90,42 @@ template <class T, int R, int V, int... I>
   ((*reinterpret_cast<Loose*>(c + I / V * args.c_row + I % V * lanes) = sum[I]), ...);
 }
 
-// Runs `positions_rows` for the number of rows the caller has.
+// The same for rows that are neighbours.
+template <class T, int R, int V, int... I>
+[[gnu::always_inline]] inline void positions_neighbours(const PositionsArgs& args, Sequence<I...>) noexcept {
+  using Type = typename Vector<T>::type;
+  using Loose = typename Vector<T>::loose;
+  constexpr int lanes = Vector<T>::lanes;
+  Type sum[R * V] = {};
+  const T* a = static_cast<const T*>(args.a);
+  const T* b = static_cast<const T*>(args.b);
+  const char* ahead = args.ahead;
+  const int64_t step = args.a_step;
+  const int64_t ahead_step = args.ahead_step;
+#pragma GCC unroll 1
+  for (int64_t k = args.depth; k > 0; --k) {
+    Type right[V];
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
+    ((sum[I] += right[I % V] * a[I / V]), ...);
+    __builtin_prefetch(ahead, 0, 2);
+    a += step;
+    b += V * lanes;
+    ahead += ahead_step;
+  }
+  T* c = static_cast<T*>(args.c);
+  ((*reinterpret_cast<Loose*>(c + I / V * args.c_row + I % V * lanes) = sum[I]), ...);
+}
+
+// Runs the products for the number of rows the caller has.
 template <class T, int R, int V>
 [[gnu::always_inline]] inline void positions(const PositionsArgs& args) noexcept {
   if (args.rows == R) {
-    positions_rows<T, R, V>(args, UpTo<R * V>{});
+    if (args.a_step == 1) {
+      positions_rows<T, R, V>(args, UpTo<R * V>{});
+    } else {
+      positions_neighbours<T, R, V>(args, UpTo<R * V>{});
+    }
   } else if constexpr (R > 1) {
     positions<T, R - 1, V>(args);
   }

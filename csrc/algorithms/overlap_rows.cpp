@@ -1,5 +1,5 @@
-// Forward where maps lie together and filters are few: one matrix product, rows being input positions as they
-// lie, lanes being taps and filters as they follow each other in the weights. What every position gives stays
+// Forward for few filters: one matrix product, rows being input positions as they lie, lanes being taps and
+// filters. What every position gives stays
 // in the cache, and each place of the output is the sum of what the positions around it give.
 #include <algorithm>
 #include <array>
@@ -17,7 +17,7 @@ constexpr int64_t kMostColumns = 4096;
 constexpr int64_t kSumsBytes = 256 << 10;  // that one thread holds in its cache
 constexpr int64_t kAliasBytes = 4096;      // rows so far apart meet in one set of the first cache,
 constexpr int64_t kWays = 8;               // which holds so many lines
-constexpr double kTileSeconds = 150 / machine::kHertz;  // of a call, beside its steps
+constexpr double kTileSeconds = 120 / machine::kHertz;  // of a call, beside its steps
 constexpr double kPieceSeconds = 1 / machine::kHertz;   // of a vector that is added
 constexpr double kPlaceSeconds = 2 / machine::kHertz;   // of a vector that is stored
 
@@ -46,8 +46,9 @@ struct PlaceAxis {
 int64_t columns_of(const Geometry& g) noexcept { return g.filters * g.taps(); }
 
 // Rows of a tile, so few that the lines they lie in fit the first cache.
-int64_t rows_of(const Kernel& tile, int64_t channels) noexcept {
-  const int64_t row_bytes = channels * static_cast<int64_t>(compute_bytes(tile.dtype));
+int64_t rows_of(const Kernel& tile, const Geometry& g) noexcept {
+  if (!g.channels_last) return tile.rows;
+  const int64_t row_bytes = g.channels * static_cast<int64_t>(compute_bytes(tile.dtype));
   int64_t apart = kAliasBytes / static_cast<int64_t>(kAlignment);
   for (int64_t bytes = row_bytes; apart > 1 && bytes % (2 * static_cast<int64_t>(kAlignment)) == 0;
        bytes /= 2)
@@ -56,10 +57,14 @@ int64_t rows_of(const Kernel& tile, int64_t channels) noexcept {
 }
 
 double products_seconds(const Kernel& tile, const Geometry& g) noexcept {
-  const int64_t rows = rows_of(tile, g.channels);
-  const double calls = static_cast<double>(g.batch * g.small_positions()) / static_cast<double>(rows) *
+  const auto& [z, y, x] = g.axes;
+  // Each row of the source in as many tiles as it takes.
+  const int64_t tiles = ceil_div(x.size, rows_of(tile, g));
+  const double calls = static_cast<double>(g.batch * y.size * tiles) *
                        static_cast<double>(ceil_div(columns_of(g), tile.lanes));
-  return calls * (static_cast<double>(g.channels) * machine::tile_step_seconds(tile, rows) + kTileSeconds);
+  return calls *
+         (static_cast<double>(g.channels) * machine::tile_step_seconds(tile, ceil_div(x.size, tiles)) +
+          kTileSeconds);
 }
 
 const Kernel& best_tile(const Problem& problem) {
@@ -77,11 +82,15 @@ class OverlapRows final : public Recipe {
         activate_(problem),
         tile_(best_tile(problem)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
-        assemble_(tconv::kernel(Family::assemble, problem.dtype, problem.isa)),
+        store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
+        // Sums are maps side by side; where those lie apart they are taken apart afterwards.
+        apart_(!problem.geometry.channels_last && problem.geometry.filters > 1),
+        assemble_(tconv::kernel(Family::assemble, apart_ ? compute_dtype(problem.dtype) : problem.dtype,
+                                problem.isa)),
         y_(problem.geometry.axes[1]),
         x_(problem.geometry.axes[2]),
         channels_(problem.geometry.channels),
-        rows_(rows_of(tile_, channels_)),
+        rows_(rows_of(tile_, problem.geometry)),
         columns_(columns_of(problem.geometry)),
         panels_(ceil_div(columns_, tile_.lanes)),
         unit_(problem.geometry.filters * x_.stride),
@@ -98,8 +107,8 @@ class OverlapRows final : public Recipe {
 
   std::string packing_key() const override {
     std::string key = "overlap_rows";
-    for (const int64_t number :
-         {static_cast<int64_t>(problem_.dtype), int64_t{tile_.lanes}, channels_, columns_}) {
+    for (const int64_t number : {static_cast<int64_t>(problem_.dtype), int64_t{tile_.lanes}, channels_,
+                                 columns_, apart_ ? problem_.geometry.filters : 1}) {
       key += " " + std::to_string(number);
     }
     return key;
@@ -111,17 +120,24 @@ class OverlapRows final : public Recipe {
     crew.share(panels_, seconds, [&](int64_t panel, int) noexcept {
       T* const to = reinterpret_cast<T*>(packed) + panel * channels_ * tile_.lanes;
       const int64_t first = panel * tile_.lanes;
-      MoveArgs args{};
-      args.src = static_cast<const char*>(weight) + first * element_;
-      args.src_row = columns_;
-      args.src_column = args.dst_column = 1;
-      args.dst = to;
-      args.dst_row = tile_.lanes;
-      args.rows = channels_;
-      args.columns = std::min<int64_t>(tile_.lanes, columns_ - first);
-      load_(args);
-      for (int64_t step = 0; args.columns < tile_.lanes && step < channels_; ++step)
-        std::fill(to + step * tile_.lanes + args.columns, to + (step + 1) * tile_.lanes, T{0});
+      const int64_t columns = std::min<int64_t>(tile_.lanes, columns_ - first);
+      // Lanes are neighbours in the weights, or those of each filter are.
+      const int64_t filters = apart_ ? problem_.geometry.filters : 1;
+      for (int64_t filter = 0; filter < filters; ++filter) {
+        const int64_t tap = ceil_div(first - filter, filters);
+        MoveArgs args{};
+        args.src = static_cast<const char*>(weight) + (filter * (columns_ / filters) + tap) * element_;
+        args.src_row = columns_;
+        args.src_column = 1;
+        args.dst = to + tap * filters + filter - first;
+        args.dst_row = tile_.lanes;
+        args.dst_column = filters;
+        args.rows = channels_;
+        args.columns = ceil_div(first + columns - filter, filters) - tap;
+        if (args.columns > 0) load_(args);
+      }
+      for (int64_t step = 0; columns < tile_.lanes && step < channels_; ++step)
+        std::fill(to + step * tile_.lanes + columns, to + (step + 1) * tile_.lanes, T{0});
     });
     return true;
   }
@@ -162,6 +178,7 @@ class OverlapRows final : public Recipe {
   struct Work {
     T* sums;  // of the rows of the source that reach a row of places: [row][position][column]
     T* converted;
+    T* strip;  // a row of places
     const void** src;
     const Call* call = nullptr;
     const T* packed = nullptr;
@@ -173,6 +190,7 @@ class OverlapRows final : public Recipe {
       Pieces pieces(memory);
       sums = pieces.take<T>(recipe.sums_bytes());
       converted = pieces.take<T>(recipe.converted_bytes());
+      strip = pieces.take<T>(recipe.strip_bytes());
       src = pieces.take<const void*>(recipe.piece_bytes());
     }
   };
@@ -196,9 +214,13 @@ class OverlapRows final : public Recipe {
                ? 0
                : static_cast<size_t>(rows_ * channels_) * sizeof(T);
   }
+  size_t strip_bytes() const noexcept {
+    return apart_ ? static_cast<size_t>(block_x_ * unit_) * sizeof(T) : 0;
+  }
   size_t piece_bytes() const noexcept { return static_cast<size_t>(y_.taps * x_.taps) * 8; }
   size_t worker_bytes() const noexcept {
-    return aligned(sums_bytes()) + aligned(converted_bytes()) + aligned(piece_bytes());
+    return aligned(sums_bytes()) + aligned(converted_bytes()) + aligned(strip_bytes()) +
+           aligned(piece_bytes());
   }
 
   // Decides blocks and threads, so that the workspace holds them.
@@ -268,26 +290,39 @@ class OverlapRows final : public Recipe {
     std::fill(sums, sums + begin * step(), T{0});
     std::fill(sums + end * step(), sums + count * step(), T{0});
     if (begin == end) return;
+    const bool last = problem_.geometry.channels_last;
+    const int64_t positions = y_.src_size * x_.src_size;
+    const int64_t src_x = last ? channels_ : 1;
+    const int64_t src_map = last ? 1 : positions;
     const char* const from =
         static_cast<const char*>(work.call->source) +
-        ((work.sample * y_.src_size + row) * x_.src_size + first + begin) * channels_ * element_;
+        (work.sample * channels_ * positions + (row * x_.src_size + first + begin) * src_x) * element_;
     const int64_t tiles = ceil_div(end - begin, rows_);
     PositionsArgs args{};
-    args.depth = args.a_row = channels_;
+    args.depth = channels_;
     args.c_row = step();
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t at = (end - begin) * tile / tiles;
       args.rows = static_cast<int32_t>((end - begin) * (tile + 1) / tiles - at);
-      args.a = from + at * channels_ * element_;
-      args.ahead = static_cast<const char*>(args.a) + args.rows * channels_ * element_;
+      args.a = from + at * src_x * element_;
+      args.a_row = src_x;
+      args.a_step = src_map;
+      // The next rows, or the next line of each map.
+      args.ahead = static_cast<const char*>(args.a) +
+                   (last ? args.rows * channels_ * element_ : static_cast<int64_t>(2 * kAlignment));
+      args.ahead_step = (last ? args.rows : src_map) * element_;
       if (problem_.dtype != compute_dtype(problem_.dtype)) {
         MoveArgs move{};
         move.src = args.a;
         move.dst = work.converted;
-        move.src_column = move.dst_column = move.rows = 1;
-        move.columns = args.rows * channels_;
+        move.src_column = move.dst_column = 1;
+        move.rows = last ? 1 : channels_;
+        move.columns = args.rows * (last ? channels_ : 1);
+        move.src_row = positions;
+        move.dst_row = args.rows;
         load_(move);
         args.a = work.converted;
+        if (!last) args.a_step = args.rows;
       }
       for (int64_t panel = 0; panel < panels_; ++panel) {
         args.b = work.packed + panel * channels_ * tile_.lanes;
@@ -305,7 +340,7 @@ class OverlapRows final : public Recipe {
     args.src_step = step();
     args.unit = unit_;
     args.rest = x_.kernel % x_.stride * filters;
-    args.dst_row = x_.dst_size * filters;
+    args.dst_row = apart_ ? 0 : x_.dst_size * filters;
     args.bias = work.bias;
     args.activation = activate_.get();
     const int64_t origin = q_x * x_.stride - x_.pad;  // of the first place, maybe outside
@@ -328,9 +363,26 @@ class OverlapRows final : public Recipe {
       list(0, x_.kernel / x_.stride);
       args.whole = args.pieces;
       list(x_.kernel / x_.stride, x_.taps);
-      args.dst = static_cast<char*>(work.call->out) +
-                 ((work.sample * y_.dst_size + at_y) * x_.dst_size + origin) * filters * element_;
-      assemble_(args);
+      const int64_t to = at_y * x_.dst_size + origin;
+      if (apart_) {
+        args.dst = work.strip;
+        assemble_(args);
+        MoveArgs move{};
+        move.src = work.strip + args.begin;
+        move.src_row = filters;
+        move.src_column = 1;
+        move.dst = static_cast<char*>(work.call->out) +
+                   (work.sample * filters * y_.dst_size * x_.dst_size + to + args.begin / filters) * element_;
+        move.dst_row = 1;
+        move.dst_column = y_.dst_size * x_.dst_size;
+        move.rows = (args.end - args.begin) / filters;
+        move.columns = filters;
+        store_(move);
+      } else {
+        args.dst = static_cast<char*>(work.call->out) +
+                   (work.sample * y_.dst_size * x_.dst_size + to) * filters * element_;
+        assemble_(args);
+      }
     }
   }
 
@@ -338,6 +390,8 @@ class OverlapRows final : public Recipe {
   Activate activate_;
   const Kernel& tile_;
   const Kernel& load_;
+  const Kernel& store_;
+  bool apart_;
   const Kernel& assemble_;
   PlaceAxis y_;
   PlaceAxis x_;
@@ -362,7 +416,6 @@ std::unique_ptr<Recipe> make(const Problem& problem) {
 std::optional<std::string> refusal(const Problem& problem) {
   if (problem.pass != Pass::forward) return "the pass is not forward";
   const Geometry& g = problem.geometry;
-  if (!g.channels_last) return "maps lie apart";
   if (g.groups > 1) return "groups";
   for (const Axis& axis : g.axes) {
     if (axis.dilation != 1 && axis.kernel > 1) return "dilation";
@@ -386,13 +439,15 @@ double cost(const Problem& problem) {
   const auto pieces = static_cast<double>(y.taps * x.taps);
   const double converted =
       problem.dtype == compute_dtype(problem.dtype) ? 0 : static_cast<double>(g.small_elements()) / vector;
-  // Rows are fetched during the products of those before.
+  const double apart =
+      g.channels_last || g.filters == 1 ? 0 : static_cast<double>(g.large_elements()) / vector;
+  // Rows are fetched during the products of those before, which hides half of it.
   const double fetched = static_cast<double>(g.small_elements()) *
                          static_cast<double>(storage_bytes(problem.dtype)) *
-                         (1 / machine::kStoreBytesPerSecond - 1 / machine::kReadBytesPerSecond);
+                         (1 / machine::kStoreBytesPerSecond - 1 / machine::kReadBytesPerSecond) / 2;
   return products_seconds(best_tile(problem), g) +
          rows * (vectors * (pieces * kPieceSeconds + kPlaceSeconds) + machine::kCallSeconds) +
-         converted * machine::kCopySeconds + machine::traffic_seconds(problem) - fetched;
+         (converted + apart) * machine::kCopySeconds + machine::traffic_seconds(problem) - fetched;
 }
 
 }  // namespace

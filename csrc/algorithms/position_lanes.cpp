@@ -27,6 +27,7 @@ constexpr int64_t kStripBytes = 512 << 10;
 constexpr int64_t kResultBytes = 384 << 10;
 constexpr double kStepSeconds = 0.5 / machine::kHertz;  // of a tile, beside its products
 constexpr double kTileSeconds = 60 / machine::kHertz;   // of a call, beside its steps
+constexpr double kRowSeconds = 20 / machine::kHertz;    // of a row of the output that is stored
 constexpr int64_t kMostLinesAhead = 8;                  // fetched in a step
 constexpr int64_t kPlainTiles = 2;                      // of a block that is read where it lies
 
@@ -1070,9 +1071,12 @@ double cost(const Problem& problem) {
   // Where maps are innermost and a group has few, every element is stored alone.
   const double alone = problem.geometry.channels_last && layout.groups > 1 ? width / 2 : 1;
   const double stored = positions * static_cast<double>(layout.streams) / width * alone;
+  const auto& [z, y, x] = layout.axes;
+  const double rows = static_cast<double>(z.dst_size * y.dst_size) *
+                      static_cast<double>(problem.geometry.channels_last ? 1 : layout.column_maps);
   return units * (tiles * static_cast<double>(layout.depth_maps) * layout.step_seconds(gemm) +
                   calls * kTileSeconds + loaded * machine::kGatherSeconds +
-                  stored * machine::kScatterSeconds + again) +
+                  stored * machine::kScatterSeconds + rows * kRowSeconds + again) +
          packing + machine::traffic_seconds(problem);
 }
 
