@@ -39,6 +39,7 @@ enum class Family : uint8_t {
   winogradsum,
   dots,
   longdots,
+  mapdots,
   spread,
   plaingemm,
   overlap,
