@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from math import prod
 from typing import Any
 from unittest.mock import patch
 
@@ -205,6 +206,30 @@ def test_something_refuses_nothing() -> None:
         if case.small.size and case.large.size:
             for name in PASSES:
                 assert plan_for(case, name, algorithm="direct", workspace=0).algorithm == "direct"
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_outputs_beyond_the_caches_have_the_bits_of_their_parts(dtype: str, last: bool) -> None:
+    # 32 MB or more go past the caches where lines are whole; a filter alone does not.
+    def geometry(filters: int) -> Geometry:
+        return Geometry(1, 3, filters, 1, (Axis(512, 1024, 2, 2, 1, 0, 0, 0),) * 2, channels_last=last)
+
+    def forward(filters: int, weight: Array, bias: Array, past: int) -> Array:
+        shape = geometry(filters).large_shape
+        out = np.empty(prod(shape) + past, source.dtype)[past:].reshape(shape)
+        algorithm = "position_rows" if last else "no_overlap"
+        plan = native.plan_for(
+            geometry(filters), native.FORWARD, source.dtype, workspace=AMPLE, algorithm=algorithm
+        )
+        plan.run(source, np.ascontiguousarray(weight), bias, out)
+        return out
+
+    source, weight, bias = example(geometry(16), dtype).inputs("forward")
+    axis = -1 if last else 1
+    parts = [forward(1, weight.take([f], axis), bias[[f]], 0) for f in range(16)]
+    for past in (0, 1):
+        assert same_bits(forward(16, weight, bias, past), np.concatenate(parts, axis))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
