@@ -215,25 +215,31 @@ class NoOverlap final : public Recipe {
   void pack_window(const void* weight, T* packed, int64_t group, int64_t first, int64_t last) const noexcept {
     alignas(64) T run[kWeightRun + kCopied];
     const int64_t tile_rows = spread_.rows;
+    const int64_t width = last - first;
+    const int64_t most = kWeightRun / width;  // channels at a time
     MoveArgs args{};
     args.dst = run;
-    args.rows = 1;
-    args.columns = last - first;
+    args.columns = args.dst_row = width;
+    args.src_row = rows_;
     args.src_column = args.dst_column = 1;
     for (int64_t channel = 0; channel < depth_; ++channel) {
-      args.src = static_cast<const char*>(weight) + ((group * depth_ + channel) * rows_ + first) *
-                                                        static_cast<int64_t>(storage_bytes(problem_.dtype));
-      load_(args);
+      if (channel % most == 0) {
+        args.rows = std::min(most, depth_ - channel);
+        args.src = static_cast<const char*>(weight) + ((group * depth_ + channel) * rows_ + first) *
+                                                          static_cast<int64_t>(storage_bytes(problem_.dtype));
+        load_(args);
+      }
+      const T* from = run + channel % most * width;
       for (int64_t row = first; row < last;) {
         const int64_t at = row % tile_rows;
         const int64_t count = std::min(tile_rows - at, last - row);
         T* to = packed + (row / tile_rows * depth_ + channel) * tile_rows + at;
-        const T* const from = run + row - first;
         if (count == tile_rows && tile_rows <= kCopied && kCopied <= 2 * tile_rows && channel + 1 < depth_) {
           std::copy_n(from, kCopied, to);  // what is too much is the next channel's, and written next
         } else {
           std::copy_n(from, count, to);
         }
+        from += count;
         row += count;
       }
     }
