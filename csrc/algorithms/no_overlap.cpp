@@ -19,9 +19,12 @@ constexpr int64_t kMostRows = 1 << 20;
 constexpr int64_t kPanelBytes = 384 << 10;  // of input that one thread holds
 constexpr int64_t kMostPanels = 8;
 constexpr int64_t kWeightRun = 1024;  // rows of weights packed at a time
-// Input that is held whole, and weights that are packed shortly before they are multiplied with all of it.
+// Input that each thread holds whole, and weights that it packs shortly before it multiplies them with all of
+// it.
 constexpr size_t kKeptBytes = 6 << 20;
 constexpr int64_t kPartBytes = 256 << 10;
+// Parts that each thread takes at least, so that none waits long for the last.
+constexpr int64_t kLeastTurns = 16;
 // Rows of a tile are copied as so many, since a copy of fixed length takes no call.
 constexpr int64_t kCopied = 8;
 
@@ -92,13 +95,12 @@ class NoOverlap final : public Recipe {
       bias = made;
     }
     call.crew.limit(threads_);
-    T* const input = by_part_ ? pieces.take<T>(input_bytes()) : nullptr;
     char* const workers = pieces.rest();
     const int64_t groups = problem_.geometry.groups;
     const double seconds = machine::seconds(problem_) * threads_;
     if (by_part_) {
       for (int64_t group = 0; group < groups; ++group) {
-        run_parts(call, bias, input, workers, group, seconds / static_cast<double>(groups));
+        run_parts(call, bias, workers, group, seconds / static_cast<double>(groups));
       }
       return true;
     }
@@ -137,20 +139,16 @@ class NoOverlap final : public Recipe {
   int64_t vectors() const noexcept { return panels_ * spread_.lanes / vector_; }
   int64_t first_tile(int64_t part) const noexcept { return tiles_ * part / parts_; }
   int64_t block_elements() const noexcept { return panels_ * spread_.lanes * depth_; }
-  // Panels of a group.
-  size_t input_bytes() const noexcept {
-    return aligned(static_cast<size_t>(blocks_ * block_elements()) * sizeof(T));
-  }
   size_t part_bytes() const noexcept {
     return by_part_
                ? aligned(static_cast<size_t>(ceil_div(tiles_, parts_) * spread_.rows * depth_) * sizeof(T))
                : 0;
   }
-  size_t panel_bytes() const noexcept {
-    return by_part_ ? 0 : aligned(static_cast<size_t>(block_elements()) * sizeof(T));
+  size_t held_bytes() const noexcept {
+    return aligned(static_cast<size_t>((by_part_ ? blocks_ : 1) * block_elements()) * sizeof(T));
   }
   size_t worker_bytes() const noexcept {
-    return part_bytes() + panel_bytes() + source_run_bytes() +
+    return part_bytes() + held_bytes() + source_run_bytes() +
            aligned(static_cast<size_t>(panels_ * spread_.lanes) * sizeof(SpreadRun)) +
            aligned(static_cast<size_t>(vectors() + 1) * sizeof(int32_t)) +
            aligned(static_cast<size_t>(spread_.rows) * sizeof(void*));
@@ -160,7 +158,7 @@ class NoOverlap final : public Recipe {
     Pieces pieces(memory);
     Worker made{};
     made.weights = pieces.take<T>(part_bytes());
-    made.panel = pieces.take<T>(panel_bytes());
+    made.panel = pieces.take<T>(held_bytes());
     made.source_runs = pieces.take<SpreadRun>(source_run_bytes());
     made.runs = pieces.take<SpreadRun>(static_cast<size_t>(panels_ * spread_.lanes) * sizeof(SpreadRun));
     made.first_run = pieces.take<int32_t>(static_cast<size_t>(vectors() + 1) * sizeof(int32_t));
@@ -176,16 +174,17 @@ class NoOverlap final : public Recipe {
     panels_ = std::clamp<int64_t>(kPanelBytes / panel_bytes, 1, std::min(all, kMostPanels));
     const auto total = [&] {
       return (problem_.packed || by_part_ ? 0 : aligned(packed_bytes())) + aligned(bias_bytes()) +
-             (by_part_ ? input_bytes() : 0) + worker_bytes() * static_cast<size_t>(threads_);
+             worker_bytes() * static_cast<size_t>(threads_);
     };
     if (!problem_.packed) {
       const int64_t most_panels = panels_;
       cut_blocks(all);
-      parts_ = std::min(tiles_, std::max(ceil_div(static_cast<int64_t>(group_bytes()), kPartBytes),
-                                         int64_t{12} * threads_));
-      by_part_ = input_bytes() <= std::min(kKeptBytes, group_bytes());
+      const int64_t turns =
+          std::max(ceil_div(static_cast<int64_t>(group_bytes()), kPartBytes * threads_), kLeastTurns);
+      parts_ = std::min(tiles_, turns * threads_);
+      by_part_ = true;
       workspace_ = total();
-      if (by_part_ && workspace_ <= problem_.workspace) return;
+      if (held_bytes() <= std::min(kKeptBytes, group_bytes()) && workspace_ <= problem_.workspace) return;
       by_part_ = false;
       panels_ = most_panels;
     }
@@ -274,27 +273,25 @@ class NoOverlap final : public Recipe {
     });
   }
 
-  // Packs each part of the weights when its turn comes, by the thread that multiplies it with all panels.
-  void run_parts(const Call& call, const T* bias, T* input, char* workers, int64_t group,
-                 double seconds) const {
-    const auto at = [&](int64_t block, int member) noexcept {
-      Worker w = worker(workers + static_cast<size_t>(member) * worker_bytes());
-      w.panel = input + block * block_elements();
-      return w;
-    };
-    call.crew.share(blocks_, seconds / 10,
-                    [&](int64_t block, int member) noexcept { fill(call, at(block, member), group, block); });
+  // Packs each part of the weights when its turn comes, by the thread that multiplies it with all panels,
+  // which it has filled itself: nothing goes from core to core.
+  void run_parts(const Call& call, const T* bias, char* workers, int64_t group, double seconds) const {
+    std::vector<char> filled(static_cast<size_t>(threads_));
     call.crew.share(parts_, seconds, [&](int64_t part, int member) noexcept {
+      const auto index = static_cast<size_t>(member);
+      Worker w = worker(workers + index * worker_bytes());
       const int64_t first = first_tile(part);
       const int64_t last = first_tile(part + 1);
-      T* const weights = at(0, member).weights - first * spread_.rows * depth_;
+      T* const weights = w.weights - first * spread_.rows * depth_;
       for (int64_t row = first * spread_.rows; row < std::min(last * spread_.rows, rows_);
            row += kWeightRun) {
         pack_rows(call.weight, weights, group, row, std::min({row + kWeightRun, last * spread_.rows, rows_}));
       }
-      for (int64_t block = 0; block < blocks_; ++block) {
-        multiply(call, weights, bias, at(block, member), group, block, first, last);
+      for (int64_t block = 0; block < blocks_; ++block, w.panel += block_elements()) {
+        if (filled[index] == 0) fill(call, w, group, block);
+        multiply(call, weights, bias, w, group, block, first, last);
       }
+      filled[index] = 1;
     });
   }
 
