@@ -551,44 +551,126 @@ struct WinogradTiles {
   }
 };
 
+// Two axes of every tile in registers.
+template <class T, class Transform, WinogradTile outer, WinogradTile inner, class Put>
+[[gnu::noinline]] inline void winograd_plane(const WinogradTiles<T>& args, int outer_axis, int inner_axis,
+                                             const Put& put) noexcept {
+  using Type = typename Vector<T>::type;
+  using Loose = typename Vector<T>::loose;
+  constexpr int outer_before = Transform::before(outer);
+  constexpr int outer_after = Transform::after(outer);
+  constexpr int inner_before = Transform::before(inner);
+  constexpr int inner_after = Transform::after(inner);
+  const T* src = args.src;
+  T* dst = args.dst;
+  const int64_t src_row = args.src_step[outer_axis];
+  const int64_t src_step = args.src_step[inner_axis];
+  const int64_t dst_row = args.dst_step[outer_axis];
+  const int64_t dst_step = args.dst_step[inner_axis];
+  for (int64_t t = 0; t < args.count; ++t, src += args.src_tile, dst += args.dst_tile) {
+    Type rows[outer_before][kWinogradPoints[inner]];
+#pragma GCC unroll 6
+    for (int i = 0; i < outer_before; ++i) {
+#pragma GCC unroll 6
+      for (int k = 0; k < inner_before; ++k) {
+        rows[i][k] = *reinterpret_cast<const Loose*>(src + i * src_row + k * src_step);
+      }
+      Transform::run(inner, rows[i]);
+    }
+#pragma GCC unroll 6
+    for (int k = 0; k < inner_after; ++k) {
+      Type column[kWinogradPoints[outer]];
+#pragma GCC unroll 6
+      for (int i = 0; i < outer_before; ++i) column[i] = rows[i][k];
+      Transform::run(outer, column);
+#pragma GCC unroll 6
+      for (int i = 0; i < outer_after; ++i) put(dst + i * dst_row + k * dst_step, column[i]);
+    }
+  }
+}
+
+// The same with tiles known at run time; returns false where they are not among those compiled.
+template <class T, class Transform, class Put>
+[[gnu::always_inline]] inline bool winograd_planes(const WinogradTiles<T>& args, int outer_axis,
+                                                   int inner_axis, const Put& put) noexcept {
+#define TCONV_PLANE(outer, inner)                                                  \
+  if (args.tile[outer_axis] == outer && args.tile[inner_axis] == inner) {          \
+    winograd_plane<T, Transform, outer, inner>(args, outer_axis, inner_axis, put); \
+    return true;                                                                   \
+  }
+  TCONV_PLANE(kF22, kF22)
+  TCONV_PLANE(kF32, kF32)
+  TCONV_PLANE(kF42, kF42)
+  TCONV_PLANE(kF22, kF32)
+  TCONV_PLANE(kF22, kF42)
+  TCONV_PLANE(kF32, kF42)
+  TCONV_PLANE(kF23, kF23)
+  TCONV_PLANE(kF33, kF33)
+  TCONV_PLANE(kF43, kF43)
+#undef TCONV_PLANE
+  return false;
+}
+
 // Transforms all axes of every tile; `put` stores what comes of the last.
 template <class T, class Transform, class Put>
 [[gnu::always_inline]] inline void winograd_tiles(const WinogradTiles<T>& args, const Put& put) noexcept {
   using Type = typename Vector<T>::type;
-  const auto [z, y, x] = args.tile;
-  if (z == kPlain && y == kPlain) {
-    return winograd_axis<T, Transform>(
-        x, {args.src, args.src_tile, args.src_step[2], args.dst, args.dst_tile, args.dst_step[2], args.count},
-        put);
+  int axes[3];  // that have a tile, the last first
+  int count = 0;
+  for (int axis = 2; axis >= 0; --axis) {
+    if (args.tile[axis] != kPlain) axes[count++] = axis;
   }
+  if (count <= 1) {
+    const int axis = count == 0 ? 2 : axes[0];
+    return winograd_axis<T, Transform>(args.tile[axis],
+                                       {args.src, args.src_tile, args.src_step[axis], args.dst, args.dst_tile,
+                                        args.dst_step[axis], args.count},
+                                       put);
+  }
+  if (count == 2 && winograd_planes<T, Transform>(args, axes[1], axes[0], put)) return;
   alignas(Type) T between[kWinogradMostPoints * kWinogradMostPoints * kWinogradMostPoints * Vector<T>::lanes];
   int64_t between_step[3];
   WinogradTiles<T>::point_steps(args.tile, Vector<T>::lanes, between_step);
   const auto keep = [](T* to, Type value) { *reinterpret_cast<Type*>(to) = value; };
-  const int last = z == kPlain ? 1 : 0;
+  const int last = axes[count - 1];
   for (int64_t t = 0; t < args.count; ++t) {
     const T* src = args.src + t * args.src_tile;
     const int64_t* src_step = args.src_step;
-    int64_t count[3] = {Transform::before(z), Transform::before(y), Transform::before(x)};
-    for (int axis = 2; axis >= last; --axis) {
+    int64_t size[3];
+    for (int axis = 0; axis < 3; ++axis) size[axis] = Transform::before(args.tile[axis]);
+    int axis = 2;
+    if (count == 3) {
+      const auto& [z, y, x] = args.tile;
+      const WinogradTiles<T> planes{src,     src_step[0],     {0, src_step[1], src_step[2]},
+                                    between, between_step[0], {0, between_step[1], between_step[2]},
+                                    size[0], {z, y, x}};
+      if (winograd_planes<T, Transform>(planes, 1, 2, keep)) {
+        size[1] = Transform::after(y);
+        size[2] = Transform::after(x);
+        src = between;
+        src_step = between_step;
+        axis = 0;
+      }
+    }
+    for (; axis >= last; --axis) {
       const WinogradTile tile = args.tile[axis];
-      if (tile == kPlain && axis > last) continue;
+      if (tile == kPlain) continue;
       const bool final = axis == last;
       T* dst = final ? args.dst + t * args.dst_tile : between;
       const int64_t* dst_step = final ? args.dst_step : between_step;
       const int outer = axis == 0 ? 1 : 0;
       const int inner = axis == 2 ? 1 : 2;
-      for (int64_t i = 0; i < count[outer]; ++i) {
+      for (int64_t i = 0; i < size[outer]; ++i) {
         const WinogradLines<T> lines{
             src + i * src_step[outer], src_step[inner], src_step[axis], dst + i * dst_step[outer],
-            dst_step[inner],           dst_step[axis],  count[inner]};
+            dst_step[inner],           dst_step[axis],  size[inner]};
         if (final) {
           winograd_axis<T, Transform>(tile, lines, put);
         } else {
           winograd_axis<T, Transform>(tile, lines, keep);
         }
       }
-      count[axis] = Transform::after(tile);
+      size[axis] = Transform::after(tile);
       src = between;
       src_step = between_step;
     }
