@@ -48,8 +48,8 @@ struct Fetch {
 };
 
 // Family `rowgemm`, in the compute type: c[r * c_row + l] = sum over k of a[r * a_row + k] * b[k * lanes + l]
-// for any number of rows, added to what is there where `accumulate`. Fetches a line of `fetch` for every step
-// of depth on the way.
+// for any number of rows, added to what is there where `accumulate`. Fetches `fetch`, one after the other, on
+// the way.
 struct RowGemmArgs {
   const void* a;
   const void* b;
@@ -124,19 +124,26 @@ struct WinogradOutArgs {
 
 namespace {
 
-// Lines of several fetches, one at a time.
+// Lines of several fetches, some at every step of the depth.
 class Fetching {
  public:
-  explicit Fetching(const RowGemmArgs& args) noexcept : fetch_(args.fetch), end_(args.fetch + args.fetches) {
+  // Few steps are through before a line a step would fetch all of the first.
+  Fetching(const RowGemmArgs& args, int64_t steps) noexcept
+      : fetch_(args.fetch), end_(args.fetch + args.fetches) {
+    if (fetch_ == end_) return;
+    const int64_t lines = fetch_->bytes / kLine * fetch_->runs * fetch_->rounds;
+    if (lines > steps) lines_ = (lines + steps - 1) / steps;
     enter();
   }
 
-  [[gnu::always_inline]] inline void line() noexcept {
-    if (at_ < run_end_) {
-      __builtin_prefetch(at_, 0, 2);
-      at_ += kLine;
-    } else if (fetch_ != end_) {
-      leave_run();
+  [[gnu::always_inline]] inline void step() noexcept {
+    for (int64_t line = 0; line < lines_; ++line) {
+      if (at_ < run_end_) {
+        __builtin_prefetch(at_, 0, 2);
+        at_ += kLine;
+      } else if (fetch_ != end_) {
+        leave_run();
+      }
     }
   }
 
@@ -169,6 +176,7 @@ class Fetching {
     enter();
   }
 
+  int64_t lines_ = 1;
   const char* at_ = nullptr;
   const char* run_end_ = nullptr;
   Fetch* fetch_;
@@ -176,8 +184,8 @@ class Fetching {
 };
 
 template <class T, int R, int V>
-[[gnu::always_inline]] inline void rowgemm_rows(const RowGemmArgs& args, const T* a, T* c, Fetching& fetching,
-                                                int64_t lines) noexcept {
+[[gnu::always_inline]] inline void rowgemm_rows(const RowGemmArgs& args, const T* a, T* c,
+                                                Fetching& fetching) noexcept {
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
   constexpr int lanes = Vector<T>::lanes;
@@ -193,7 +201,7 @@ template <class T, int R, int V>
   }
 #pragma GCC unroll 1
   for (int64_t k = 0; k < args.depth; ++k) {
-    for (int64_t line = 0; line < lines; ++line) fetching.line();
+    fetching.step();
     Type right[V];
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
@@ -213,11 +221,11 @@ template <class T, int R, int V>
 
 template <class T, int R, int V>
 [[gnu::always_inline]] inline void rowgemm_some(const RowGemmArgs& args, int64_t rows, const T* a, T* c,
-                                                Fetching& fetching, int64_t lines) noexcept {
+                                                Fetching& fetching) noexcept {
   if (rows == R) {
-    rowgemm_rows<T, R, V>(args, a, c, fetching, lines);
+    rowgemm_rows<T, R, V>(args, a, c, fetching);
   } else if constexpr (R > 1) {
-    rowgemm_some<T, R - 1, V>(args, rows, a, c, fetching, lines);
+    rowgemm_some<T, R - 1, V>(args, rows, a, c, fetching);
   }
 }
 
@@ -225,15 +233,12 @@ template <class T, int R, int V>
 [[gnu::always_inline]] inline void rowgemm(const RowGemmArgs& args) noexcept {
   const T* a = static_cast<const T*>(args.a);
   T* c = static_cast<T*>(args.c);
+  Fetching fetching(args, (args.rows + R - 1) / R * args.depth);
   int64_t rows = args.rows;
-  // Few rows are through before a line a step would fetch the next weights whole.
-  const int64_t steps = (rows + R - 1) / R * args.depth;
-  const int64_t lines = args.fetch->bytes > steps * 64 ? (args.fetch->bytes / 64 + steps - 1) / steps : 1;
-  Fetching fetching(args);
   while (rows > 0) {
     // A few rows left over would wait for loads, so they share with those before.
     const int64_t some = rows <= R ? rows : rows <= R + R / 2 ? (rows + 1) / 2 : R;
-    rowgemm_some<T, R, V>(args, some, a, c, fetching, lines);
+    rowgemm_some<T, R, V>(args, some, a, c, fetching);
     a += some * args.a_row;
     c += some * args.c_row;
     rows -= some;
