@@ -6,8 +6,8 @@
 
 // Family `positions`, in the compute type: for each row r and lane l
 //   c[r * c_row + l] = sum over steps k of a[r * a_row + k * a_step] * b[k * tile lanes + l]
-// summed in the order of k, starting at zero; a_row or a_step is one. Step k fetches ahead + k * ahead_step
-// bytes.
+// summed in the order of k, starting at zero; a_row or a_step is one. Step k fetches what lies k * a_step
+// elements from `ahead`, or the k-th part of rows without gaps where a_step is one.
 struct PositionsArgs {
   const void* a;
   const void* b;
@@ -17,7 +17,6 @@ struct PositionsArgs {
   int64_t a_step;
   int64_t c_row;
   const char* ahead;
-  int64_t ahead_step;
   int32_t rows;
 };
 
@@ -61,7 +60,6 @@ template <class T, int R, int V, int... I>
   for (int p = 0; p < P; ++p) a[p] = static_cast<const T*>(args.a) + p * kShared * args.a_row;
   const T* b = static_cast<const T*>(args.b);
   const char* ahead = args.ahead;
-  const int64_t ahead_step = args.ahead_step;
   const auto at = [&](int k) __attribute__((always_inline)) {
     Type right[V];
 #pragma GCC unroll 16
@@ -70,7 +68,7 @@ template <class T, int R, int V, int... I>
     b += V * lanes;
     // To the second cache, for the first one is full of rows and weights.
     __builtin_prefetch(ahead, 0, 2);
-    ahead += ahead_step;
+    ahead += R * sizeof(T);
   };
   int64_t k = args.depth;
 #pragma GCC unroll 1
@@ -101,7 +99,6 @@ template <class T, int R, int V, int... I>
   const T* b = static_cast<const T*>(args.b);
   const char* ahead = args.ahead;
   const int64_t step = args.a_step;
-  const int64_t ahead_step = args.ahead_step;
 #pragma GCC unroll 1
   for (int64_t k = args.depth; k > 0; --k) {
     Type right[V];
@@ -111,7 +108,7 @@ template <class T, int R, int V, int... I>
     __builtin_prefetch(ahead, 0, 2);
     a += step;
     b += V * lanes;
-    ahead += ahead_step;
+    ahead += step * sizeof(T);
   }
   T* c = static_cast<T*>(args.c);
   ((*reinterpret_cast<Loose*>(c + I / V * args.c_row + I % V * lanes) = sum[I]), ...);

@@ -310,7 +310,6 @@ class OverlapRows final : public Recipe {
       // The next rows, or the next line of each map.
       args.ahead = static_cast<const char*>(args.a) +
                    (last ? args.rows * channels_ * element_ : static_cast<int64_t>(2 * kAlignment));
-      args.ahead_step = (last ? args.rows : src_map) * element_;
       if (problem_.dtype != compute_dtype(problem_.dtype)) {
         MoveArgs move{};
         move.src = args.a;
