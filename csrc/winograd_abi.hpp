@@ -35,15 +35,27 @@ inline constexpr WinogradPairs<T> kWinogradFive{T(0.5), T(1.25)};
 template <class T>
 inline constexpr WinogradPairs<T> kWinogradSix{T(0.75), T(1.5)};
 
+// Memory to fetch into the second cache: runs of `bytes`, `runs` of them `step[0]` apart, and this `rounds`
+// times, `step[1]` apart. What fetches it keeps count of what is left.
+struct Fetch {
+  const char* at;
+  int64_t bytes;
+  int64_t step[2];
+  int64_t runs;
+  int64_t rounds;
+  int64_t done_bytes;
+  int64_t done_runs;
+};
+
 // Family `rowgemm`, in the compute type: c[r * c_row + l] = sum over k of a[r * a_row + k] * b[k * lanes + l]
-// for any number of rows, added to what is there where `accumulate`. Fetches `next_bytes` from `next` into
-// the cache on the way.
+// for any number of rows, added to what is there where `accumulate`. Fetches `fetch`, one after the other, on
+// the way.
 struct RowGemmArgs {
   const void* a;
   const void* b;
   void* c;
-  const char* next;
-  int64_t next_bytes;
+  Fetch* fetch;
+  int64_t fetches;
   int64_t a_row;
   int64_t c_row;
   int64_t rows;
@@ -112,22 +124,73 @@ struct WinogradOutArgs {
 
 namespace {
 
-// Lines that are fetched at every step of the depth.
-struct RowGemmFetch {
-  const char* next;
-  const char* end;
-  int64_t lines;
+// Lines of several fetches, some at every step of the depth.
+class Fetching {
+ public:
+  // Few steps are through before a line a step would fetch all of the first.
+  Fetching(const RowGemmArgs& args, int64_t steps) noexcept
+      : fetch_(args.fetch), end_(args.fetch + args.fetches) {
+    if (fetch_ == end_) return;
+    const int64_t lines = fetch_->bytes / kLine * fetch_->runs * fetch_->rounds;
+    if (lines > steps) lines_ = (lines + steps - 1) / steps;
+    enter();
+  }
+
+  [[gnu::always_inline]] inline void step() noexcept {
+    for (int64_t line = 0; line < lines_; ++line) {
+      if (at_ < run_end_) {
+        __builtin_prefetch(at_, 0, 2);
+        at_ += kLine;
+      } else if (fetch_ != end_) {
+        leave_run();
+      }
+    }
+  }
+
+  // Notes how far the last one has come.
+  void stop() noexcept {
+    if (fetch_ != end_) fetch_->done_bytes = at_ - fetch_->at;
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+
+  [[gnu::always_inline]] inline void enter() noexcept {
+    if (fetch_ == end_) return;
+    at_ = fetch_->at + fetch_->done_bytes;
+    run_end_ = fetch_->rounds > 0 ? fetch_->at + fetch_->bytes : at_;
+  }
+
+  // Not a call, which would have all sums leave their registers.
+  [[gnu::always_inline]] inline void leave_run() noexcept {
+    Fetch& now = *fetch_;
+    now.done_bytes = 0;
+    if (now.rounds > 0 && ++now.done_runs < now.runs) {
+      now.at += now.step[0];
+    } else if (now.rounds > 0 && --now.rounds > 0) {
+      now.at += now.step[1] - (now.runs - 1) * now.step[0];
+      now.done_runs = 0;
+    } else {
+      ++fetch_;
+    }
+    enter();
+  }
+
+  int64_t lines_ = 1;
+  const char* at_ = nullptr;
+  const char* run_end_ = nullptr;
+  Fetch* fetch_;
+  Fetch* end_;
 };
 
 template <class T, int R, int V>
 [[gnu::always_inline]] inline void rowgemm_rows(const RowGemmArgs& args, const T* a, T* c,
-                                                RowGemmFetch& fetch) noexcept {
+                                                Fetching& fetching) noexcept {
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
   constexpr int lanes = Vector<T>::lanes;
   const T* b = static_cast<const T*>(args.b);
   const int64_t a_row = args.a_row;
-  RowGemmFetch at = fetch;
   Type sum[R][V] = {};
   if (args.accumulate) {
 #pragma GCC unroll 32
@@ -138,9 +201,7 @@ template <class T, int R, int V>
   }
 #pragma GCC unroll 1
   for (int64_t k = 0; k < args.depth; ++k) {
-    for (int64_t line = 0; line < at.lines && at.next < at.end; ++line, at.next += 64) {
-      __builtin_prefetch(at.next, 0, 2);
-    }
+    fetching.step();
     Type right[V];
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
@@ -151,7 +212,6 @@ template <class T, int R, int V>
     }
     b += V * lanes;
   }
-  fetch = at;
 #pragma GCC unroll 32
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 16
@@ -161,11 +221,11 @@ template <class T, int R, int V>
 
 template <class T, int R, int V>
 [[gnu::always_inline]] inline void rowgemm_some(const RowGemmArgs& args, int64_t rows, const T* a, T* c,
-                                                RowGemmFetch& fetch) noexcept {
+                                                Fetching& fetching) noexcept {
   if (rows == R) {
-    rowgemm_rows<T, R, V>(args, a, c, fetch);
+    rowgemm_rows<T, R, V>(args, a, c, fetching);
   } else if constexpr (R > 1) {
-    rowgemm_some<T, R - 1, V>(args, rows, a, c, fetch);
+    rowgemm_some<T, R - 1, V>(args, rows, a, c, fetching);
   }
 }
 
@@ -173,18 +233,17 @@ template <class T, int R, int V>
 [[gnu::always_inline]] inline void rowgemm(const RowGemmArgs& args) noexcept {
   const T* a = static_cast<const T*>(args.a);
   T* c = static_cast<T*>(args.c);
+  Fetching fetching(args, (args.rows + R - 1) / R * args.depth);
   int64_t rows = args.rows;
-  // Few rows are through before a line a step would fetch it all.
-  const int64_t steps = (rows + R - 1) / R * args.depth;
-  RowGemmFetch fetch{args.next, args.next + args.next_bytes, (args.next_bytes / 64 + steps - 1) / steps};
   while (rows > 0) {
     // A few rows left over would wait for loads, so they share with those before.
     const int64_t some = rows <= R ? rows : rows <= R + R / 2 ? (rows + 1) / 2 : R;
-    rowgemm_some<T, R, V>(args, some, a, c, fetch);
+    rowgemm_some<T, R, V>(args, some, a, c, fetching);
     a += some * args.a_row;
     c += some * args.c_row;
     rows -= some;
   }
+  fetching.stop();
 }
 
 // Turns `lanes` vectors into their transpose: log2(lanes) rounds that interleave the first half with the

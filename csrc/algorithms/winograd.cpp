@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
@@ -20,15 +21,18 @@ namespace {
 constexpr int64_t kMostStride = 64;
 constexpr int64_t kMostTaps = 1024;
 constexpr int kMostLanes = 16;
-// Read maps that one thread packs at a time, and rows of taps that stay in the first cache meanwhile.
+// Read maps that one thread packs at a time, and rows of taps that wait near the core meanwhile.
 constexpr int64_t kPackedMaps = 64;
-constexpr int64_t kPackedRows = 256;
+constexpr int64_t kPackedRows = 512;
 // Bytes of weights on their way to the core while others are packed.
 constexpr int64_t kFetchedBytes = 4 << 10;
+// Runs of plain weights that memory gives at full speed, and how many units may be one for their sake.
+constexpr int64_t kRunBytes = 1 << 10;
+constexpr int64_t kMostWidth = 4;
 // Windows that are transformed for all blocks before weights are packed unit by unit.
-constexpr size_t kKeptBytes = 16 << 20;
+constexpr size_t kKeptBytes = 20 << 20;
 // Of one unit: weights that are packed before they are multiplied, and sums that wait for the next of them.
-constexpr size_t kSliceBytes = 448 << 10;
+constexpr size_t kSliceBytes = 640 << 10;
 constexpr size_t kSumBytes = 4 << 20;
 constexpr int64_t kTransformedBytes = 704 << 10;
 constexpr int64_t kProductBytes = 320 << 10;
@@ -37,7 +41,7 @@ constexpr int64_t kMostBlockTiles = 120;
 // What an axis is taken to hold where its size must not decide about bits.
 constexpr int64_t kUsualPositions = 64;
 // Transformed weights written, where points fit in registers, and else.
-constexpr double kPackBytesPerSecond = 10e9;
+constexpr double kPackBytesPerSecond = 20e9;
 constexpr double kSlowPackBytesPerSecond = 5e9;
 // How much of it tiles are chosen with: batches share it, of which only the usual one is known.
 constexpr double kPackingShare = 0.4;
@@ -592,15 +596,7 @@ class Winograd final : public Recipe {
     // Rows a multiple of 1 KB apart would meet in the same cache sets.
     row_ = ceil_div(depth_, maps_.lanes) * maps_.lanes;
     if (row_ * static_cast<int64_t>(sizeof(T)) % 1024 == 0) row_ += maps_.lanes;
-    unit_chunks_ = classes_ > 1 ? phases_ : std::lcm(phases_, maps_.vectors) / maps_.vectors;
-    unit_blocks_ = unit_chunks_ * maps_.vectors / phases_;
-    units_ = ceil_div(maps_.column_blocks(), unit_blocks_);
-    int64_t unit_points = 0;
-    for (int64_t chunk = 0; chunk < unit_chunks_; ++chunk) {
-      chunk_start_.push_back(unit_points);
-      unit_points += form_of(chunk).points;
-    }
-    unit_elements_ = unit_points * depth_ * chunk_lanes_;
+    set_unit(1);
     rows_ = problem.geometry.batch * tiling_.axes[0].tiles() * y().tiles();
     low_origin_ = *std::min_element(x().origin.begin(), x().origin.end());
     origin_range_ = *std::max_element(x().origin.begin(), x().origin.end()) - low_origin_;
@@ -720,6 +716,11 @@ class Winograd final : public Recipe {
     return (map / depth_block_ * views_ + view) * depth_block_ + map % depth_block_;
   }
 
+  // Weights of a point, for some read maps. Those of the next begin a line later, else the points of a map
+  // would meet in the same cache sets.
+  int64_t point_weights(int64_t maps) const noexcept {
+    return maps * chunk_lanes_ + static_cast<int64_t>(kAlignment / sizeof(T));
+  }
   size_t unit_bytes() const noexcept { return static_cast<size_t>(unit_elements_) * sizeof(T); }
   size_t bias_bytes() const noexcept {
     return static_cast<size_t>(maps_.groups * units_ * unit_blocks_ * maps_.lanes) * sizeof(T);
@@ -740,9 +741,8 @@ class Winograd final : public Recipe {
   }
   // Weights of a unit for `slice_maps_` read maps, and the sums that slices add to.
   size_t slice_bytes() const noexcept {
-    return slices() > 1
-               ? unit_bytes() / static_cast<size_t>(depth_) * static_cast<size_t>(slice_maps_ * views_)
-               : unit_bytes();
+    return static_cast<size_t>(unit_points_ * point_weights(slices() > 1 ? slice_maps_ * views_ : depth_)) *
+           sizeof(T);
   }
   int64_t slices() const noexcept { return ceil_div(maps_.depth, slice_maps_); }
   size_t sum_bytes() const noexcept {
@@ -757,6 +757,28 @@ class Winograd final : public Recipe {
   }
   size_t segment_bytes() const noexcept { return static_cast<size_t>(block_segments_) * sizeof(Segment); }
   int64_t block_tiles() const noexcept { return block_segments_ * segment_tiles_; }
+
+  // A unit is made of the chunks that hold whole vectors of columns with all their phases, `width` times as
+  // many of them.
+  void set_unit(int64_t width) {
+    unit_chunks_ = width * (classes_ > 1 ? phases_ : std::lcm(phases_, maps_.vectors) / maps_.vectors);
+    unit_blocks_ = unit_chunks_ * maps_.vectors / phases_;
+    units_ = ceil_div(maps_.column_blocks(), unit_blocks_);
+    chunk_start_.clear();
+    unit_points_ = 0;
+    for (int64_t chunk = 0; chunk < unit_chunks_; ++chunk) {
+      chunk_start_.push_back(unit_points_);
+      unit_points_ += form_of(chunk).points;
+    }
+    unit_elements_ = unit_points_ * point_weights(depth_);
+  }
+
+  // How many units are better packed as one: memory gives short runs slowly.
+  int64_t unit_width() const noexcept {
+    if (classes_ > 1) return 1;
+    const int64_t width = kRunBytes / plain_weights(nullptr, 0, 0, maps_.depth).bytes;
+    return std::clamp<int64_t>(std::min(width, units_ / threads_), 1, kMostWidth);
+  }
 
   // Blocks of at most so many tiles.
   int64_t fewest_blocks(int64_t tiles) const noexcept {
@@ -833,18 +855,19 @@ class Winograd final : public Recipe {
   // Cuts the read maps so that packed weights and sums stay in the second cache, where each sum is over maps
   // in their order.
   void slice() noexcept {
+    slice_maps_ = maps_.depth;
     if (maps_.padded_depth() > maps_.depth) return;
     const size_t sums = product_bytes() * static_cast<size_t>(unit_chunks_ * blocks_);
     if (sums > kSumBytes) return;
     // Sums come and go with every part, so the larger they are, the fewer parts.
     const auto bytes = static_cast<int64_t>(std::max(kSliceBytes, sums));
     const int64_t pieces = ceil_div(static_cast<int64_t>(unit_bytes()), bytes);
-    slice_maps_ = ceil_div(maps_.depth, pieces);
-    if (views_ > 1) slice_maps_ = ceil_div(slice_maps_, depth_block_) * depth_block_;
+    const int64_t step = views_ > 1 ? depth_block_ : maps_.lanes;
+    slice_maps_ = std::min(maps_.depth, ceil_div(ceil_div(maps_.depth, pieces), step) * step);
   }
 
   // Decides blocks, threads and how many weights are packed at a time, so that the workspace holds them.
-  void cut() noexcept {
+  void cut() {
     const bool packs = !problem_.packed;
     const int64_t all_units = maps_.groups * units_;
     const auto total = [&] {
@@ -872,12 +895,16 @@ class Winograd final : public Recipe {
         set_blocks(fewest_blocks(tiles));
         by_unit_ = packs && windows_are_few() && units_ >= threads_;
         if (by_unit_) {
-          slice();
-          if (total() <= problem_.workspace) {
-            workspace_ = total();
-            return;
+          for (int64_t width = unit_width(); width > 0; width /= 2) {
+            set_unit(width);
+            slice();
+            if (total() <= problem_.workspace) {
+              workspace_ = total();
+              return;
+            }
           }
           by_unit_ = false;
+          set_unit(1);
           slice_maps_ = maps_.depth;
         }
         share_blocks(tiles);
@@ -970,11 +997,17 @@ class Winograd final : public Recipe {
           if (!pack_block(part.call.weight, w.packed, unit, block, begin, end, depth))
             part.finite.store(false, std::memory_order_relaxed);
         }
+        Fetch ahead =
+            end < maps_.depth
+                ? plain_weights(part.call.weight, unit, end, std::min(end + slice_maps_, maps_.depth))
+            : i + threads_ < units_
+                ? plain_weights(part.call.weight, unit + threads_, 0, std::min(slice_maps_, maps_.depth))
+                : Fetch{};
         for (int64_t block = 0; block < blocks_; ++block) {
           if (part.call.crew.stopped(member)) return;
           w.transformed = shared + static_cast<size_t>(block) * apart;
           if (!whole) w.products = sums + block * unit_chunks_ * product_elements();
-          multiply(part, w, list_segments(block, w.segments), i, w.packed, depth);
+          ahead = multiply(part, w, list_segments(block, w.segments), i, w.packed, depth, ahead);
         }
       }
     });
@@ -1105,13 +1138,18 @@ class Winograd final : public Recipe {
   }
 
   // Makes the columns of one unit for all tiles of a block, or adds a part of the depth to their sums:
-  // `weights` are those of this part.
-  void multiply(const Part& part, Worker w, int64_t segments, int64_t unit, const T* weights,
-                const Depth& depth) const noexcept {
+  // `weights` are those of this part. Fetches `ahead` on the way; returns what is left of it.
+  Fetch multiply(const Part& part, Worker w, int64_t segments, int64_t unit, const T* weights,
+                 const Depth& depth, const Fetch& ahead = {}) const noexcept {
     const int64_t tiles = tiles_in(w.segments, segments);
-    const int64_t point_weights = depth.count() * chunk_lanes_;
+    const int64_t point = point_weights(depth.count());
+    const auto bytes = static_cast<int64_t>(sizeof(T));
+    // The next weights, or where those are near the core the next windows.
+    Fetch fetch[2] = {{}, ahead};
+    Fetch& next = fetch[0];
     RowGemmArgs gemm{};
-    gemm.next_bytes = point_weights * static_cast<int64_t>(sizeof(T));
+    gemm.fetch = fetch;
+    gemm.fetches = 2;
     gemm.a_row = row_;
     gemm.c_row = chunk_lanes_;
     gemm.depth = depth.count();
@@ -1121,9 +1159,17 @@ class Winograd final : public Recipe {
       gemm.rows = form.all_copies() * tiles;
       for (int64_t p = 0; p < form.points; ++p) {
         gemm.a = w.transformed + (form.start * tiles + p * gemm.rows) * row_ + depth.begin;
-        gemm.b = weights + (chunk_start_[static_cast<size_t>(chunk)] + p) * point_weights;
+        gemm.b = weights + (chunk_start_[static_cast<size_t>(chunk)] + p) * point;
         gemm.c = w.products + p * gemm.rows * chunk_lanes_;
-        gemm.next = static_cast<const char*>(gemm.b) + gemm.next_bytes;
+        if (!by_unit_) {
+          const auto* at = static_cast<const char*>(gemm.b) + point * bytes;
+          next = {at, depth.count() * chunk_lanes_ * bytes, {}, 1, 1, 0, 0};
+        } else if (p + 1 < form.points) {
+          const auto* at = static_cast<const char*>(gemm.a) + gemm.rows * row_ * bytes;
+          next = {at, depth.count() * bytes, {row_ * bytes, 0}, gemm.rows, 1, 0, 0};
+        } else {
+          next = {};
+        }
         gemm_(gemm);
       }
       if (depth.end < depth_) {
@@ -1138,10 +1184,12 @@ class Winograd final : public Recipe {
       }
       if (depth.begin > 0) w.products += product_elements();
     }
-    if (depth.end < depth_) return;
-    for (int64_t block = 0; block < unit_blocks_; ++block) {
-      if (unit * unit_blocks_ + block < maps_.column_blocks()) store(part, w, segments, unit, block);
+    if (depth.end == depth_) {
+      for (int64_t block = 0; block < unit_blocks_; ++block) {
+        if (unit * unit_blocks_ + block < maps_.column_blocks()) store(part, w, segments, unit, block);
+      }
     }
+    return fetch[1];
   }
 
   // Vectors of a unit: the phases of a block of columns are neighbours, or where phases read apart the blocks
@@ -1261,21 +1309,62 @@ class Winograd final : public Recipe {
     return finite;
   }
 
+  // From one element of plain weights to the next.
+  struct PlainStrides {
+    int64_t column;
+    int64_t depth;
+    int64_t tap;
+  };
+
+  PlainStrides plain_strides() const noexcept {
+    const Geometry& g = problem_.geometry;
+    const int64_t filters = g.filters / g.groups;
+    const int64_t filter = g.channels_last ? 1 : g.taps();
+    const int64_t channel = filters * g.taps();
+    const int64_t tap = g.channels_last ? filters : 1;
+    return problem_.pass == Pass::forward ? PlainStrides{filter, channel, tap}
+                                          : PlainStrides{channel, filter, tap};
+  }
+
+  // Where the plain weights of a unit's group start.
+  int64_t plain_start(int64_t unit) const noexcept {
+    return unit / units_ * problem_.geometry.weight_elements() / maps_.groups;
+  }
+
+  // The plain weights of a unit for the read maps from `begin` to before `end`.
+  Fetch plain_weights(const void* weight, int64_t unit, int64_t begin, int64_t end) const noexcept {
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const PlainStrides stride = plain_strides();
+    const int64_t column = unit % units_ * unit_blocks_ * maps_.lanes;
+    // Along the three axes of weights, those that lie closest first.
+    std::array<std::pair<int64_t, int64_t>, 3> along{
+        {{stride.tap, problem_.geometry.taps()},
+         {stride.column, std::min(unit_blocks_ * maps_.lanes, maps_.columns - column)},
+         {stride.depth, end - begin}}};
+    std::sort(along.begin(), along.end());
+    auto [run, next, last] = along;
+    if (next.first == run.second) {
+      run.second *= next.second;
+      next = std::exchange(last, {0, 1});
+    }
+    const int64_t start = plain_start(unit) + column * stride.column + begin * stride.depth;
+    return {static_cast<const char*>(weight) + start * element,
+            run.second * element,
+            {next.first * element, last.first * element},
+            next.second,
+            last.second,
+            0,
+            0};
+  }
+
   // Packs one vector of columns of a unit for the read maps from `begin` to before `end`, where `packed`
   // holds the part `depth`.
   bool pack_block(const void* weight, T* packed, int64_t unit, int64_t block, int64_t begin, int64_t end,
                   const Depth& depth) const noexcept {
-    const Geometry& g = problem_.geometry;
-    const int64_t taps = g.taps();
-    const int64_t filters = g.filters / g.groups;
-    const int64_t tap_stride = g.channels_last ? filters : 1;
-    const int64_t filter_stride = g.channels_last ? 1 : taps;
-    const int64_t channel_stride = filters * taps;
-    const bool forward = problem_.pass == Pass::forward;
-    const int64_t column_stride = forward ? filter_stride : channel_stride;
-    const int64_t depth_stride = forward ? channel_stride : filter_stride;
+    const int64_t taps = problem_.geometry.taps();
+    const auto [column_stride, depth_stride, tap_stride] = plain_strides();
     const int64_t column = (unit % units_ * unit_blocks_ + block) * maps_.lanes;
-    const int64_t group_start = unit / units_ * (g.channels / g.groups) * channel_stride;
+    const int64_t group_start = plain_start(unit);
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     const TiledAxis& z = tiling_.axes[0];
     bool finite = true;
@@ -1288,7 +1377,7 @@ class Winograd final : public Recipe {
     strip.count = taps;
     strip.size = taps;
     WinogradInArgs args{};
-    args.point_stride = depth.count() * chunk_lanes_;
+    args.point_stride = point_weights(depth.count());
     args.tile_stride = chunk_lanes_;
     // Maps that lie together are read together, a tap at a time; else the taps of a map at a time.
     const bool neighbours = depth_stride == 1 && column_stride > 1;
@@ -1429,6 +1518,7 @@ class Winograd final : public Recipe {
   int64_t row_ = 0;            // elements from a tile to the next in transformed windows
   int64_t unit_chunks_ = 1;    // chunks that make whole vectors of columns with all their phases
   int64_t unit_blocks_ = 1;    // vectors of columns of a unit
+  int64_t unit_points_ = 0;    // of all chunks of a unit
   int64_t unit_elements_ = 0;  // transformed weights of a unit
   int64_t all_points_ = 0;     // of a tile, for all classes
   std::vector<Form> forms_;
