@@ -15,10 +15,13 @@ struct SpreadRun {
 //   sum[r][l] = bias[r] + sum over steps k of a[k * tile rows + r] * b[k * tile lanes + l]
 // that go to the runs of their vector; with two phases a pair of rows takes turns:
 //   c[r / phases][offset + (l - begin) * phases + r % phases] = sum[r][l]
+// A whole tile may find b empty: its elements then come from `source`, in the storage type, and fill it.
 struct SpreadArgs {
   const void* a;
-  const void* b;
+  void* b;
   int64_t depth;
+  const void* const* source;     // of each vector at the first step, or null where b is filled
+  int64_t source_step;           // elements from one step to the next
   const void* bias;              // one element a row, or null
   const Activation* activation;  // or null
   void* const* c;
@@ -26,6 +29,8 @@ struct SpreadArgs {
   const int32_t* first_run;  // of each vector of the tile, and the end
   int32_t rows;              // a multiple of phases
   int32_t phases;            // 1 or 2
+  bool whole;                // every vector is one run
+  bool stream;               // outputs are lines of their own and go past the caches; `whole` and two phases
 };
 
 // Family `unspread`, its opposite, from the storage type to the compute type: for map m, phase p, the lanes l
@@ -47,6 +52,21 @@ struct UnspreadArgs {
 
 namespace {
 
+// Stores a vector past the caches, where the instruction set can; `to` is a multiple of its bytes.
+template <class E>
+[[gnu::always_inline]] inline void stream_out(typename E::storage* to,
+                                              typename Lanes<E>::type value) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(*to) == 2) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)Lanes<E>::narrow(value));
+  } else {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)value);
+  }
+#else
+  Lanes<E>::store(to, value);
+#endif
+}
+
 template <class E>
 [[gnu::always_inline]] inline void spread_vector(const SpreadRun* run, const SpreadRun* end, void* c,
                                                  typename Lanes<E>::type value) noexcept {
@@ -56,6 +76,21 @@ template <class E>
     return;
   }
   for (; run < end; ++run) Lanes<E>::store_lanes(out + run->offset - run->begin, value, run->begin, run->end);
+}
+
+template <class E, bool stream>
+[[gnu::always_inline]] inline void whole_pair(typename E::storage* out, typename Lanes<E>::type even,
+                                              typename Lanes<E>::type odd) noexcept {
+  using L = Lanes<E>;
+  typename L::type pair[2];
+  zip<typename E::compute, L::count>(even, odd, pair, UpTo<L::count>{});
+  for (int i = 0; i < 2; ++i) {
+    if constexpr (stream) {
+      stream_out<E>(out + i * L::count, pair[i]);
+    } else {
+      L::store(out + i * L::count, pair[i]);
+    }
+  }
 }
 
 template <class E>
@@ -81,32 +116,47 @@ template <class E>
   }
 }
 
-template <class E, int R, int A, int V, int... I>
+// Steps that operands come to the nearest cache ahead of their turn.
+constexpr int kStepsAhead = 16;
+
+template <class E, int R, int A, int V, bool fill, int... I>
 [[gnu::always_inline]] inline void spread_rows(const SpreadArgs& args, Sequence<I...>) noexcept {
+  using L = Lanes<E>;
   using T = typename E::compute;
+  using S = typename E::storage;
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
   constexpr int lanes = Vector<T>::lanes;
-  // The lines that outputs go to come while sums are formed.
-  const auto fetch = [&args](int r, int v) {
-    if (args.phases == 1) {
-      __builtin_prefetch(static_cast<typename E::storage*>(args.c[r]) + args.run[args.first_run[v]].offset,
-                         1);
-    } else {
-      __builtin_prefetch(static_cast<typename E::storage*>(args.c[r / 2]) +
-                             args.run[args.first_run[v]].offset + r % 2 * lanes,
-                         1);
-    }
+  const auto begin = [&args](int v) { return args.run + args.first_run[v]; };
+  const auto fetch = [&](int r, int v) {
+    const int64_t offset = begin(v)->offset + (args.phases == 1 ? 0 : r % 2 * lanes);
+    __builtin_prefetch(static_cast<S*>(args.c[r / args.phases]) + offset, 1);
   };
-  (fetch(I / V, I % V), ...);
+  // The lines that outputs go to come while sums are formed.
+  if (!args.stream) (fetch(I / V, I % V), ...);
   Type sum[R * V] = {};
   const T* a = static_cast<const T*>(args.a);
-  const T* b = static_cast<const T*>(args.b);
+  T* b = static_cast<T*>(args.b);
+  const S* source[V];
+  if constexpr (fill) {
+    for (int v = 0; v < V; ++v) source[v] = static_cast<const S*>(args.source[v]);
+  }
+  const int64_t step = args.source_step;
 #pragma GCC unroll 1
   for (int64_t k = args.depth; k > 0; --k) {
     Type right[V];
 #pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
+    for (int v = 0; v < V; ++v) {
+      if constexpr (fill) {
+        right[v] = L::load(source[v]);
+        *reinterpret_cast<Loose*>(b + v * lanes) = right[v];
+        __builtin_prefetch(source[v] + kStepsAhead * step);
+        source[v] += step;
+      } else {
+        right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
+      }
+    }
+    __builtin_prefetch(a + kStepsAhead * A);
     ((sum[I] += right[I % V] * a[I / V]), ...);
     a += A;
     b += V * lanes;
@@ -116,15 +166,26 @@ template <class E, int R, int A, int V, int... I>
     ((sum[I] += bias[I / V]), ...);
   }
   if (args.activation != nullptr) ((sum[I] = activated<T>(sum[I], *args.activation)), ...);
-  const auto begin = [&args](int v) { return args.run + args.first_run[v]; };
   if (args.phases == 1) {
     (spread_vector<E>(begin(I % V), begin(I % V + 1), args.c[I / V], sum[I]), ...);
   } else if constexpr (R % 2 == 0) {
     // Every pair of rows once, from its first row.
-    ((I / V % 2 == 0 ? spread_pair<E>(begin(I % V), begin(I % V + 1), args.c[I / V / 2], sum[I],
-                                      sum[I / V % 2 == 0 ? I + V : I])
-                     : void()),
-     ...);
+    const auto pairs = [&](auto put) {
+      ((I / V % 2 == 0 ? put(args.c[I / V / 2], I % V, sum[I], sum[I / V % 2 == 0 ? I + V : I]) : void()),
+       ...);
+    };
+    if (!args.whole) {
+      pairs(
+          [&](void* c, int v, Type even, Type odd) { spread_pair<E>(begin(v), begin(v + 1), c, even, odd); });
+    } else if (args.stream) {
+      pairs([&](void* c, int v, Type even, Type odd) {
+        whole_pair<E, true>(static_cast<S*>(c) + begin(v)->offset, even, odd);
+      });
+    } else {
+      pairs([&](void* c, int v, Type even, Type odd) {
+        whole_pair<E, false>(static_cast<S*>(c) + begin(v)->offset, even, odd);
+      });
+    }
   }
 }
 
@@ -132,7 +193,11 @@ template <class E, int R, int A, int V, int... I>
 template <class E, int R, int V, int A = R>
 [[gnu::always_inline]] inline void spread(const SpreadArgs& args) noexcept {
   if (args.rows == R) {
-    spread_rows<E, R, A, V>(args, UpTo<R * V>{});
+    if (R == A && args.source != nullptr) {
+      spread_rows<E, R, A, V, R == A>(args, UpTo<R * V>{});
+    } else {
+      spread_rows<E, R, A, V, false>(args, UpTo<R * V>{});
+    }
   } else if constexpr (R > 1) {
     spread<E, R - 1, V, A>(args);
   }

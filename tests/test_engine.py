@@ -207,6 +207,24 @@ def test_something_refuses_nothing() -> None:
                 assert plan_for(case, name, algorithm="direct", workspace=0).algorithm == "direct"
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_outputs_beyond_the_caches_have_the_bits_of_their_parts(dtype: str) -> None:
+    # 32 MB or more go past the caches where lines are whole; a filter alone does not.
+    def forward(filters: int, weight: Array, bias: Array, past: int) -> Array:
+        geometry = Geometry(1, 3, filters, 1, (Axis(512, 1024, 2, 2, 1, 0, 0, 0),) * 2)
+        room = np.empty(geometry.large_shape[1] * 1024 * 1024 + past, dtype=case.small.dtype)
+        out = room[past:].reshape(geometry.large_shape)
+        plan = native.plan_for(geometry, native.FORWARD, case.small.dtype, workspace=AMPLE, algorithm="no_overlap")
+        plan.run(source, weight, bias, out)
+        return out
+
+    case = example(Geometry(1, 3, 16, 1, (Axis(512, 1024, 2, 2, 1, 0, 0, 0),) * 2), dtype)
+    source, weight, bias = case.inputs("forward")
+    parts = [forward(1, np.ascontiguousarray(weight[:, f : f + 1]), bias[f : f + 1].copy(), 0) for f in range(16)]
+    for past in (0, 1):
+        assert same_bits(forward(16, weight, bias, past), np.concatenate(parts, axis=1))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_short_types_are_summed_in_float32(dtype: str) -> None:
     # 4096 ones are 4096; in a sum of the short type itself they stay at 2048 or 256.

@@ -4,6 +4,7 @@
 // and the taps of a row are taken apart on their way into panels.
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <vector>
 
@@ -16,14 +17,30 @@ namespace tconv {
 namespace {
 
 constexpr int64_t kMostRows = 1 << 20;
-constexpr int64_t kPanelBytes = 384 << 10;  // of input that one thread holds
+constexpr int64_t kPanelBytes = 256 << 10;  // of input that one thread holds
 constexpr int64_t kMostPanels = 8;
-constexpr int64_t kWeightRun = 1024;  // rows of weights packed at a time
+constexpr int64_t kPackedTiles = 128;   // of weights, that a thread packs at a time
+constexpr int64_t kPackedChannels = 8;  // that it reads side by side
 // Input that is held whole, and weights that are packed shortly before they are multiplied with all of it.
 constexpr size_t kKeptBytes = 6 << 20;
 constexpr int64_t kPartBytes = 256 << 10;
-// Rows of a tile are copied as so many, since a copy of fixed length takes no call.
-constexpr int64_t kCopied = 8;
+// Outputs of so many bytes have left the caches before anyone can read them.
+constexpr int64_t kStreamBytes = 32 << 20;
+
+// Lanes are cut into panels of the widest kernel and, so that few are wasted, up to two of the narrowest.
+constexpr int64_t kMostNarrow = 2;
+
+bool has_fewer_lanes(const Kernel& a, const Kernel& b) { return a.lanes < b.lanes; }
+
+const Kernel& widest(const Problem& problem) {
+  const auto all = kernels(Family::spread, problem.dtype, problem.isa);
+  return *std::max_element(all.begin(), all.end(), has_fewer_lanes);
+}
+
+const Kernel& narrowest(const Problem& problem) {
+  const auto all = kernels(Family::spread, problem.dtype, problem.isa);
+  return *std::min_element(all.begin(), all.end(), has_fewer_lanes);
+}
 
 template <class T>
 class NoOverlap final : public Recipe {
@@ -31,7 +48,8 @@ class NoOverlap final : public Recipe {
   explicit NoOverlap(const Problem& problem)
       : problem_(problem),
         activate_(problem),
-        spread_(tconv::kernel(Family::spread, problem.dtype, problem.isa)),
+        spread_(widest(problem)),
+        narrow_(narrowest(problem)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         unspread_(tconv::kernel(Family::unspread, problem.dtype, problem.isa)),
         forward_(problem.pass == Pass::forward),
@@ -46,6 +64,9 @@ class NoOverlap final : public Recipe {
     tiles_ = ceil_div(rows_, spread_.rows);
     sample_positions_ = g.small_positions();
     positions_ = g.batch * sample_positions_;
+    stream_ = forward_ && phases_ == 2 && g.axes[2].size % vector_ == 0 &&
+              g.large_elements() * element() >= kStreamBytes;
+    cut_panels();
     cut();
   }
 
@@ -66,12 +87,12 @@ class NoOverlap final : public Recipe {
 
   // Packed: [group][tile][step of depth][row of the tile].
   bool pack(const void* weight, char* packed, Crew& crew) const override {
-    const int64_t runs = ceil_div(rows_, kWeightRun);
+    const int64_t runs = ceil_div(tiles_, kPackedTiles);
     const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
     crew.share(problem_.geometry.groups * runs, seconds, [&](int64_t unit, int) noexcept {
-      const int64_t first = unit % runs * kWeightRun;
+      const int64_t first = unit % runs * kPackedTiles;
       T* const to = reinterpret_cast<T*>(packed + static_cast<size_t>(unit / runs) * group_bytes());
-      pack_rows(weight, to, unit / runs, first, std::min(first + kWeightRun, rows_));
+      pack_tiles(weight, to, unit / runs, first, std::min(first + kPackedTiles, tiles_));
     });
     return true;
   }
@@ -107,22 +128,31 @@ class NoOverlap final : public Recipe {
       const int64_t block = unit / parts_ % blocks_;
       const int64_t group = unit / parts_ / blocks_;
       const Worker w = worker(workers + static_cast<size_t>(member) * worker_bytes());
-      fill(call, w, group, block);
+      const bool fused = forward_ && (first_tile(part) + 1) * spread_.rows <= rows_;
+      find(call, w, group, block);
+      fill(call, w, group, block, fused);
       multiply(call, reinterpret_cast<const T*>(packed + static_cast<size_t>(group) * group_bytes()), bias, w,
-               group, block, first_tile(part), first_tile(part + 1));
+               group, block, first_tile(part), first_tile(part + 1), fused);
     });
     return true;
   }
 
  private:
+  struct PanelState {
+    bool whole;   // every vector is one run of the output
+    bool simple;  // every vector comes from one sample
+  };
+
   // What one thread works in.
   struct Worker {
     T* weights;  // of a part, where those are packed one by one
     T* panel;
     SpreadRun* source_runs;  // of a panel, in the data gradient
     SpreadRun* runs;
-    int32_t* first_run;  // by vector
-    void** outputs;      // of the rows, or pairs of rows, of a tile
+    int32_t* first_run;    // by vector
+    const void** sources;  // by vector, at the first channel
+    PanelState* states;    // by panel
+    void** outputs;        // of the rows, or pairs of rows, of a tile
   };
 
   size_t group_bytes() const noexcept {
@@ -134,7 +164,13 @@ class NoOverlap final : public Recipe {
   size_t source_run_bytes() const noexcept {
     return forward_ ? 0 : aligned(static_cast<size_t>(spread_.lanes) * sizeof(SpreadRun));
   }
+  int64_t element() const noexcept { return static_cast<int64_t>(storage_bytes(problem_.dtype)); }
   int64_t vectors() const noexcept { return panels_ * spread_.lanes / vector_; }
+  // The first lane of a panel, of all.
+  int64_t panel_start(int64_t panel) const noexcept {
+    const int64_t wide = std::min(panel, wide_panels_);
+    return wide * spread_.lanes + (panel - wide) * narrow_.lanes;
+  }
   int64_t first_tile(int64_t part) const noexcept { return tiles_ * part / parts_; }
   int64_t block_elements() const noexcept { return panels_ * spread_.lanes * depth_; }
   // Panels of a group.
@@ -153,6 +189,8 @@ class NoOverlap final : public Recipe {
     return part_bytes() + panel_bytes() + source_run_bytes() +
            aligned(static_cast<size_t>(panels_ * spread_.lanes) * sizeof(SpreadRun)) +
            aligned(static_cast<size_t>(vectors() + 1) * sizeof(int32_t)) +
+           aligned(static_cast<size_t>(vectors()) * sizeof(void*)) +
+           aligned(static_cast<size_t>(panels_) * sizeof(PanelState)) +
            aligned(static_cast<size_t>(spread_.rows) * sizeof(void*));
   }
 
@@ -164,23 +202,38 @@ class NoOverlap final : public Recipe {
     made.source_runs = pieces.take<SpreadRun>(source_run_bytes());
     made.runs = pieces.take<SpreadRun>(static_cast<size_t>(panels_ * spread_.lanes) * sizeof(SpreadRun));
     made.first_run = pieces.take<int32_t>(static_cast<size_t>(vectors() + 1) * sizeof(int32_t));
+    made.sources = pieces.take<const void*>(static_cast<size_t>(vectors()) * sizeof(void*));
+    made.states = pieces.take<PanelState>(static_cast<size_t>(panels_) * sizeof(PanelState));
     made.outputs = pieces.take<void*>(static_cast<size_t>(spread_.rows) * sizeof(void*));
     return made;
+  }
+
+  // Decides how many panels are narrow, so that the fewest lanes are wasted.
+  void cut_panels() {
+    int64_t least = 0;
+    for (int64_t narrow = 0; narrow <= (narrow_.lanes < spread_.lanes ? kMostNarrow : 0); ++narrow) {
+      const int64_t rest = std::max<int64_t>(0, positions_ - narrow * narrow_.lanes);
+      const int64_t wide = ceil_div(rest, spread_.lanes);
+      const int64_t lanes = wide * spread_.lanes + narrow * narrow_.lanes;
+      if (narrow > 0 && lanes >= least) continue;
+      least = lanes;
+      wide_panels_ = wide;
+      all_panels_ = wide + narrow;
+    }
   }
 
   // Decides blocks of positions, their parts and threads, so that the workspace holds them.
   void cut() {
     threads_ = problem_.threads;
     const int64_t panel_bytes = spread_.lanes * depth_ * static_cast<int64_t>(sizeof(T));
-    const int64_t all = ceil_div(positions_, spread_.lanes);
-    panels_ = std::clamp<int64_t>(kPanelBytes / panel_bytes, 1, std::min(all, kMostPanels));
+    panels_ = std::clamp<int64_t>(kPanelBytes / panel_bytes, 1, std::min(all_panels_, kMostPanels));
     const auto total = [&] {
       return (problem_.packed || by_part_ ? 0 : aligned(packed_bytes())) + aligned(bias_bytes()) +
              (by_part_ ? input_bytes() : 0) + worker_bytes() * static_cast<size_t>(threads_);
     };
     if (!problem_.packed) {
       const int64_t most_panels = panels_;
-      cut_blocks(all);
+      cut_blocks();
       parts_ = std::min(tiles_, std::max(ceil_div(static_cast<int64_t>(group_bytes()), kPartBytes),
                                          int64_t{12} * threads_));
       by_part_ = input_bytes() <= std::min(kKeptBytes, group_bytes());
@@ -191,50 +244,41 @@ class NoOverlap final : public Recipe {
     }
     while (threads_ > 1 && total() > problem_.workspace) --threads_;
     if (total() > problem_.workspace) panels_ = 1;
-    cut_blocks(all);
+    cut_blocks();
     const int64_t units = blocks_ * problem_.geometry.groups;
     parts_ = threads_ > 1 && units < 6 * threads_ ? std::min(tiles_, ceil_div(6 * threads_, units)) : 1;
     workspace_ = total();
   }
 
   // Blocks of at most `panels_` of all panels.
-  void cut_blocks(int64_t all) noexcept {
-    blocks_ = ceil_div(all, panels_);
-    panels_ = ceil_div(all, blocks_);
+  void cut_blocks() noexcept {
+    blocks_ = ceil_div(all_panels_, panels_);
+    panels_ = ceil_div(all_panels_, blocks_);
   }
 
-  // Packs a run of rows of a group, whose rows begin at `packed`.
-  void pack_rows(const void* weight, T* packed, int64_t group, int64_t first, int64_t last) const noexcept {
+  // Packs some tiles of a group, whose first one begins at `packed`.
+  void pack_tiles(const void* weight, T* packed, int64_t group, int64_t first, int64_t last) const noexcept {
+    const int64_t first_row = first * spread_.rows;
+    const int64_t last_row = std::min(last * spread_.rows, rows_);
     if (forward_) {
-      pack_window(weight, packed, group, first, last);
+      pack_window(weight, packed, group, first_row, last_row);
     } else {
-      pack_channels(weight, packed, group, first, last);
+      pack_channels(weight, packed, group, first_row, last_row);
     }
   }
 
   void pack_window(const void* weight, T* packed, int64_t group, int64_t first, int64_t last) const noexcept {
-    alignas(64) T run[kWeightRun + kCopied];
-    const int64_t tile_rows = spread_.rows;
     MoveArgs args{};
-    args.dst = run;
-    args.rows = 1;
-    args.columns = last - first;
+    args.src_row = rows_;
     args.src_column = args.dst_column = 1;
-    for (int64_t channel = 0; channel < depth_; ++channel) {
-      args.src = static_cast<const char*>(weight) + ((group * depth_ + channel) * rows_ + first) *
-                                                        static_cast<int64_t>(storage_bytes(problem_.dtype));
-      load_(args);
-      for (int64_t row = first; row < last;) {
-        const int64_t at = row % tile_rows;
-        const int64_t count = std::min(tile_rows - at, last - row);
-        T* to = packed + (row / tile_rows * depth_ + channel) * tile_rows + at;
-        const T* const from = run + row - first;
-        if (count == tile_rows && tile_rows <= kCopied && kCopied <= 2 * tile_rows && channel + 1 < depth_) {
-          std::copy_n(from, kCopied, to);  // what is too much is the next channel's, and written next
-        } else {
-          std::copy_n(from, count, to);
-        }
-        row += count;
+    args.dst_row = spread_.rows;
+    for (int64_t channel = 0; channel < depth_; channel += kPackedChannels) {
+      args.rows = std::min(kPackedChannels, depth_ - channel);
+      for (int64_t row = first; row < last; row += spread_.rows) {
+        args.columns = std::min<int64_t>(spread_.rows, last - row);
+        args.src = static_cast<const char*>(weight) + ((group * depth_ + channel) * rows_ + row) * element();
+        args.dst = packed + row * depth_ + channel * spread_.rows;
+        load_(args);
       }
     }
   }
@@ -248,8 +292,7 @@ class NoOverlap final : public Recipe {
     args.columns = window_;
     for (int64_t row = first; row < last; row += args.rows) {
       args.rows = std::min(spread_.rows - row % spread_.rows, last - row);
-      args.src = static_cast<const char*>(weight) +
-                 (group * channels_ + row) * window_ * static_cast<int64_t>(storage_bytes(problem_.dtype));
+      args.src = static_cast<const char*>(weight) + (group * channels_ + row) * window_ * element();
       args.dst = packed + row / spread_.rows * spread_.rows * depth_ + row % spread_.rows;
       load_(args);
     }
@@ -276,55 +319,75 @@ class NoOverlap final : public Recipe {
       w.panel = input + block * block_elements();
       return w;
     };
-    call.crew.share(blocks_, seconds / 10,
-                    [&](int64_t block, int member) noexcept { fill(call, at(block, member), group, block); });
+    call.crew.share(blocks_, seconds / 10, [&](int64_t block, int member) noexcept {
+      fill(call, at(block, member), group, block, false);
+    });
     call.crew.share(parts_, seconds, [&](int64_t part, int member) noexcept {
       const int64_t first = first_tile(part);
       const int64_t last = first_tile(part + 1);
       T* const weights = at(0, member).weights - first * spread_.rows * depth_;
-      for (int64_t row = first * spread_.rows; row < std::min(last * spread_.rows, rows_);
-           row += kWeightRun) {
-        pack_rows(call.weight, weights, group, row, std::min({row + kWeightRun, last * spread_.rows, rows_}));
-      }
+      pack_tiles(call.weight, weights, group, first, last);
       for (int64_t block = 0; block < blocks_; ++block) {
-        multiply(call, weights, bias, at(block, member), group, block, first, last);
+        const Worker w = at(block, member);
+        find(call, w, group, block);
+        multiply(call, weights, bias, w, group, block, first, last, false);
       }
     });
   }
 
-  int64_t first_position(int64_t block) const noexcept { return block * panels_ * spread_.lanes; }
-  int64_t positions_of(int64_t block) const noexcept {
-    return std::min(panels_ * spread_.lanes, positions_ - first_position(block));
+  // The panels of a block, and its first position.
+  struct Block {
+    int64_t first_panel;
+    int64_t last_panel;
+    int64_t first;
+    int64_t count;  // of positions
+  };
+  Block block_at(int64_t block) const noexcept {
+    const int64_t first_panel = std::min(block * panels_, all_panels_);
+    const int64_t last_panel = std::min(first_panel + panels_, all_panels_);
+    const int64_t first = panel_start(first_panel);
+    return {first_panel, last_panel, first, std::min(panel_start(last_panel), positions_) - first};
   }
 
-  // Fills the panels of a block.
-  void fill(const Call& call, const Worker& w, int64_t group, int64_t block) const noexcept {
-    const int64_t first = first_position(block);
-    const int64_t count = positions_of(block);
-    if (count <= 0) return;
-    if (forward_) {
-      fill_panels(call.source, w.panel, group, first, count);
-    } else {
-      fill_windows(call.source, w, group, first, count);
+  // Finds where the panels of a block come from and go to.
+  void find(const Call& call, const Worker& w, int64_t group, int64_t block) const noexcept {
+    const auto [first_panel, last_panel, first, count] = block_at(block);
+    if (first_panel < last_panel) find_runs(w, first, count);
+    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+      const int64_t lane = panel_start(panel) - first;
+      w.states[panel - first_panel] =
+          find_state(call.source, w, group, first, lane, panel_start(panel + 1) - first - lane, count);
     }
-    fill_up(w.panel, count);
   }
 
-  // Makes the rows of some tiles for a block whose panels are full.
+  // Fills the panels of a block; simple ones only where their first tile does not.
+  void fill(const Call& call, const Worker& w, int64_t group, int64_t block, bool fused) const noexcept {
+    const auto [first_panel, last_panel, first, count] = block_at(block);
+    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+      if (fused && w.states[panel - first_panel].simple) continue;
+      const int64_t lane = panel_start(panel) - first;
+      const int64_t lanes = panel_start(panel + 1) - first - lane;
+      fill_panel(call.source, w, group, first + lane, std::min(lanes, count - lane), lane, lanes);
+    }
+  }
+
+  // Makes the rows of some tiles for a block.
   void multiply(const Call& call, const T* weights, const T* bias, const Worker& w, int64_t group,
-                int64_t block, int64_t first_tile, int64_t last_tile) const noexcept {
-    const int64_t count = positions_of(block);
-    if (count <= 0) return;
-    find_runs(w, first_position(block), count);
+                int64_t block, int64_t first_tile, int64_t last_tile, bool fused) const noexcept {
+    const auto [first_panel, last_panel, first, count] = block_at(block);
+    if (first_panel >= last_panel) return;
     const auto& [z, y, x] = problem_.geometry.axes;
-    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     char* out = static_cast<char*>(call.out);
+    const bool stream = stream_ && reinterpret_cast<uintptr_t>(out) % kAlignment == 0;
+    Ahead ahead =
+        next_source(call.source, group, block, (last_tile - first_tile) * (last_panel - first_panel));
     SpreadArgs args{};
     args.depth = depth_;
     args.c = w.outputs;
     args.activation = activate_.get();
     args.run = w.runs;
     args.phases = static_cast<int32_t>(phases_);
+    args.source_step = sample_positions_;
     for (int64_t tile = first_tile; tile < last_tile; ++tile) {
       const int64_t row = tile * spread_.rows;
       args.rows = static_cast<int32_t>(std::min<int64_t>(spread_.rows, rows_ - row));
@@ -332,75 +395,137 @@ class NoOverlap final : public Recipe {
       if (bias != nullptr) args.bias = bias + group * tiles_ * spread_.rows + row;
       for (int64_t r = 0; r < args.rows; r += phases_) {
         if (!forward_) {
-          w.outputs[r] = out + (group * channels_ + row + r) * sample_positions_ * element;
+          w.outputs[r] = out + (group * channels_ + row + r) * sample_positions_ * element();
           continue;
         }
         const int64_t tap = (row + r) / phases_;
         const int64_t map = group * filters_ + tap / (z.kernel * y.kernel);
         const int64_t tap_z = tap / y.kernel % z.kernel;
-        w.outputs[r / phases_] = out + ((map * z.out + tap_z) * y.out + tap % y.kernel) * x.out * element;
+        w.outputs[r / phases_] = out + ((map * z.out + tap_z) * y.out + tap % y.kernel) * x.out * element();
       }
-      for (int64_t panel = 0; panel * spread_.lanes < count; ++panel) {
-        args.b = w.panel + panel * spread_.lanes * depth_;
-        args.first_run = w.first_run + panel * spread_.lanes / vector_;
-        spread_(args);
+      for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+        const PanelState& state = w.states[panel - first_panel];
+        const int64_t lane = panel_start(panel) - first;
+        args.b = w.panel + lane * depth_;
+        args.first_run = w.first_run + lane / vector_;
+        args.source = fused && state.simple && tile == first_tile ? w.sources + lane / vector_ : nullptr;
+        args.whole = state.whole;
+        args.stream = stream && state.whole;
+        ahead.fetch();
+        (panel < wide_panels_ ? spread_ : narrow_)(args);
       }
     }
+    // What went past the caches is seen before this thread tells that it is done.
+    if (stream) std::atomic_thread_fence(std::memory_order_seq_cst);
   }
 
-  // Panels of input: [panel][channel][lane].
-  void fill_panels(const void* source, T* panel, int64_t group, int64_t first, int64_t count) const noexcept {
+  // Brings the input of the next block to the second cache, a few lines at a time.
+  struct Ahead {
+    const char* at;
+    int64_t row_bytes;  // of a channel
+    int64_t step_bytes;
+    int64_t rows;
+    int64_t done;   // of the row
+    int64_t lines;  // each time
+
+    void fetch() noexcept {
+      for (int64_t line = 0; line < lines && rows > 0; ++line) {
+        __builtin_prefetch(at + done, 0, 2);
+        done += static_cast<int64_t>(kAlignment);
+        if (done < row_bytes) continue;
+        done = 0;
+        at += step_bytes;
+        --rows;
+      }
+    }
+  };
+
+  Ahead next_source(const void* source, int64_t group, int64_t block, int64_t calls) const noexcept {
+    if (!forward_ || by_part_ || block + 1 == blocks_) return {};
+    const int64_t first = panel_start((block + 1) * panels_);
+    const int64_t sample = first / sample_positions_;
+    const int64_t at = first % sample_positions_;
+    const int64_t count = std::min({panel_start((block + 2) * panels_) - first, sample_positions_ - at});
+    const char* from =
+        static_cast<const char*>(source) +
+        ((sample * problem_.geometry.channels + group * depth_) * sample_positions_ + at) * element();
+    const int64_t before = static_cast<int64_t>(reinterpret_cast<uintptr_t>(from) % kAlignment);
+    Ahead ahead{from - before, before + count * element(), sample_positions_ * element(), depth_, 0, 0};
+    ahead.lines = ceil_div(ceil_div(ahead.row_bytes, kAlignment) * depth_, calls);
+    return ahead;
+  }
+
+  // Where the vectors of a panel come from and go to.
+  PanelState find_state(const void* source, const Worker& w, int64_t group, int64_t first, int64_t lane,
+                        int64_t lanes, int64_t count) const noexcept {
+    PanelState state{true, true};
+    for (int64_t vector = lane / vector_; vector < (lane + lanes) / vector_; ++vector) {
+      const SpreadRun& run = w.runs[w.first_run[vector]];
+      if (run.begin != 0 || run.end != vector_) state.whole = false;
+      const int64_t begin = first + vector * vector_;
+      const int64_t sample = begin / sample_positions_;
+      const int64_t at = begin % sample_positions_;
+      if (begin + vector_ > first + count || at + vector_ > sample_positions_) state.simple = false;
+      w.sources[vector] =
+          static_cast<const char*>(source) +
+          ((sample * problem_.geometry.channels + group * depth_) * sample_positions_ + at) * element();
+    }
+    return state;
+  }
+
+  void fill_panel(const void* source, const Worker& w, int64_t group, int64_t first, int64_t count,
+                  int64_t lane, int64_t lanes) const noexcept {
+    T* const panel = w.panel + lane * depth_;
+    if (forward_) {
+      fill_inputs(source, panel, group, first, count, lanes);
+    } else {
+      fill_windows(source, w.source_runs, panel, group, first, count, lanes);
+    }
+    if (count == lanes) return;
+    for (int64_t step = 0; step < depth_; ++step)
+      std::fill(panel + step * lanes + count, panel + (step + 1) * lanes, T{0});
+  }
+
+  // Input: [channel][lane].
+  void fill_inputs(const void* source, T* panel, int64_t group, int64_t first, int64_t count,
+                   int64_t lanes) const noexcept {
     const Geometry& g = problem_.geometry;
-    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     MoveArgs args{};
     args.rows = depth_;
     args.src_row = sample_positions_;
     args.src_column = args.dst_column = 1;
-    args.dst_row = spread_.lanes;
+    args.dst_row = lanes;
     for (int64_t begin = 0; begin < count; begin += args.columns) {
       const int64_t sample = (first + begin) / sample_positions_;
       const int64_t at = (first + begin) % sample_positions_;
-      const int64_t lane = begin % spread_.lanes;
-      args.columns = std::min({count - begin, sample_positions_ - at, spread_.lanes - lane});
+      args.columns = std::min(count - begin, sample_positions_ - at);
       args.src = static_cast<const char*>(source) +
-                 ((sample * g.channels + group * depth_) * sample_positions_ + at) * element;
-      args.dst = panel + begin / spread_.lanes * spread_.lanes * depth_ + lane;
+                 ((sample * g.channels + group * depth_) * sample_positions_ + at) * element();
+      args.dst = panel + begin;
       load_(args);
     }
   }
 
-  // Panels of the gradient: [panel][filter and tap][lane].
-  void fill_windows(const void* source, const Worker& w, int64_t group, int64_t first,
-                    int64_t count) const noexcept {
+  // The gradient: [filter and tap][lane].
+  void fill_windows(const void* source, SpreadRun* runs, T* panel, int64_t group, int64_t first,
+                    int64_t count, int64_t lanes) const noexcept {
     const Geometry& g = problem_.geometry;
     const auto& [z, y, x] = g.axes;
-    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     UnspreadArgs args{};
     args.map_stride = g.large_positions();
     args.maps = filters_;
-    args.dst_map = g.taps() * spread_.lanes;
-    args.dst_row = spread_.lanes;
+    args.dst_map = g.taps() * lanes;
+    args.dst_row = lanes;
     args.phases = static_cast<int32_t>(x.kernel);
-    args.run = w.source_runs;
-    for (int64_t begin = 0; begin < count; begin += spread_.lanes) {
-      args.runs = find_rows(w.source_runs, first + begin, std::min<int64_t>(spread_.lanes, count - begin));
-      for (int64_t tap = 0; tap < z.kernel * y.kernel; ++tap) {
-        args.src = static_cast<const char*>(source) + (group * filters_ * g.large_positions() +
-                                                       (tap / y.kernel * y.out + tap % y.kernel) * x.out) *
-                                                          element;
-        args.dst = w.panel + begin * depth_ + tap * x.kernel * spread_.lanes;
-        unspread_(args);
-      }
+    args.run = runs;
+    args.runs = find_rows(runs, first, count);
+    for (int64_t tap = 0; tap < z.kernel * y.kernel; ++tap) {
+      args.src = static_cast<const char*>(source) + (group * filters_ * g.large_positions() +
+                                                     (tap / y.kernel * y.out + tap % y.kernel) * x.out) *
+                                                        element();
+      args.dst = panel + tap * x.kernel * lanes;
+      unspread_(args);
     }
-  }
-
-  // Zeros behind the last position.
-  void fill_up(T* panel, int64_t count) const noexcept {
-    const int64_t rest = count % spread_.lanes;
-    if (rest == 0) return;
-    T* to = panel + count / spread_.lanes * spread_.lanes * depth_;
-    for (int64_t step = 0; step < depth_; ++step, to += spread_.lanes)
-      std::fill(to + rest, to + spread_.lanes, T{0});
   }
 
   // The rows of the small side that hold `count` positions from `first`, and where they lie on the large
@@ -458,6 +583,7 @@ class NoOverlap final : public Recipe {
   Problem problem_;
   Activate activate_;
   const Kernel& spread_;
+  const Kernel& narrow_;
   const Kernel& load_;
   const Kernel& unspread_;
   bool forward_;
@@ -470,8 +596,11 @@ class NoOverlap final : public Recipe {
   int64_t phases_ = 1;  // rows that take turns along the last axis
   int64_t tiles_ = 0;
   int64_t sample_positions_ = 0;
-  int64_t positions_ = 0;  // of all samples
-  int64_t panels_ = 1;     // of a block
+  int64_t positions_ = 0;    // of all samples
+  bool stream_ = false;      // whether outputs go past the caches
+  int64_t wide_panels_ = 0;  // of all, the first ones
+  int64_t all_panels_ = 0;
+  int64_t panels_ = 1;  // of a block
   int64_t blocks_ = 1;
   int64_t parts_ = 1;     // that tiles are shared in
   bool by_part_ = false;  // weights are packed when their turn comes
@@ -500,7 +629,7 @@ std::optional<std::string> refusal(const Problem& problem) {
 
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
-  const Kernel& tile = kernel(Family::spread, problem.dtype, problem.isa);
+  const Kernel& tile = widest(problem);
   const bool forward = problem.pass == Pass::forward;
   const double vector = machine::lanes(compute_dtype(problem.dtype), problem.isa);
   const auto channels = static_cast<double>(g.channels / g.groups);

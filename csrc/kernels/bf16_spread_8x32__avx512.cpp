@@ -1,0 +1,5 @@
+#include "spread_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  spread<bf16, 8, 2>(*static_cast<const SpreadArgs*>(args));
+}
