@@ -20,6 +20,7 @@ struct RowsArgs {
   const SpreadRun* run;
   const int32_t* first_run;  // of each vector of the tile, and the end
   int32_t rows;
+  bool stream;  // every vector is one run of lines of its own, and goes past the caches
 };
 
 #if defined(TCONV_KERNEL_NAME)
@@ -36,7 +37,7 @@ template <class E, int R, int V, int... I>
   const auto fetch = [&args](int r, int v) {
     __builtin_prefetch(static_cast<typename E::storage*>(args.c[r]) + args.run[args.first_run[v]].offset, 1);
   };
-  (fetch(I / V, I % V), ...);
+  if (!args.stream) (fetch(I / V, I % V), ...);
   Type sum[R * V] = {};
   const T* b = static_cast<const T*>(args.b);
   const int64_t depth = args.depth;
@@ -58,7 +59,11 @@ template <class E, int R, int V, int... I>
   }
   if (args.activation != nullptr) ((sum[I] = activated<T>(sum[I], *args.activation)), ...);
   const auto begin = [&args](int v) { return args.run + args.first_run[v]; };
-  (spread_vector<E>(begin(I % V), begin(I % V + 1), args.c[I / V], sum[I]), ...);
+  if (args.stream) {
+    (stream_out<E>(static_cast<typename E::storage*>(args.c[I / V]) + begin(I % V)->offset, sum[I]), ...);
+  } else {
+    (spread_vector<E>(begin(I % V), begin(I % V + 1), args.c[I / V], sum[I]), ...);
+  }
 }
 
 // Runs `rows_of` for the number of rows the caller has.

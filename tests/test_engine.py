@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from math import prod
 from typing import Any
 from unittest.mock import patch
 
@@ -207,22 +208,28 @@ def test_something_refuses_nothing() -> None:
                 assert plan_for(case, name, algorithm="direct", workspace=0).algorithm == "direct"
 
 
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_outputs_beyond_the_caches_have_the_bits_of_their_parts(dtype: str) -> None:
+def test_outputs_beyond_the_caches_have_the_bits_of_their_parts(dtype: str, last: bool) -> None:
     # 32 MB or more go past the caches where lines are whole; a filter alone does not.
+    def geometry(filters: int) -> Geometry:
+        return Geometry(1, 3, filters, 1, (Axis(512, 1024, 2, 2, 1, 0, 0, 0),) * 2, channels_last=last)
+
     def forward(filters: int, weight: Array, bias: Array, past: int) -> Array:
-        geometry = Geometry(1, 3, filters, 1, (Axis(512, 1024, 2, 2, 1, 0, 0, 0),) * 2)
-        room = np.empty(geometry.large_shape[1] * 1024 * 1024 + past, dtype=case.small.dtype)
-        out = room[past:].reshape(geometry.large_shape)
-        plan = native.plan_for(geometry, native.FORWARD, case.small.dtype, workspace=AMPLE, algorithm="no_overlap")
-        plan.run(source, weight, bias, out)
+        shape = geometry(filters).large_shape
+        out = np.empty(prod(shape) + past, source.dtype)[past:].reshape(shape)
+        algorithm = "position_rows" if last else "no_overlap"
+        plan = native.plan_for(
+            geometry(filters), native.FORWARD, source.dtype, workspace=AMPLE, algorithm=algorithm
+        )
+        plan.run(source, np.ascontiguousarray(weight), bias, out)
         return out
 
-    case = example(Geometry(1, 3, 16, 1, (Axis(512, 1024, 2, 2, 1, 0, 0, 0),) * 2), dtype)
-    source, weight, bias = case.inputs("forward")
-    parts = [forward(1, np.ascontiguousarray(weight[:, f : f + 1]), bias[f : f + 1].copy(), 0) for f in range(16)]
+    source, weight, bias = example(geometry(16), dtype).inputs("forward")
+    axis = -1 if last else 1
+    parts = [forward(1, weight.take([f], axis), bias[[f]], 0) for f in range(16)]
     for past in (0, 1):
-        assert same_bits(forward(16, weight, bias, past), np.concatenate(parts, axis=1))
+        assert same_bits(forward(16, weight, bias, past), np.concatenate(parts, axis))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

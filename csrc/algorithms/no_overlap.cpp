@@ -4,11 +4,11 @@
 // and the taps of a row are taken apart on their way into panels.
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cmath>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/past_caches.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
 #include "spread_abi.hpp"
@@ -24,8 +24,6 @@ constexpr int64_t kPackedChannels = 8;  // that it reads side by side
 // Input that is held whole, and weights that are packed shortly before they are multiplied with all of it.
 constexpr size_t kKeptBytes = 6 << 20;
 constexpr int64_t kPartBytes = 256 << 10;
-// Outputs of so many bytes have left the caches before anyone can read them.
-constexpr int64_t kStreamBytes = 32 << 20;
 
 // Lanes are cut into panels of the widest kernel and, so that few are wasted, up to two of the narrowest.
 constexpr int64_t kMostNarrow = 2;
@@ -64,8 +62,7 @@ class NoOverlap final : public Recipe {
     tiles_ = ceil_div(rows_, spread_.rows);
     sample_positions_ = g.small_positions();
     positions_ = g.batch * sample_positions_;
-    stream_ = forward_ && phases_ == 2 && g.axes[2].size % vector_ == 0 &&
-              g.large_elements() * element() >= kStreamBytes;
+    stream_ = forward_ && phases_ == 2 && g.axes[2].size % vector_ == 0 && goes_past_caches(problem);
     cut_panels();
     cut();
   }
@@ -415,8 +412,7 @@ class NoOverlap final : public Recipe {
         (panel < wide_panels_ ? spread_ : narrow_)(args);
       }
     }
-    // What went past the caches is seen before this thread tells that it is done.
-    if (stream) std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (stream) finish_past_caches();
   }
 
   // Brings the input of the next block to the second cache, a few lines at a time.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/past_caches.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
 #include "rows_abi.hpp"
@@ -49,6 +50,9 @@ class PositionRows final : public Recipe {
     positions_ = g.batch * g.small_positions();
     find_segments();
     find_runs();
+    const int64_t vector_bytes = vector() * element();
+    stream_ = forward_ && columns_ % rows_.lanes == 0 && segment_length_ * element() % vector_bytes == 0 &&
+              filters_ * element() % vector_bytes == 0 && goes_past_caches(problem);
     cut();
   }
 
@@ -116,6 +120,10 @@ class PositionRows final : public Recipe {
 
   bool plain() const noexcept { return problem_.dtype == compute_dtype(problem_.dtype); }
   int64_t element() const noexcept { return static_cast<int64_t>(storage_bytes(problem_.dtype)); }
+  // Lanes of a vector.
+  int64_t vector() const noexcept {
+    return static_cast<int64_t>(machine::lanes(compute_dtype(problem_.dtype), problem_.isa));
+  }
   size_t panel_bytes() const noexcept {
     return aligned(static_cast<size_t>(rows_.lanes * depth_) * sizeof(T));
   }
@@ -156,10 +164,9 @@ class PositionRows final : public Recipe {
 
   // Where the lanes of every vector of every panel go, from where the row goes.
   void find_runs() {
-    const int64_t vector = static_cast<int64_t>(machine::lanes(compute_dtype(problem_.dtype), problem_.isa));
-    for (int64_t begin = 0; begin < panels_ * rows_.lanes; begin += vector) {
+    for (int64_t begin = 0; begin < panels_ * rows_.lanes; begin += vector()) {
       first_run_.push_back(static_cast<int32_t>(runs_.size()));
-      const int64_t end = std::min(begin + vector, columns_);
+      const int64_t end = std::min(begin + vector(), columns_);
       if (begin >= end) runs_.push_back({0, 0, 0});
       for (int64_t at = begin; at < end;) {
         int64_t length = end - at;
@@ -266,6 +273,7 @@ class PositionRows final : public Recipe {
     }
     args.activation = activate_.get();
     args.run = runs_.data();
+    args.stream = stream_ && reinterpret_cast<uintptr_t>(call.out) % kAlignment == 0;
     const int64_t vectors = static_cast<int64_t>(first_run_.size() - 1) / panels_;
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       args.b = packed + static_cast<size_t>(group * panels_ + panel) * panel_bytes();
@@ -278,6 +286,7 @@ class PositionRows final : public Recipe {
         rows_(args);
       }
     }
+    if (args.stream) finish_past_caches();
   }
 
   // Sources of a block to the compute type, one behind the other.
@@ -314,6 +323,7 @@ class PositionRows final : public Recipe {
   int64_t segment_length_ = 0;
   std::vector<SpreadRun> runs_;
   std::vector<int32_t> first_run_;  // by vector
+  bool stream_ = false;             // whether outputs go past the caches
   int64_t block_positions_ = 0;
   int64_t blocks_ = 1;
   int64_t parts_ = 1;  // that panels are shared in
