@@ -16,6 +16,7 @@ struct SpreadRun {
 // that go to the runs of their vector; with two phases a pair of rows takes turns:
 //   c[r / phases][offset + (l - begin) * phases + r % phases] = sum[r][l]
 // A whole tile may find b empty: its elements then come from `source`, in the storage type, and fill it.
+// Kernels of a set that has family `pair` take pairs for elements of a and b, two steps of depth.
 struct SpreadArgs {
   const void* a;
   void* b;
@@ -78,17 +79,36 @@ template <class E>
   for (; run < end; ++run) Lanes<E>::store_lanes(out + run->offset - run->begin, value, run->begin, run->end);
 }
 
+// The upper half of each word is its number as bfloat16.
+[[gnu::always_inline]] inline typename Lanes<bf16>::Word rounded_word(
+    typename Lanes<bf16>::type value) noexcept {
+  using Word = typename Lanes<bf16>::Word;
+  const Word bits = (Word)value;
+  return value == value ? bits + 0x7fffu + (bits >> 16 & 1u) : bits | 0x400000u;
+}
+
 template <class E, bool stream>
 [[gnu::always_inline]] inline void whole_pair(typename E::storage* out, typename Lanes<E>::type even,
                                               typename Lanes<E>::type odd) noexcept {
-  using L = Lanes<E>;
-  typename L::type pair[2];
-  zip<typename E::compute, L::count>(even, odd, pair, UpTo<L::count>{});
-  for (int i = 0; i < 2; ++i) {
+  if constexpr (same<E, bf16>) {
+    // Two numbers in turn are the halves of a word.
+    const auto words =
+        (typename Lanes<E>::type)((rounded_word(odd) & 0xffff0000u) | rounded_word(even) >> 16);
     if constexpr (stream) {
-      stream_out<E>(out + i * L::count, pair[i]);
+      stream_out<f32>(reinterpret_cast<float*>(out), words);
     } else {
-      L::store(out + i * L::count, pair[i]);
+      memcpy(out, &words, sizeof words);
+    }
+  } else {
+    constexpr int count = Lanes<E>::count;
+    typename Lanes<E>::type pair[2];
+    zip<typename E::compute, count>(even, odd, pair, UpTo<count>{});
+    for (int i = 0; i < 2; ++i) {
+      if constexpr (stream) {
+        stream_out<E>(out + i * count, pair[i]);
+      } else {
+        Lanes<E>::store(out + i * count, pair[i]);
+      }
     }
   }
 }
@@ -116,16 +136,25 @@ template <class E>
   }
 }
 
-// Steps that operands come to the nearest cache ahead of their turn.
+// Elements that operands come to the nearest cache ahead of their turn.
 constexpr int kStepsAhead = 16;
 
-template <class E, int R, int A, int V, bool fill, int... I>
+// A step of depth whose elements are the numbers themselves.
+template <class E>
+struct OneOf : OneNumber<typename E::compute> {
+  static constexpr int numbers = 1;
+  [[gnu::always_inline]] static inline typename Lanes<E>::type load(const typename E::storage* source,
+                                                                    int64_t /*step*/,
+                                                                    int64_t /*depth*/) noexcept {
+    return Lanes<E>::load(source);
+  }
+};
+
+template <class E, class Step, int R, int A, int V, bool fill, int... I>
 [[gnu::always_inline]] inline void spread_rows(const SpreadArgs& args, Sequence<I...>) noexcept {
-  using L = Lanes<E>;
   using T = typename E::compute;
   using S = typename E::storage;
   using Type = typename Vector<T>::type;
-  using Loose = typename Vector<T>::loose;
   constexpr int lanes = Vector<T>::lanes;
   const auto begin = [&args](int v) { return args.run + args.first_run[v]; };
   const auto fetch = [&](int r, int v) {
@@ -135,29 +164,31 @@ template <class E, int R, int A, int V, bool fill, int... I>
   // The lines that outputs go to come while sums are formed.
   if (!args.stream) (fetch(I / V, I % V), ...);
   Type sum[R * V] = {};
-  const T* a = static_cast<const T*>(args.a);
-  T* b = static_cast<T*>(args.b);
+  using Element = typename Step::Element;
+  typedef typename Vector<Element>::loose Loose;
+  const Element* a = static_cast<const Element*>(args.a);
+  Element* b = static_cast<Element*>(args.b);
   const S* source[V];
   if constexpr (fill) {
     for (int v = 0; v < V; ++v) source[v] = static_cast<const S*>(args.source[v]);
   }
   const int64_t step = args.source_step;
 #pragma GCC unroll 1
-  for (int64_t k = args.depth; k > 0; --k) {
-    Type right[V];
+  for (int64_t k = args.depth; k > 0; k -= Step::numbers) {
+    typename Vector<Element>::type right[V];
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) {
       if constexpr (fill) {
-        right[v] = L::load(source[v]);
+        right[v] = Step::load(source[v], step, k);
         *reinterpret_cast<Loose*>(b + v * lanes) = right[v];
         __builtin_prefetch(source[v] + kStepsAhead * step);
-        source[v] += step;
+        source[v] += Step::numbers * step;
       } else {
         right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
       }
     }
     __builtin_prefetch(a + kStepsAhead * A);
-    ((sum[I] += right[I % V] * a[I / V]), ...);
+    (Step::add(sum[I], right[I % V], a[I / V]), ...);
     a += A;
     b += V * lanes;
   }
@@ -190,16 +221,16 @@ template <class E, int R, int A, int V, bool fill, int... I>
 }
 
 // Runs `spread_rows` for the number of rows the caller has; `A` is that of a whole tile.
-template <class E, int R, int V, int A = R>
+template <class E, int R, int V, class Step = OneOf<E>, int A = R>
 [[gnu::always_inline]] inline void spread(const SpreadArgs& args) noexcept {
   if (args.rows == R) {
     if (R == A && args.source != nullptr) {
-      spread_rows<E, R, A, V, R == A>(args, UpTo<R * V>{});
+      spread_rows<E, Step, R, A, V, R == A>(args, UpTo<R * V>{});
     } else {
-      spread_rows<E, R, A, V, false>(args, UpTo<R * V>{});
+      spread_rows<E, Step, R, A, V, false>(args, UpTo<R * V>{});
     }
   } else if constexpr (R > 1) {
-    spread<E, R - 1, V, A>(args);
+    spread<E, R - 1, V, Step, A>(args);
   }
 }
 

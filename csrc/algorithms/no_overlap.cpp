@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
 #include "algorithms/past_caches.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
+#include "pair_abi.hpp"
 #include "spread_abi.hpp"
 
 namespace tconv {
@@ -40,6 +42,12 @@ const Kernel& narrowest(const Problem& problem) {
   return *std::min_element(all.begin(), all.end(), has_fewer_lanes);
 }
 
+// The kernel that makes pairs where `tile` multiplies them, else null.
+const Kernel* pairs_of(const Problem& problem, const Kernel& tile) {
+  const auto pairs = kernels(Family::pair, problem.dtype, problem.isa);
+  return !pairs.empty() && pairs.front().isa == tile.isa ? &pairs.front() : nullptr;
+}
+
 template <class T>
 class NoOverlap final : public Recipe {
  public:
@@ -48,6 +56,7 @@ class NoOverlap final : public Recipe {
         activate_(problem),
         spread_(widest(problem)),
         narrow_(narrowest(problem)),
+        pair_(pairs_of(problem, spread_)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         unspread_(tconv::kernel(Family::unspread, problem.dtype, problem.isa)),
         forward_(problem.pass == Pass::forward),
@@ -57,6 +66,7 @@ class NoOverlap final : public Recipe {
     filters_ = g.filters / g.groups;
     window_ = filters_ * g.taps();
     depth_ = forward_ ? channels_ : window_;
+    steps_ = pair_ == nullptr ? depth_ : ceil_div(depth_, 2);
     rows_ = forward_ ? window_ : channels_;
     phases_ = forward_ ? g.axes[2].stride : 1;
     tiles_ = ceil_div(rows_, spread_.rows);
@@ -79,10 +89,10 @@ class NoOverlap final : public Recipe {
                                  int64_t{spread_.rows}, g.channels, g.filters, g.groups, g.taps()}) {
       key += " " + std::to_string(number);
     }
-    return key;
+    return pair_ == nullptr ? key : key + " pairs";
   }
 
-  // Packed: [group][tile][step of depth][row of the tile].
+  // Packed: [group][tile][step of depth][row of the tile]; a step is one of the depth, or a pair.
   bool pack(const void* weight, char* packed, Crew& crew) const override {
     const int64_t runs = ceil_div(tiles_, kPackedTiles);
     const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
@@ -153,7 +163,7 @@ class NoOverlap final : public Recipe {
   };
 
   size_t group_bytes() const noexcept {
-    return aligned(static_cast<size_t>(tiles_ * spread_.rows * depth_) * sizeof(T));
+    return aligned(static_cast<size_t>(tiles_ * spread_.rows * steps_) * sizeof(T));
   }
   size_t bias_bytes() const noexcept {
     return static_cast<size_t>(problem_.geometry.groups * tiles_ * spread_.rows) * sizeof(T);
@@ -176,7 +186,7 @@ class NoOverlap final : public Recipe {
   }
   size_t part_bytes() const noexcept {
     return by_part_
-               ? aligned(static_cast<size_t>(ceil_div(tiles_, parts_) * spread_.rows * depth_) * sizeof(T))
+               ? aligned(static_cast<size_t>(ceil_div(tiles_, parts_) * spread_.rows * steps_) * sizeof(T))
                : 0;
   }
   size_t panel_bytes() const noexcept {
@@ -257,7 +267,9 @@ class NoOverlap final : public Recipe {
   void pack_tiles(const void* weight, T* packed, int64_t group, int64_t first, int64_t last) const noexcept {
     const int64_t first_row = first * spread_.rows;
     const int64_t last_row = std::min(last * spread_.rows, rows_);
-    if (forward_) {
+    if (pair_ != nullptr) {
+      pack_pairs(weight, packed, group, first_row, last_row);
+    } else if (forward_) {
       pack_window(weight, packed, group, first_row, last_row);
     } else {
       pack_channels(weight, packed, group, first_row, last_row);
@@ -276,6 +288,29 @@ class NoOverlap final : public Recipe {
         args.src = static_cast<const char*>(weight) + ((group * depth_ + channel) * rows_ + row) * element();
         args.dst = packed + row * depth_ + channel * spread_.rows;
         load_(args);
+      }
+    }
+  }
+
+  // Two neighbours of the depth are the halves of an element, the first the lower one.
+  void pack_pairs(const void* weight, T* packed, int64_t group, int64_t first, int64_t last) const noexcept {
+    const auto* from = static_cast<const uint16_t*>(weight) + group * channels_ * window_;
+    const int64_t row_step = forward_ ? 1 : window_;
+    const int64_t depth_step = forward_ ? window_ : 1;
+    for (int64_t begin = 0; begin < steps_; begin += kPackedChannels) {
+      const int64_t end = std::min(begin + kPackedChannels, steps_);
+      for (int64_t row = first; row < last; row += spread_.rows) {
+        const int64_t rows = std::min<int64_t>(spread_.rows, last - row);
+        for (int64_t step = begin; step < end; ++step) {
+          const uint16_t* const low = from + row * row_step + 2 * step * depth_step;
+          const bool single = 2 * step + 1 == depth_;
+          T* const to = packed + row * steps_ + step * spread_.rows;
+          for (int64_t r = 0; r < rows; ++r) {
+            const uint32_t high = single ? 0 : low[r * row_step + depth_step];
+            const uint32_t both = high << 16 | low[r * row_step];
+            std::memcpy(to + r, &both, sizeof both);
+          }
+        }
       }
     }
   }
@@ -322,7 +357,7 @@ class NoOverlap final : public Recipe {
     call.crew.share(parts_, seconds, [&](int64_t part, int member) noexcept {
       const int64_t first = first_tile(part);
       const int64_t last = first_tile(part + 1);
-      T* const weights = at(0, member).weights - first * spread_.rows * depth_;
+      T* const weights = at(0, member).weights - first * spread_.rows * steps_;
       pack_tiles(call.weight, weights, group, first, last);
       for (int64_t block = 0; block < blocks_; ++block) {
         const Worker w = at(block, member);
@@ -388,7 +423,7 @@ class NoOverlap final : public Recipe {
     for (int64_t tile = first_tile; tile < last_tile; ++tile) {
       const int64_t row = tile * spread_.rows;
       args.rows = static_cast<int32_t>(std::min<int64_t>(spread_.rows, rows_ - row));
-      args.a = weights + row * depth_;
+      args.a = weights + row * steps_;
       if (bias != nullptr) args.bias = bias + group * tiles_ * spread_.rows + row;
       for (int64_t r = 0; r < args.rows; r += phases_) {
         if (!forward_) {
@@ -477,9 +512,11 @@ class NoOverlap final : public Recipe {
     } else {
       fill_windows(source, w.source_runs, panel, group, first, count, lanes);
     }
-    if (count == lanes) return;
-    for (int64_t step = 0; step < depth_; ++step)
-      std::fill(panel + step * lanes + count, panel + (step + 1) * lanes, T{0});
+    if (count < lanes) {
+      for (int64_t step = 0; step < depth_; ++step)
+        std::fill(panel + step * lanes + count, panel + (step + 1) * lanes, T{0});
+    }
+    if (pair_ != nullptr) (*pair_)(PairArgs{panel, 1, depth_, lanes});
   }
 
   // Input: [channel][lane].
@@ -580,6 +617,7 @@ class NoOverlap final : public Recipe {
   Activate activate_;
   const Kernel& spread_;
   const Kernel& narrow_;
+  const Kernel* pair_;  // where products take pairs
   const Kernel& load_;
   const Kernel& unspread_;
   bool forward_;
@@ -588,6 +626,7 @@ class NoOverlap final : public Recipe {
   int64_t filters_ = 0;
   int64_t window_ = 0;  // filters and taps
   int64_t depth_ = 0;   // what is summed over
+  int64_t steps_ = 0;   // in which it is
   int64_t rows_ = 0;    // of the product
   int64_t phases_ = 1;  // rows that take turns along the last axis
   int64_t tiles_ = 0;
@@ -638,7 +677,8 @@ double cost(const Problem& problem) {
   const double stores = tile.rows * tile.lanes / vector * 2.0;
   // Vectors of the gradient whose taps are taken apart, read and written in order.
   const double apart = forward ? 0 : positions * groups * depth / vector;
-  return calls * (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
+  const double steps = pairs_of(problem, tile) == nullptr ? depth : std::ceil(depth / 2);
+  return calls * (steps * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
                   stores / machine::kHertz) +
          apart * machine::kCopySeconds / 2 + machine::traffic_seconds(problem);
 }
