@@ -273,9 +273,9 @@ def _write(path: Path, kind: str, row: dict[str, Any]) -> None:
 
 
 def measure_lengths(threads: int) -> dict[str, Any]:
-    """Time a narrow vocoder on spectrograms of many lengths, each met for the first time and then again."""
+    """Time a vocoder on spectrograms of many lengths, each met for the first time and then again."""
     torch.manual_seed(0)
-    models = {"PyTorch": vocoder.Generator(channels=128).eval()}
+    models = {"PyTorch": vocoder.Generator(channels=256).eval()}
     models["tconv"] = copy.deepcopy(models["PyTorch"])
     tconv.torch.accelerate(models["tconv"])
     inside = {who: Inside(model) for who, model in models.items()}

@@ -47,7 +47,7 @@ top of an accelerated model.
 LENGTHS = """
 ## Many lengths
 
-A narrow vocoder (128 channels) at {count} lengths from {low} to {high} frames, each met for the first time and then
+A vocoder (256 channels) at {count} lengths from {low} to {high} frames, each met for the first time and then
 again, PyTorch's own model and the accelerated one in turn. The slowest call is told as a multiple of the median,
 both per frame. The last column is what a first call costs more than a second within transposed convolutions:
 planning, and for PyTorch making a primitive; a whole call takes {call:.0f} ms.
