@@ -131,7 +131,7 @@ def _first_calls(rows: list[Row]) -> Iterator[str]:
         yield (
             f"Longer than later ones by {statistics.median(longer.values()):.0f} µs (median of the {len(longer)} "
             f"layers below 10 ms), at most {longer[most]:.0f} µs ({most}); weights prepared, one thread, the last "
-            "axis a few positions longer than those met."
+            "axis a few positions longer than those met, every call with an array of its own."
         )
         yield ""
 
