@@ -1,6 +1,6 @@
 // Forward for few filters: one matrix product, rows being input positions as they lie, lanes being taps and
-// filters. What every position gives stays
-// in the cache, and each place of the output is the sum of what the positions around it give.
+// filters. What every position gives stays in the cache, and each place of the output is the sum of what the
+// positions around it give.
 #include <algorithm>
 #include <array>
 #include <vector>
