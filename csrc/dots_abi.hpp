@@ -56,8 +56,10 @@ template <class Type, int C, int... I, class Left, class Right>
   ((row = I % C == 0 ? left(I / C) : row, sum[I] += row * column[I % C]), ...);
 }
 
-template <class E, int R, int C>
-[[gnu::always_inline]] inline void dots_tile(const DotsArgs& args) noexcept {
+// A tile of sums. `column(c)` is where a column begins in b; `ahead(row)` is told where each row is read.
+template <class E, int R, int C, class Args, class Column, class Ahead>
+[[gnu::always_inline]] inline void dots_tile(const Args& args, const Column& column,
+                                             const Ahead& ahead) noexcept {
   using S = typename E::storage;
   using T = typename E::compute;
   using L = Lanes<E>;
@@ -69,18 +71,20 @@ template <class E, int R, int C>
   // Rows and columns beyond the last repeat it.
   const S* a[R];
   const T* b[C];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
     a[r] = static_cast<const S*>(args.a) + (r < args.rows ? r : args.rows - 1) * args.a_row;
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int c = 0; c < C; ++c)
-    b[c] = static_cast<const T*>(args.b) + (c < args.columns ? c : args.columns - 1) * args.b_row;
+    b[c] = static_cast<const T*>(args.b) + column(c < args.columns ? c : args.columns - 1);
   for (int64_t s = 0; s < args.segments; ++s) {
     int64_t i = args.a_offset[s];
     int64_t j = args.b_offset[s];
     const int64_t end = i + args.depth / L::count * L::count;
 #pragma GCC unroll 1
     for (; i < end; i += L::count, j += L::count) {
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) ahead(a[r] + i);
       dots_step<Type, C>(
           sum, [&](int r) { return L::load(a[r] + i); }, [&](int c) { return P::load(b[c] + j); }, all);
     }
@@ -103,10 +107,12 @@ template <class E, int R, int C>
 // A column alone is not worth the products of a tile; its sums are the same.
 template <class E, int R, int C>
 [[gnu::always_inline]] inline void dots(const DotsArgs& args) noexcept {
+  const auto column = [&](int64_t c) { return c * args.b_row; };
+  const auto ahead = [](const void* /*row*/) {};
   if (args.columns == 1) {
-    dots_tile<E, R, 1>(args);
+    dots_tile<E, R, 1>(args, column, ahead);
   } else {
-    dots_tile<E, R, C>(args);
+    dots_tile<E, R, C>(args, column, ahead);
   }
 }
 

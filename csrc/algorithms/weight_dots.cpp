@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <numeric>
+#include <utility>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
@@ -38,18 +40,33 @@ struct Planes {
   int64_t spread = 0;  // the largest shift
 
   explicit Planes(const Axis& axis) {
-    for (int64_t k = 0; k < axis.kernel; ++k) {
+    // Taps a period apart have one residue. Those of a whole period are all that the step divides alike.
+    const int64_t step = std::gcd(axis.dilation, axis.stride);
+    const int64_t period = axis.stride / step;
+    const int64_t count = std::min(axis.kernel, period);
+    shift.reserve(static_cast<size_t>(axis.kernel));
+    plane.reserve(static_cast<size_t>(axis.kernel));
+    for (int64_t k = 0; k < count; ++k) {
       const int64_t at = k * axis.dilation - axis.pad_lo;
       shift.push_back(floor_div(at, axis.stride));
-      residues.push_back(at - shift.back() * axis.stride);
+      plane.push_back(at - shift.back() * axis.stride);
     }
-    plane = residues;
-    std::sort(residues.begin(), residues.end());
-    residues.erase(std::unique(residues.begin(), residues.end()), residues.end());
-    for (int64_t& p : plane) p = std::lower_bound(residues.begin(), residues.end(), p) - residues.begin();
-    first = *std::min_element(shift.begin(), shift.end());
+    residues = plane;
+    if (count == period) {
+      const int64_t least = plane.front() % step;
+      for (int64_t i = 0; i < count; ++i) residues[static_cast<size_t>(i)] = least + i * step;
+      for (int64_t& p : plane) p /= step;
+    } else {
+      std::sort(residues.begin(), residues.end());
+      for (int64_t& p : plane) p = std::lower_bound(residues.begin(), residues.end(), p) - residues.begin();
+    }
+    for (size_t k = 0; static_cast<int64_t>(shift.size()) < axis.kernel; ++k) {
+      shift.push_back(shift[k] + period * axis.dilation / axis.stride);
+      plane.push_back(plane[k]);
+    }
+    first = shift.front();
     for (int64_t& s : shift) s -= first;
-    spread = *std::max_element(shift.begin(), shift.end());
+    spread = shift.back();
   }
   int64_t count() const noexcept { return static_cast<int64_t>(residues.size()); }
 };
@@ -130,7 +147,9 @@ struct Cut {
     const int64_t most = rows == 1
                              ? kMostPositions
                              : std::max(lanes, kNearBytes / ((rows + columns) * element) / lanes * lanes);
-    const Cut before = *this;
+    const Kernel* const best = this->kernel;
+    const Block best_block = block;
+    const int64_t best_part = part;
     this->kernel = &kernel;
     block = Block::upto(g, most, lanes);
     part = 1;
@@ -165,8 +184,10 @@ struct Cut {
                         apart * kApartSeconds +
                         static_cast<double>(g.small_elements()) * stored * kReadSeconds +
                         static_cast<double>(g.weight_elements()) * stored / machine::kStoreBytesPerSecond;
-    if (before.kernel != nullptr && before.seconds <= cost) {
-      *this = before;
+    if (best != nullptr && seconds <= cost) {
+      this->kernel = best;
+      block = best_block;
+      part = best_part;
     } else {
       seconds = cost;
     }
@@ -277,12 +298,12 @@ class WeightDots final : public Recipe {
 
   void shrink() {
     threads_ = 1;
-    const Cut wanted = cut_;
-    cut_.part = 1;
-    cut_.block = Block{};
+    const int64_t part = std::exchange(cut_.part, 1);
+    const Block block = std::exchange(cut_.block, Block{});
     least_ = total();
     if (least_ > problem_.workspace) return;
-    cut_ = wanted;
+    cut_.part = part;
+    cut_.block = block;
     while (total() > problem_.workspace && cut_.part > 1) cut_.part = (cut_.part + 1) / 2;
     while (total() > problem_.workspace && cut_.block.halve()) {
     }
