@@ -215,7 +215,7 @@ LONG = {
     "data_windows data_gradient": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
     "window_dots data_gradient": Geometry(1, 1024, 1024, 1, (_line(16, 32, 16),) * 2),
     "subpixel forward": Geometry(4, 2050, 1, 1, (_line(60000, 1024, 256),)),
-    "depthwise forward": Geometry(8, 256, 256, 256, (_line(512, 4, 2, 1),) * 2),
+    "depthwise forward": Geometry(4, 256, 256, 256, (_line(512, 4, 2, 1),) * 2),
     "single_position forward": Geometry(256, 8192, 2048, 1, (_line(1, 8, 1),) * 2),
     "weight_winograd weight_gradient": Geometry(2, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
     "weight_dots weight_gradient": Geometry(64, 64, 8, 1, (_line(256, 9, 2, 4),) * 2),
