@@ -331,6 +331,13 @@ def test_explanation_measures_on_request(gradient: str | None) -> None:
         tconv.explain(x, w, gradient="bias")
 
 
+def test_explanation_measures_no_more_than_fits_in_memory() -> None:
+    x, w = np.broadcast_to(np.float32(1), (1 << 20, 8, 1 << 20)), np.ones((8, 1, 3), np.float32)
+    assert tconv.explain(x, w).algorithm
+    with pytest.raises(OutOfMemoryError, match="explain: arrays to measure with do not fit in memory"):
+        tconv.explain(x, w, measure=True)
+
+
 @pytest.mark.parametrize("shape", [(0, 3, 5), (1, 3, 1)])
 def test_explanation_of_what_is_empty(shape: tuple[int, ...]) -> None:
     pad = 1 if shape[0] == 0 else 2
@@ -553,6 +560,12 @@ class TestRepeatedCalls:
         stride[0] = 1
         np.testing.assert_array_equal(self.call(stride=stride), self.call(stride=1))
 
+    def test_words_that_are_spelt_in_part_are_told_apart(self) -> None:
+        x, w = np.ones((1, 1, 2, 2, 2), np.float32), np.ones((1, 1, 1, 1, 1), np.float32)
+        with np.printoptions(threshold=0, edgeitems=1):
+            for middle in (1, 2):
+                assert deconvolution(x, w, stride=np.array([1, middle, 1])).shape == (1, 1, 2, 1 + middle, 2)
+
 
 class TestRepeatedGradients:
     """Gradients that repeat earlier ones go a short way, and are what they would have been first."""
@@ -632,7 +645,11 @@ REFUSED: list[tuple[type[MXNetError], str, Callable[[], Any]]] = [
     (FrameworkError, "w: got str; need an array of", lambda: deconvolution(x, "w", out=out)),
     (FrameworkError, "bias: got int; need an array of", lambda: deconvolution(x, w, 1, out=out)),
     (FrameworkError, "out: got list; need an array of", lambda: deconvolution(x, w, out=[1])),
-    (DTypeError, "x: got int64; need a floating point type", lambda: deconvolution(x.astype(int), w.astype(int))),
+    (
+        DTypeError,
+        "x: got int64; need a floating point type of 16",
+        lambda: deconvolution(x.astype(int), w.astype(int)),
+    ),
     (DTypeError, "x: got bool; need a floating point type", lambda: deconvolution(x > 0, w > 0)),
     (DTypeError, "x: got complex64; need a floating", lambda: deconvolution(x.astype("F"), w.astype("F"))),
     (DTypeError, "x: got object; need a floating", lambda: deconvolution(x.astype(object), w)),
@@ -666,6 +683,7 @@ REFUSED: list[tuple[type[MXNetError], str, Callable[[], Any]]] = [
     (ParameterError, "layout: got 'NHWC'; need a layout of 1", lambda: deconvolution(x, w, layout="NHWC", out=out)),
     (ParameterError, "layout: got 'WNC'; need a layout of 1", lambda: deconvolution(x, w, layout="WNC", out=out)),
     (ParameterError, "layout: got 3; need a layout of 1", lambda: deconvolution(x, w, layout=3, out=out)),  # type: ignore[arg-type]
+    (ParameterError, "pad_mode: got array([1, 2]); need one of", lambda: deconvolution(x, w, pad_mode=np.r_[1, 2])),  # type: ignore[arg-type]
     (ParameterError, "workspace: got 0.5; need a 64-bit int", lambda: deconvolution(x, w, workspace=0.5, out=out)),  # type: ignore[arg-type]
     (ParameterError, "threads: got 0; need at least 1", lambda: deconvolution(x, w, threads=0, out=out)),
     (ParameterError, "threads: got -2; need at least 1", lambda: deconvolution(x, w, threads=-2, out=out)),

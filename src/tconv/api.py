@@ -12,7 +12,7 @@ import numpy as np
 from tconv import engine
 from tconv.activations import NONE, Activation
 from tconv.activations import parse as parse_activation
-from tconv.dtypes import DType, is_computable
+from tconv.dtypes import COMPUTABLE_IN_WORDS, DType, is_computable
 from tconv.errors import DTypeError, ParameterError, ShapeError
 from tconv.frameworks import from_numpy, to_numpy
 from tconv.geometry import PAD_MODES, Geometry, Shape, Window, solve_convolution, solve_deconvolution
@@ -98,7 +98,7 @@ def _check(operator: str, arrays: dict[str, Array | None], shapes: dict[str, Sha
             if first is None:
                 first = dtype
                 if not is_computable(dtype):
-                    raise DTypeError(f"{operator}: {name}: got {dtype}; need a floating point type")
+                    raise DTypeError(f"{operator}: {name}: got {dtype}; need {COMPUTABLE_IN_WORDS}")
             if dtype != first:
                 raise DTypeError(f"{operator}: {name}: got {dtype}; need {first}, as the first array has")
         if array.shape != shapes[name]:
@@ -132,6 +132,11 @@ class _Call(NamedTuple):
 _calls: dict[str, _Call] = {}
 
 
+def _spelling(word: Any) -> Any:
+    # Arrays may be spelt in part only, as `numpy.printoptions` says.
+    return word.tolist() if isinstance(word, np.ndarray) else word
+
+
 def _understand(
     operator: str, data: Array, weight: Array, options: tuple[Any, ...], workspace: int, threads: int | None
 ) -> _Call:
@@ -139,7 +144,7 @@ def _understand(
 
     That takes longer than a small layer, so it is remembered by the spelling, in which 1, 1.0 and True differ.
     """
-    spelt = repr((operator, data.shape, weight.shape, options, workspace, threads))
+    spelt = repr((operator, data.shape, weight.shape, *map(_spelling, (*options, workspace, threads))))
     call = _calls.get(spelt)
     if call is not None:
         return call

@@ -16,6 +16,7 @@ _CODED = ("float32", "float64", "float16", "uint8", "int32", "int8", "int64", "b
 _BFLOAT16_CODE = 12
 
 COMPUTABLE = ("float32", "float64", "float16", "bfloat16")
+COMPUTABLE_IN_WORDS = "a floating point type of 16, 32 or 64 bits"
 
 
 @cache

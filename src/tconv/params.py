@@ -554,5 +554,5 @@ def pads_per_axis(
 
 def check_choice(operator: str, name: str, value: str, options: tuple[str, ...]) -> None:
     """Raise ParameterError unless `value` is one of `options`."""
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         raise ParameterError(f"{operator}: {name}: got {value!r}; need one of {', '.join(options)}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tconv import engine
-from tconv.dtypes import is_computable
+from tconv.dtypes import COMPUTABLE_IN_WORDS, is_computable
 from tconv.errors import DTypeError
 from tconv.geometry import infer_deconvolution, solve_deconvolution
 from tconv.operators.registry import Array, Call, DTypes, Operator, PartialShapes, register
@@ -27,7 +27,7 @@ def window_dtypes(params: WindowParams, inputs: DTypes, outputs: DTypes) -> tupl
 def check_computable(operator: str, data: Array) -> None:
     """Raise DTypeError unless convolutions compute in the type of `data`."""
     if not is_computable(data.dtype):
-        raise DTypeError(f"{operator}: data: got {data.dtype}; need a floating point type")
+        raise DTypeError(f"{operator}: data: got {data.dtype}; need {COMPUTABLE_IN_WORDS}")
 
 
 def _shape(
