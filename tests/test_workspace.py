@@ -13,7 +13,7 @@ import pytest
 
 from oracles import PASSES, Example, assert_close, by_engine, by_taps, example, solved
 from problem_list import FOLDER, Problem, load
-from tconv import deconvolution, engine
+from tconv import deconvolution, engine, prepare
 from tconv.backends import native
 from tconv.errors import MXNetError, OutOfMemoryError
 from tconv.geometry import Axis, Geometry
@@ -248,6 +248,15 @@ def test_result_beyond_any_memory(stride: int) -> None:
     with pytest.raises(OutOfMemoryError, match="memory"):
         deconvolution(x, w, stride=stride)
     assert (x == 1).all()
+
+
+def test_copy_beyond_any_memory() -> None:
+    x, w = np.ones((1, 1, 3), np.float32), np.ones((1, 1, 2), np.float32)
+    with pytest.raises(OutOfMemoryError, match=r"copy of an input: .* does not fit in memory"):
+        prepare(np.broadcast_to(w, (1 << 45, 1, 2)))
+    with pytest.raises(OutOfMemoryError, match=r"copy of an input: .* does not fit in memory"):
+        deconvolution(np.broadcast_to(x[:, :, :1], (1, 1, 1 << 45)), w, pad=(1 << 44))
+    assert (w == 1).all()
 
 
 @pytest.mark.parametrize("huge", [2**40, 2**50, 2**57, 2**62])

@@ -73,16 +73,21 @@ def explain(
     if 0 in geometry.small_shape or 0 in geometry.large_shape:
         # Never handed to a backend.
         return {"backend": backend.name, "algorithm": "none", "kernel": "none", "flops": 0, "refusals": {}}
-    found: dict[str, Any] = backend.explain(
-        padding.widened(geometry) if geometry.pad_mode != "zero" else geometry,
-        pass_name,
-        dtype,
-        workspace=workspace,
-        threads=threads,
-        tune=tune,
-        packed=packed,
-        measure=measure,
-    )
+    try:
+        found: dict[str, Any] = backend.explain(
+            padding.widened(geometry) if geometry.pad_mode != "zero" else geometry,
+            pass_name,
+            dtype,
+            workspace=workspace,
+            threads=threads,
+            tune=tune,
+            packed=packed,
+            measure=measure,
+        )
+    except OutOfMemoryError:
+        raise
+    except MemoryError as error:
+        raise OutOfMemoryError(f"explain: arrays to measure with do not fit in memory: {error}") from None
     return {"backend": backend.name, **found}
 
 
@@ -97,11 +102,11 @@ def allocate(shape: Shape, dtype: DType) -> Array:
     return _allocated(preferred().allocator(shape, dtype), shape, dtype)
 
 
-def _allocated(allocator: Callable[[], Array], shape: Shape, dtype: DType) -> Array:
+def _allocated(allocator: Callable[[], Array], shape: Shape, dtype: DType, what: str = "output") -> Array:
     try:
         return allocator()
     except (MemoryError, ValueError):
-        raise OutOfMemoryError(f"output: shape {shape} of {dtype} does not fit in memory") from None
+        raise OutOfMemoryError(f"{what}: shape {shape} of {dtype} does not fit in memory") from None
 
 
 def use_team(address: int) -> None:
@@ -120,7 +125,11 @@ def _ready(array: Array, dtype: DType) -> Array:
     flags = array.flags
     if array.dtype == dtype and flags.c_contiguous and flags.aligned:
         return array
-    return np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED"))
+    return _copied(array, dtype)
+
+
+def _copied(array: Array, dtype: DType) -> Array:
+    return _allocated(lambda: np.array(array, dtype, order="C"), array.shape, dtype, "copy of an input")
 
 
 class Weights:
@@ -133,7 +142,7 @@ class Weights:
     """
 
     def __init__(self, weight: Array) -> None:
-        self.plain = np.array(weight, weight.dtype.newbyteorder("="), order="C")
+        self.plain = _copied(weight, weight.dtype.newbyteorder("="))
         self.plain.flags.writeable = False
         self._kept: dict[str, Any] = {}
 
