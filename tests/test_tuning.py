@@ -67,6 +67,19 @@ def test_what_was_found_is_kept_and_comes_first(folder: Path) -> None:
     assert tuned(fresh(), "off") == native.plan_for(fresh(), 0, DTYPE, workspace=1 << 20).algorithm
 
 
+def test_explanation_measures_what_was_found(folder: Path) -> None:
+    weights = np.ones((64, 64, 4, 4), np.float32)
+    mx.prepare(weights, stride=2, pad=1, tune="fastest").explain((1, 64, 40, 40))
+    (problem, _) = json.loads(file_of(folder).read_text().split("\n")[1])
+    file_of(folder).write_text(json.dumps([problem, "direct"]))
+    forget()
+    solve_deconvolution.cache_clear()
+    told = mx.prepare(weights, stride=2, pad=1, tune="fastest").explain((1, 64, 40, 40), measure=True)
+    assert told.algorithm == "direct"
+    assert told.measured["direct"] > 0
+    assert told.details["share_of_peak"] > 0
+
+
 def test_neither_batch_nor_threads_decide(folder: Path) -> None:
     tuned(fresh(512))
     before = file_of(folder).read_bytes()
