@@ -49,15 +49,16 @@ template <class T, class Type>
     g[3] = last;
     return;
   }
-  // Of every point x the sum of g_k x^k over the product of its distances to the other points.
+  // Of every point x the sum of g_k x^k over the product of its distances to the other points. Not a call,
+  // which would have the taps leave their registers.
   const bool six = points == 6;
   const auto [p, q] = six ? kWinogradSix<T> : kWinogradFive<T>;
-  const auto pair = [&](T x, T other, Type* to) {
+  const auto pair = [&](T x, T other, Type* to) __attribute__((always_inline)) {
     const T share = 1 / (2 * x * (x * x - other * other) * (six ? x : T{1}));
-    const Type even = three ? g0 + g2 * (x * x) : g0;
-    const Type odd = four ? g1 * x + g3 * (x * x * x) : g1 * x;
-    to[0] = (even + odd) * share;
-    to[1] = (six ? even - odd : odd - even) * share;
+    const Type even = three ? g0 * share + g2 * (x * x * share) : g0 * share;
+    const Type odd = four ? g1 * (x * share) + g3 * (x * x * x * share) : g1 * (x * share);
+    to[0] = even + odd;
+    to[1] = six ? even - odd : odd - even;
   };
   pair(p, q, g);
   pair(q, p, g + 2);
