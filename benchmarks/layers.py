@@ -39,7 +39,7 @@ from tconv.tuning import processor
 from timing import summary, time_in_turn
 
 PASSES = ("forward", "backward")
-_LARGEST_ERROR = {"float32": 1e-4, "float64": 1e-12, "float16": 1e-2, "bfloat16": 5e-2}
+LARGEST_ERROR = {"float32": 1e-4, "float64": 1e-12, "float16": 1e-2, "bfloat16": 5e-2}
 _LONGEST_FIRST_CALL = 10e-3
 _NEW_SHAPES = 9
 # Those of ours that are compared only with peers that prepare nothing either.
@@ -52,7 +52,7 @@ def _options(layer: Layer) -> dict[str, Any]:
     return {**found, "num_group": layer.geometry.groups}
 
 
-def _ours(layer: Layer, pass_: str, threads: int) -> tuple[dict[str, Way], dict[str, Any]]:
+def ours_of(layer: Layer, pass_: str, threads: int) -> tuple[dict[str, Way], dict[str, Any]]:
     """Return tconv's ways, and what its plans are."""
     options = {**_options(layer), "threads": threads}
     if pass_ == "backward":
@@ -75,14 +75,15 @@ def _ours(layer: Layer, pass_: str, threads: int) -> tuple[dict[str, Way], dict[
     }, {name: f"{plan.algorithm} {plan.kernel}" for name, plan in plans.items()}
 
 
-def _expected(layer: Layer, pass_: str) -> tuple[Array, ...]:
+def expected_of(layer: Layer, pass_: str) -> tuple[Array, ...]:
+    """Return the results, computed in float64."""
     x, w, dy = (array.astype(np.float64) for array in (layer.x, layer.w, layer.dy))
     if pass_ == "backward":
         return tuple(tconv.deconvolution_gradients(x, w, dy, **_options(layer)))
     return (tconv.deconvolution(x, w, **_options(layer)),)
 
 
-def _check(name: str, way: Way, expected: Iterable[Array], largest: float) -> float:
+def check(name: str, way: Way, expected: Iterable[Array], largest: float) -> float:
     """Return the seconds of one call; stop the benchmark where a way computes something else."""
     before = time.perf_counter()
     result = way.run()
@@ -99,7 +100,7 @@ def _check(name: str, way: Way, expected: Iterable[Array], largest: float) -> fl
 
 def measure(layer: Layer, pass_: str, threads: int, opponents: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Time one layer."""
-    ours, plans = _ours(layer, pass_, threads)
+    ours, plans = ours_of(layer, pass_, threads)
     ways = dict(ours)
     eager, refusals = set(), {}
     for peer, adapter in opponents.items():
@@ -114,9 +115,9 @@ def measure(layer: Layer, pass_: str, threads: int, opponents: dict[str, Any], s
         ways.update(found)
         if hasattr(adapter, "backward"):
             eager.update(found)
-    expected = _expected(layer, pass_)
-    largest = _LARGEST_ERROR[layer.dtype]
-    first = {name: _check(f"{layer.name}: {name}", way, expected, largest) for name, way in ways.items()}
+    expected = expected_of(layer, pass_)
+    largest = LARGEST_ERROR[layer.dtype]
+    first = {name: check(f"{layer.name}: {name}", way, expected, largest) for name, way in ways.items()}
     # Whoever takes more than a second and ten times as long as the best is not asked again.
     longest = max(1.0, 10 * min(first.values()))
     times = {name: [taken] for name, taken in first.items() if taken > longest}
@@ -229,7 +230,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pass", dest="pass_", choices=PASSES, default=PASSES[0])
     parser.add_argument("--match", default="", help="time layers whose name matches this regular expression")
-    parser.add_argument("--dtype", choices=_LARGEST_ERROR, default="float32", help="of all arrays")
+    parser.add_argument("--dtype", choices=LARGEST_ERROR, default="float32", help="of all arrays")
     parser.add_argument("--slice", default="1/1", help="I/N: of N parts of the list, time the I-th")
     parser.add_argument("--seconds", type=float, default=0.2, help="for each way of computing each layer")
     parser.add_argument("--peers", nargs="*", choices=peers.FILES, default=peers.FILES)

@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md and its picture from the results of `layers.py`.
+"""Write docs/benchmarks.md and its picture from the results of `layers.py`, and of `dtypes.py` beside them.
 
 python benchmarks/report.py benchmarks/results/layers.json
 """
@@ -20,6 +20,7 @@ from matplotlib import pyplot
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+import dtypes
 from peers import FILES
 from problem_list import load
 
@@ -173,6 +174,56 @@ def _shares(rows: list[Row], peak: float) -> Iterator[str]:
         yield ""
 
 
+def _element_types(path: Path) -> Iterator[str]:
+    """Yield the section about element types: speeds over float32, in short and layer by layer."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    yield "## Element types"
+    yield ""
+    dates = sorted({row["date"] for row in document["rows"]})
+    yield (
+        f"Speed over float32 of the same layer, weights prepared, in one process, turn by turn; {dates[-1]}, "
+        f"[{path.as_posix()}](../{path.as_posix()}). Products take twice the time in float64, the same in float16 "
+        "and half in bfloat16 where they take pairs of it; where memory binds, it is a matter of bytes. Measured by"
+    )
+    yield ""
+    yield "```console"
+    for threads in sorted({row["threads"] for row in document["rows"]}):
+        yield f"$ python benchmarks/dtypes.py --threads {threads} --json {path.as_posix()}"
+    yield "```"
+    yield ""
+    yield "| | threads | element type | geometric mean | least |"
+    yield "| --- | --- | --- | --- | --- |"
+    others = [dtype for dtype in dtypes.DTYPES if dtype != dtypes.BASE]
+    groups = [
+        (threads, mode, [row for row in document["rows"] if row["threads"] == threads])
+        for mode in dtypes.MODES
+        for threads in sorted({row["threads"] for row in document["rows"]})
+    ]
+    for threads, mode, rows in groups:
+        for dtype in others:
+            speeds = {row["layer"]: dtypes.speeds(row, mode)[dtype] for row in rows}
+            least = min(speeds, key=speeds.__getitem__)
+            mean = statistics.geometric_mean(speeds.values())
+            yield f"| {MODES[mode]} | {threads} | {dtype} | {mean:.2f} | {speeds[least]:.2f} ({least}) |"
+    yield ""
+    for threads in sorted({row["threads"] for row in document["rows"]}):
+        yield (
+            f"| layer, {threads} thread{'s' if threads > 1 else ''} | "
+            + " | ".join(
+                f"{dtype}{', channel-last' if mode == 'channel-last' else ''}"
+                for mode in dtypes.MODES
+                for dtype in others
+            )
+            + " |"
+        )
+        yield "| --- " * (1 + len(dtypes.MODES) * len(others)) + "|"
+        for row in document["rows"]:
+            if row["threads"] == threads:
+                cells = [f"{dtypes.speeds(row, mode)[dtype]:.2f}" for mode in dtypes.MODES for dtype in others]
+                yield f"| {row['layer']} | " + " | ".join(cells) + " |"
+        yield ""
+
+
 def _picture(rows: list[Row], path: Path) -> None:
     """Draw a bar for each layer with one thread, forward modes beside each other."""
     some = [row for row in rows if row["threads"] == 1 and row["pass"] == "forward"]
@@ -219,6 +270,8 @@ def main() -> None:
     ]
     groups = list(_groups(rows))
     page += [*_summary(groups), "", *_gains(rows), *_shares(rows, document["peak"]), *_first_calls(rows)]
+    if (beside := path.with_name("dtypes.json")).exists():
+        page += _element_types(beside)
     for threads, mode, some in groups:
         plural = "" if threads == 1 else "s"
         page += [f"## {MODES[mode].capitalize()}, {threads} thread{plural}", "", *_table(some, mode), ""]
