@@ -674,6 +674,11 @@ REFUSED: list[tuple[type[MXNetError], str, Callable[[], Any]]] = [
     (ShapeError, "adj: got (2,) with stride (2,); each", lambda: deconvolution(x, w, stride=2, adj=2, out=out)),
     (ShapeError, "pad: got ((9, 9),); the output on axis 0", lambda: deconvolution(x, w, pad=9, out=out)),
     (ShapeError, "target_shape: got (6,) (too big target", lambda: deconvolution(x, w, target_shape=6, out=out)),
+    (
+        ShapeError,
+        f"target_shape: got (4,); the full size {2**63 + 3} of axis 0 passes 64 bits",
+        lambda: deconvolution(x, w, stride=2**62, target_shape=4),
+    ),
     (ShapeError, "target_shape: got (4,); at stride 1, axis 0", lambda: deconvolution(x, w, target_shape=4)),
     (ShapeError, "num_group: got 0; need at least 1", lambda: deconvolution(x, w, num_group=0, out=out)),
     (ShapeError, "data: got 2 channels; need a multiple of num_group 3", lambda: deconvolution(x, w, num_group=3)),

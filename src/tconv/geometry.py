@@ -213,6 +213,11 @@ class Window:
         full = (size - 1) * stride + (kernel - 1) * dilation + 1
         (pad_lo, pad_hi), adj = self.pad[axis], self.adj[axis]
         if self.target is not None:
+            if full >= 2**63:
+                raise ShapeError(
+                    f"{operator}: target_shape: got {self.target}; "
+                    f"the full size {full} of axis {axis} passes 64 bits"
+                )
             total = full - self.target[axis]
             if total < 0 and not self.any_adj:
                 raise ShapeError(
