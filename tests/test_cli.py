@@ -354,6 +354,7 @@ def test_explain_measures(run: Callable[..., Result]) -> None:
         (["1,4,6", "--groups", "3"], "explain: filters: got 2; need a multiple of 3 groups"),
         (["1,4,6", "--prepared", "--gradient", "data"], "explain: gradient: got one with --prepared"),
         (["1,4,6", "--pad", "40"], "explain: pad: got"),
+        ([f"1,4,{2**63}"], f"explain: shape: got an array of (1, 4, {2**63}); need one that memory can address"),
     ],
 )
 def test_explain_tells_what_is_wrong(run: Callable[..., Result], words: list[str], sentence: str) -> None:

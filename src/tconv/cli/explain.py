@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from tconv import api
-from tconv.dtypes import as_dtype
+from tconv.dtypes import DType, as_dtype
 from tconv.errors import ParameterError
 
 
@@ -22,6 +22,16 @@ def _numbers(name: str, text: str) -> tuple[int, ...]:
 def _per_axis(name: str, text: str) -> int | tuple[int, ...]:
     numbers = _numbers(name, text)
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _virtual(name: str, shape: tuple[int, ...], dtype: DType) -> np.ndarray[Any, Any]:
+    """Return a view of one number: nothing reads the values, and an array of this shape may not fit in memory."""
+    try:
+        return np.broadcast_to(np.zeros((), dtype), shape)
+    except (ValueError, OverflowError):
+        raise ParameterError(
+            f"explain: {name}: got an array of {shape}; need one that memory can address"
+        ) from None
 
 
 @click.command(epilog="Exit codes: 0 done, 1 error, 2 wrong usage.")
@@ -78,9 +88,8 @@ def command(
     channels = sizes[-1] if last else sizes[1]
     maps = filters // groups
     of_type = as_dtype(dtype, "explain: dtype")
-    # Views of one number: nothing reads the values, and arrays of these shapes may not fit in memory.
-    x = np.broadcast_to(np.zeros((), of_type), sizes)
-    w = np.broadcast_to(np.zeros((), of_type), (channels, *taps, maps) if last else (channels, maps, *taps))
+    x = _virtual("shape", sizes, of_type)
+    w = _virtual("kernel", (channels, *taps, maps) if last else (channels, maps, *taps), of_type)
     options: dict[str, Any] = {
         "stride": _per_axis("stride", stride),
         "pad": _per_axis("pad", pad),
