@@ -50,7 +50,8 @@ template <class T, int R, int V, int... I>
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
   constexpr int lanes = Vector<T>::lanes;
-  constexpr int kUnrolled = 4;
+  // Steps in a row are interleaved, for which vectors of 16 bytes leave no register.
+  constexpr int kUnrolled = sizeof(Type) > 16 ? 4 : 1;
   Type sum[R * V] = {};
   // Four rows share a pointer and differ by a register, so that all addresses fit the processor's.
   constexpr int kShared = 4;
