@@ -1,6 +1,7 @@
 #include "bias_gradient.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "sum_abi.hpp"
 
@@ -24,7 +25,7 @@ struct Sum {
 
 template <class E>
 void sum_map(const typename E::storage* grad, int64_t outer, int64_t stride, int64_t inner,
-             typename E::storage* out, const Kernel& kernel) {
+             typename E::storage* out, const Kernel& kernel, Pace pace) {
   constexpr int64_t block = 1024;
   Sum total;
   for (int64_t n = 0; n < outer; ++n) {
@@ -34,6 +35,7 @@ void sum_map(const typename E::storage* grad, int64_t outer, int64_t stride, int
       kernel(SumArgs{row + first, std::min(block, inner - first), &sum});
       total.add(sum);
     }
+    if (pace.stopped(inner)) return;
   }
   *out = E::store(static_cast<typename E::compute>(total.value()));
 }
@@ -43,7 +45,7 @@ constexpr int64_t kWide = 32;
 
 template <class E>
 void sum_columns(const typename E::storage* grad, int64_t outer, int64_t maps, int64_t count,
-                 typename E::storage* out) {
+                 typename E::storage* out, Pace pace) {
   constexpr int64_t block = 128;
   Sum totals[kWide];
   for (int64_t first = 0; first < outer; first += block) {
@@ -53,6 +55,7 @@ void sum_columns(const typename E::storage* grad, int64_t outer, int64_t maps, i
       for (int64_t j = 0; j < count; ++j) sums[j] += static_cast<double>(E::load(row[j]));
     }
     for (int64_t j = 0; j < count; ++j) totals[j].add(sums[j]);
+    if (pace.stopped(block * count)) return;
   }
   for (int64_t j = 0; j < count; ++j) out[j] = E::store(static_cast<typename E::compute>(totals[j].value()));
 }
@@ -63,18 +66,21 @@ void bias_gradient(const void* grad, int64_t outer, int64_t maps, int64_t inner,
                    Isa isa, Crew& crew) {
   const double seconds = static_cast<double>(outer * maps * inner) / 2e9;
   const Kernel& sum = kernel(Family::sum, dtype, isa);
+  // The positions of one map lie together in either layout.
+  if (maps == 1 && inner == 1) std::swap(outer, inner);
   with_dtype(dtype, [&](auto e) {
     using E = decltype(e);
     const auto* from = static_cast<const typename E::storage*>(grad);
     auto* to = static_cast<typename E::storage*>(out);
     if (inner > 1 || maps == 1) {
-      crew.share(maps, seconds, [&](int64_t map, int) noexcept {
-        sum_map<E>(from + map * inner, outer, maps * inner, inner, to + map, sum);
+      crew.share(maps, seconds, [&](int64_t map, int member) noexcept {
+        sum_map<E>(from + map * inner, outer, maps * inner, inner, to + map, sum, Pace(crew, member));
       });
     } else {
-      crew.share((maps + kWide - 1) / kWide, seconds, [&](int64_t unit, int) noexcept {
+      crew.share((maps + kWide - 1) / kWide, seconds, [&](int64_t unit, int member) noexcept {
         const int64_t first = unit * kWide;
-        sum_columns<E>(from + first, outer, maps, std::min(kWide, maps - first), to + first);
+        sum_columns<E>(from + first, outer, maps, std::min(kWide, maps - first), to + first,
+                       Pace(crew, member));
       });
     }
   });

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstring>
 #include <numeric>
 
 #include "machine.hpp"
@@ -15,6 +16,15 @@ namespace {
 constexpr int64_t kSliceMaps = 64;  // that one thread packs at a time
 
 }  // namespace
+
+void copy_bytes(const void* from, char* to, size_t bytes, Crew& crew) {
+  constexpr size_t part = size_t{1} << 20;
+  crew.share(static_cast<int64_t>((bytes + part - 1) / part),
+             static_cast<double>(bytes) / machine::kStoreBytesPerSecond, [&](int64_t unit, int) noexcept {
+               const size_t first = static_cast<size_t>(unit) * part;
+               std::memcpy(to + first, static_cast<const char*>(from) + first, std::min(part, bytes - first));
+             });
+}
 
 ColumnPacking::ColumnPacking(const Problem& problem, int lanes, int64_t chunk_maps)
     : dtype_(problem.dtype),

@@ -26,6 +26,9 @@ inline bool all_finite(const T* values, int64_t count) noexcept {
   return true;
 }
 
+// Copies on all threads.
+void copy_bytes(const void* from, char* to, size_t bytes, Crew& crew);
+
 // Panels of `lanes` output maps, in the compute type, the last one filled up with zeros:
 //   [group][panel][chunk][tap, in packed order][map of the chunk][lane]
 class ColumnPacking {

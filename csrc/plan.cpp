@@ -3,12 +3,12 @@
 #include <pthread.h>
 
 #include <bit>
-#include <cstring>
 #include <list>
 #include <mutex>
 #include <unordered_map>
 
 #include "machine.hpp"
+#include "packing.hpp"
 
 namespace tconv {
 
@@ -86,7 +86,7 @@ PackedWeights Plan::pack(const void* weight, Crew& crew) const {
   Buffer plain;
   if (packed.data() == nullptr || recipe_->needs_finite_source()) {
     plain = Buffer(static_cast<size_t>(problem_.geometry.weight_elements()) * storage_bytes(problem_.dtype));
-    std::memcpy(plain.data(), weight, plain.bytes());
+    copy_bytes(weight, plain.data(), plain.bytes(), crew);
   }
   return {packing_key_, std::move(packed), std::move(plain)};
 }

@@ -84,4 +84,29 @@ class Crew {
   std::atomic<bool> stopped_{false};
 };
 
+// Asks in a long unit of short steps whether it need not be finished: looking at the clock takes longer than
+// some of them.
+class Pace {
+ public:
+  Pace(Crew& crew, int member) noexcept : crew_(crew), member_(member) {}
+
+  // After so many multiply-adds, or vectors of them.
+  bool stopped(int64_t steps) noexcept {
+    left_ -= steps;
+    if (left_ <= 0 && !stopped_) {
+      left_ = kSteps;
+      stopped_ = crew_.stopped(member_);
+    }
+    return stopped_;
+  }
+
+ private:
+  static constexpr int64_t kSteps = int64_t{1} << 22;
+
+  Crew& crew_;
+  int member_;
+  int64_t left_ = kSteps;
+  bool stopped_ = false;
+};
+
 }  // namespace tconv

@@ -76,14 +76,14 @@ class Direct final : public Recipe {
     const int64_t step = forward ? problem_.geometry.axes[2].stride : 1;
     const int64_t blocks = ceil_div(ceil_div(dst.size[2], step), kBlock);
     const int64_t units = problem_.geometry.batch * dst.maps * dst.size[0] * dst.size[1] * blocks;
-    call.crew.share(units, machine::seconds(problem_) * 10, [&](int64_t unit, int) noexcept {
+    call.crew.share(units, machine::seconds(problem_) * 10, [&](int64_t unit, int member) noexcept {
       const int64_t block = unit % blocks;
       int64_t rest = unit / blocks;
       const int64_t y = rest % dst.size[1];
       rest /= dst.size[1];
       const int64_t z = rest % dst.size[0];
       rest /= dst.size[0];
-      gather_row(call, rest / dst.maps, rest % dst.maps, z, y, block * kBlock);
+      gather_row(call, rest / dst.maps, rest % dst.maps, z, y, block * kBlock, Pace(call.crew, member));
     });
   }
 
@@ -99,8 +99,8 @@ class Direct final : public Recipe {
     return *from >= 0 && *from < a.out;
   }
 
-  void gather_row(const Call& call, int64_t sample, int64_t map, int64_t z, int64_t y,
-                  int64_t first) const noexcept {
+  void gather_row(const Call& call, int64_t sample, int64_t map, int64_t z, int64_t y, int64_t first,
+                  Pace pace) const noexcept {
     const Geometry& g = problem_.geometry;
     const Axis& x = g.axes[2];
     const bool forward = problem_.pass == Pass::forward;
@@ -152,6 +152,7 @@ class Direct final : public Recipe {
                            src_step * src.axis[2]);
               }
             }
+            if (pace.stopped(x.kernel / period * count)) return;
           }
         }
       }
@@ -172,11 +173,12 @@ class Direct final : public Recipe {
 
   void run_weight_gradient(const Call& call) const {
     const int64_t units = problem_.geometry.channels * filters_;
-    call.crew.share(units, machine::seconds(problem_) * 10,
-                    [&](int64_t unit, int) noexcept { weight_taps(call, unit / filters_, unit % filters_); });
+    call.crew.share(units, machine::seconds(problem_) * 10, [&](int64_t unit, int member) noexcept {
+      weight_taps(call, unit / filters_, unit % filters_, Pace(call.crew, member));
+    });
   }
 
-  void weight_taps(const Call& call, int64_t channel, int64_t filter) const noexcept {
+  void weight_taps(const Call& call, int64_t channel, int64_t filter, Pace pace) const noexcept {
     const auto& [z, y, x] = problem_.geometry.axes;
     const int64_t group = channel / channels_;
     const S* small = static_cast<const S*>(call.source) + channel * small_.map;
@@ -199,6 +201,7 @@ class Direct final : public Recipe {
                 const S* b = large + n * large_.sample + (iz * z.stride + offset_z) * large_.axis[0] +
                              (iy * y.stride + offset_y) * large_.axis[1] + offset_x * large_.axis[2];
                 sum += dot(a, small_.axis[2], b, x.stride * large_.axis[2], range_x);
+                if (pace.stopped(8 + x.size)) return;
               }
             }
           }

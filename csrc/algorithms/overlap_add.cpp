@@ -156,7 +156,7 @@ class OverlapAdd final : public Recipe {
         const int64_t group = share / shares;
         const int64_t part = share % shares;
         run_units(block, worker(workers + static_cast<size_t>(member) * worker_bytes()), group,
-                  {units_.count() * part / shares, units_.count() * (part + 1) / shares});
+                  {units_.count() * part / shares, units_.count() * (part + 1) / shares}, member);
       });
     }
     return true;
@@ -247,7 +247,8 @@ class OverlapAdd final : public Recipe {
     });
   }
 
-  void run_units(const Samples& samples, const Worker& w, int64_t group, Range units) const noexcept {
+  void run_units(const Samples& samples, const Worker& w, int64_t group, Range units,
+                 int member) const noexcept {
     const int64_t count = tiles(samples.count);
     const int64_t positions = samples.count * problem_.geometry.small_positions();
     const S* weight = static_cast<const S*>(samples.call.weight) + group * depth_ * columns_;
@@ -285,6 +286,7 @@ class OverlapAdd final : public Recipe {
       gemm_(args);
     }
     while (next.unit < units.end) {
+      if (samples.call.crew.stopped(member)) return;
       const Place now = next;
       next = advance(now);
       PlainGemmArgs args{};

@@ -25,6 +25,7 @@ constexpr int64_t kMostBlockPositions = 512;
 constexpr int64_t kRuns = 1024;
 // Maps up to this size are worth turning inside out, so that tiles hold one place of many samples.
 constexpr int64_t kSmallMap = 64;
+constexpr int64_t kColumnsTurned = 256;  // at a time
 // A run of neighbours found, and a position where maps lie together, however many.
 constexpr double kRunSeconds = 25 / machine::kHertz;
 constexpr double kPlaceSeconds = 10 / machine::kHertz;
@@ -375,17 +376,23 @@ class PhaseGemm final : public Recipe {
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     const bool apart = src_.map != 1;
     const double seconds = static_cast<double>(stage_bytes()) / machine::kStoreBytesPerSecond;
-    crew.share(apart ? src_maps_ : places, seconds, [&](int64_t unit, int) noexcept {
+    crew.share(apart ? src_maps_ : places, seconds, [&](int64_t unit, int member) noexcept {
+      const char* from =
+          static_cast<const char*>(source) + unit * (apart ? src_.map : src_.axis[2]) * element;
+      T* to = stage + unit * sides_.batch * (apart ? places : 1);
       MoveArgs args{};
-      args.src = static_cast<const char*>(source) + unit * (apart ? src_.map : src_.axis[2]) * element;
-      args.dst = stage + unit * sides_.batch * (apart ? places : 1);
       args.rows = sides_.batch;
-      args.columns = apart ? places : src_maps_;
       args.src_row = src_.sample;
       args.src_column = 1;
       args.dst_row = 1;
       args.dst_column = sides_.batch * (apart ? 1 : places);
-      load_(args);
+      const int64_t columns = apart ? places : src_maps_;
+      for (int64_t first = 0; first < columns && !crew.stopped(member); first += kColumnsTurned) {
+        args.src = from + first * element;
+        args.dst = to + first * args.dst_column;
+        args.columns = std::min(kColumnsTurned, columns - first);
+        load_(args);
+      }
     });
   }
 
@@ -445,12 +452,12 @@ class PhaseGemm final : public Recipe {
       const int64_t jobs = (panel_end - panel_begin) * phases;
       const int64_t begin = panel_begin * phases + jobs * part / parts;
       const int64_t end = panel_begin * phases + jobs * (part + 1) / parts;
-      run_block(run, workers[static_cast<size_t>(member)], group, block, begin, end);
+      run_block(run, workers[static_cast<size_t>(member)], group, block, begin, end, member);
     });
   }
 
-  void run_block(const Run& run, Worker& w, int64_t group, int64_t block, int64_t job_begin,
-                 int64_t job_end) const noexcept {
+  void run_block(const Run& run, Worker& w, int64_t group, int64_t block, int64_t job_begin, int64_t job_end,
+                 int member) const noexcept {
     const int64_t first = block * block_;
     const int64_t count = std::min(block_, positions_ - first);
     const int64_t tiles = ceil_div(count, gemm_.rows);
@@ -464,6 +471,7 @@ class PhaseGemm final : public Recipe {
     for (int64_t job = job_begin; job < job_end; job += job_run_) {
       const int64_t stop = std::min(job + job_run_, job_end);
       for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+        if (run.call.crew.stopped(member)) return;
         const int64_t maps = std::min(chunk_, sides_.depth_maps - chunk * chunk_);
         if (w.chunk != chunk) {
           fill_panel(run.source, w, group, chunk, maps, count, tiles);

@@ -388,7 +388,8 @@ class PositionLanes final : public Recipe {
         const int64_t sample = unit / blocks / (last - first);
         run_block(call, reinterpret_cast<const T*>(weights + static_cast<size_t>(group) * group_bytes()),
                   bias == nullptr ? nullptr : bias + group * tiles * gemm_.rows,
-                  worker(workers + static_cast<size_t>(member) * worker_bytes()), sample, group, block);
+                  worker(workers + static_cast<size_t>(member) * worker_bytes()), sample, group, block,
+                  Pace(call.crew, member));
       });
     }
     return true;
@@ -548,18 +549,19 @@ class PositionLanes final : public Recipe {
     const auto tiles = static_cast<int64_t>(layout_.tiles.size());
     std::atomic<bool> finite{true};
     const double seconds = static_cast<double>(last - first) * static_cast<double>(group_bytes()) / 2e9;
-    crew.share((last - first) * tiles, seconds, [&](int64_t unit, int) noexcept {
+    crew.share((last - first) * tiles, seconds, [&](int64_t unit, int member) noexcept {
       char* to = packed + static_cast<size_t>(unit / tiles) * group_bytes();
       const auto& tile = layout_.tiles[static_cast<size_t>(unit % tiles)];
       if (!pack_tile(weight, reinterpret_cast<T*>(to) + tile.first_tap * layout_.depth_maps * gemm_.rows,
-                     first + unit / tiles, tile)) {
+                     first + unit / tiles, tile, Pace(crew, member))) {
         finite.store(false, std::memory_order_relaxed);
       }
     });
     return finite.load();
   }
 
-  bool pack_tile(const void* weight, T* packed, int64_t group, const Layout::Tile& tile) const noexcept {
+  bool pack_tile(const void* weight, T* packed, int64_t group, const Layout::Tile& tile,
+                 Pace pace) const noexcept {
     const Geometry& g = problem_.geometry;
     const bool forward = problem_.pass == Pass::forward;
     const int64_t all_taps = g.taps();
@@ -603,13 +605,14 @@ class PositionLanes final : public Recipe {
         }
       }
       finite &= all_finite(packed, args.maps * args.width);
+      if (pace.stopped(args.maps * args.width)) return finite;
       packed += args.maps * args.width;
     }
     return finite;
   }
 
   void run_block(const Call& call, const T* weights, const T* bias, const Worker& w, int64_t sample,
-                 int64_t group, int64_t index) const noexcept {
+                 int64_t group, int64_t index, Pace pace) const noexcept {
     const Box box = box_of(index);
     if (box.empty()) return;
     const int64_t last =
@@ -627,15 +630,18 @@ class PositionLanes final : public Recipe {
         const auto element = static_cast<int64_t>(sizeof(T));
         multiply(weights, bias, w, from, src_map_, map, maps, last,
                  {reinterpret_cast<const char*>(from + kMapsAhead * src_map_), src_map_ * element,
-                  blocks_.length * element});
+                  blocks_.length * element},
+                 pace);
       } else {
         fill_strip(call.source, w, sample, first_map, maps, box);
         multiply(weights, bias, w, w.strip, blocks_.plane, map, maps, last,
                  map + maps < layout_.depth_maps ? source_of(call, sample, group, index, map + maps)
                  : index + 1 < blocks_.blocks()  ? source_of(call, sample, group, index + 1, 0)
                  : group + 1 < layout_.groups    ? source_of(call, sample, group + 1, 0, 0)
-                                                 : source_of(call, sample + 1, 0, 0, 0));
+                                                 : source_of(call, sample + 1, 0, 0, 0),
+                 pace);
       }
+      if (pace.stopped(0)) return;
     }
     activate_(w.result, blocks_.result_elements(layout_));
     store_block(call.out, w.result, sample, group, box);
@@ -836,7 +842,7 @@ class PositionLanes final : public Recipe {
 
   // `from` is where the first position of the block has its lowest shift, maps lie `map_step` apart.
   void multiply(const T* weights, const T* bias, const Worker& w, const T* from, int64_t map_step,
-                int64_t map, int64_t maps, int64_t last, const Ahead& ahead) const noexcept {
+                int64_t map, int64_t maps, int64_t last, const Ahead& ahead, Pace& pace) const noexcept {
     const auto& [z, y, x] = layout_.axes;
     TapsArgs args{};
     args.b_offset = w.b_offset;
@@ -884,6 +890,7 @@ class PositionLanes final : public Recipe {
         gemm_(args);
         for (int64_t r = 0; r < tile.rows; ++r) w.rows[r] = static_cast<T*>(w.rows[r]) + gemm_.lanes;
       }
+      if (pace.stopped(tile.taps * maps * last)) return;
     }
   }
 

@@ -75,15 +75,16 @@ class SinglePosition final : public Recipe {
       spread_bias(call.bias, bias);
     }
     T* source = pieces.take<T>(source_bytes());
-    for (int64_t group = 0; group < problem_.geometry.groups; ++group)
-      pack_source(call.source, source, group);
+    call.crew.share(problem_.geometry.groups * tiles_,
+                    static_cast<double>(source_bytes()) / machine::kPackBytesPerSecond,
+                    [&](int64_t unit, int) noexcept { pack_tile(call.source, source, unit); });
     call.crew.limit(threads_);
     char* const workers = pieces.rest();
     const double seconds = machine::seconds(problem_) * threads_;
     call.crew.share(problem_.geometry.groups * panels_, seconds, [&](int64_t unit, int member) noexcept {
       run_panel(call, source, bias,
                 reinterpret_cast<T*>(workers + static_cast<size_t>(member) * worker_bytes()), unit / panels_,
-                unit % panels_);
+                unit % panels_, Pace(call.crew, member));
     });
     return true;
   }
@@ -120,8 +121,8 @@ class SinglePosition final : public Recipe {
       std::fill(packed + channel * gemm_.lanes + args.columns, packed + (channel + 1) * gemm_.lanes, T{0});
   }
 
-  // Samples to rows of tiles: [group][tile][channel][row].
-  void pack_source(const void* source, T* packed, int64_t group) const noexcept {
+  // Samples to rows of a tile, tiles counted through all groups: [group][tile][channel][row].
+  void pack_tile(const void* source, T* packed, int64_t tile) const noexcept {
     const Geometry& g = problem_.geometry;
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     MoveArgs args{};
@@ -129,13 +130,11 @@ class SinglePosition final : public Recipe {
     args.src_column = args.dst_row = 1;
     args.dst_column = gemm_.rows;
     args.columns = depth_;
-    for (int64_t tile = 0; tile < tiles_; ++tile) {
-      const int64_t sample = tile * gemm_.rows;
-      args.src = static_cast<const char*>(source) + (sample * g.channels + group * depth_) * element;
-      args.dst = packed + (group * tiles_ + tile) * depth_ * gemm_.rows;
-      args.rows = std::min<int64_t>(gemm_.rows, g.batch - sample);
-      load_(args);
-    }
+    const int64_t sample = tile % tiles_ * gemm_.rows;
+    args.src = static_cast<const char*>(source) + (sample * g.channels + tile / tiles_ * depth_) * element;
+    args.dst = packed + tile * depth_ * gemm_.rows;
+    args.rows = std::min<int64_t>(gemm_.rows, g.batch - sample);
+    load_(args);
   }
 
   // Bias of each column: taps of a filter are neighbours, or filters of a tap.
@@ -152,8 +151,8 @@ class SinglePosition final : public Recipe {
     });
   }
 
-  void run_panel(const Call& call, const T* source, const T* bias, T* scratch, int64_t group,
-                 int64_t panel) const noexcept {
+  void run_panel(const Call& call, const T* source, const T* bias, T* scratch, int64_t group, int64_t panel,
+                 Pace pace) const noexcept {
     const Geometry& g = problem_.geometry;
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     const int64_t first = panel * gemm_.lanes;
@@ -194,6 +193,7 @@ class SinglePosition final : public Recipe {
             plain ? static_cast<void*>(out + r * g.groups * columns_ * element) : sums + r * gemm_.lanes;
       }
       gemm_(args);
+      if (pace.stopped(depth_ * args.rows)) return;
       for (int64_t r = 0; r < args.rows; ++r) activate_(static_cast<T*>(rows[r]), columns);
       if (plain) continue;
       MoveArgs move{};

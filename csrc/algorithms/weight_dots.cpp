@@ -242,7 +242,7 @@ class WeightDots final : public Recipe {
       of.channels = std::min(tiles * (share + 1) / shares * cut_.kernel->rows, channels_) - of.channel;
       Worker worker{};
       lay_out(scratch.data() + sums_bytes() + static_cast<size_t>(member) * worker_bytes(), &worker);
-      if (part == 0 && !finite_beside(static_cast<const S*>(call.source), of)) {
+      if (part == 0 && !finite_beside(static_cast<const S*>(call.source), of, Pace(call.crew, member))) {
         finite.store(false, std::memory_order_relaxed);
         return;
       }
@@ -328,7 +328,7 @@ class WeightDots final : public Recipe {
             for (int a = 0; a < kAxes; ++a)
               box.size[a] = std::min(block.size[a], g.axes[a].size - box.begin[a]);
             take_apart(static_cast<const S*>(call.weight), w.planes, of, box);
-            multiply(static_cast<const S*>(call.source), w, out, of, box);
+            multiply(static_cast<const S*>(call.source), w, out, of, box, Pace(call.crew, member));
           }
         }
       }
@@ -418,7 +418,8 @@ class WeightDots final : public Recipe {
     }
   }
 
-  void multiply(const S* source, const Worker& w, T* out, const Unit& of, const Box& box) const noexcept {
+  void multiply(const S* source, const Worker& w, T* out, const Unit& of, const Box& box,
+                Pace pace) const noexcept {
     const Geometry& g = problem_.geometry;
     const auto& [z, y, x] = g.axes;
     const bool rows_join = cut_.joins_rows(g);
@@ -454,12 +455,13 @@ class WeightDots final : public Recipe {
         args.columns = static_cast<int32_t>(std::min<int64_t>(cut_.kernel->lanes, columns - column));
         args.out = out + channel * args.out_row + column;
         (*cut_.kernel)(args);
+        if (pace.stopped(args.segments * args.depth)) return;
       }
     }
   }
 
   // Whether the small side is finite where taps leave the large side.
-  bool finite_beside(const S* source, const Unit& of) const noexcept {
+  bool finite_beside(const S* source, const Unit& of, Pace pace) const noexcept {
     const Geometry& g = problem_.geometry;
     const auto& [z, y, x] = g.axes;
     T check{0};
@@ -479,6 +481,7 @@ class WeightDots final : public Recipe {
             look(row, low);
             look(row + high, x.size - high);
           }
+          if (pace.stopped(y.size * x.size)) return true;
         }
       }
     }

@@ -43,8 +43,8 @@ class WeightMaps final : public Recipe {
       std::fill_n(sums, g.taps() * lanes_, T{0});
       const int64_t map = unit * lanes_;
       const int64_t maps = std::min(lanes_, g.channels - map);
-      sum_maps(static_cast<const S*>(call.source) + map, static_cast<const S*>(call.weight) + map, sums,
-               maps);
+      sum_maps(static_cast<const S*>(call.source) + map, static_cast<const S*>(call.weight) + map, sums, maps,
+               Pace(call.crew, member));
       S* const out = static_cast<S*>(call.out) + map * g.taps();
       for (int64_t m = 0; m < maps; ++m) {
         for (int64_t tap = 0; tap < g.taps(); ++tap)
@@ -55,7 +55,7 @@ class WeightMaps final : public Recipe {
   }
 
  private:
-  void sum_maps(const S* small, const S* large, T* sums, int64_t maps) const noexcept {
+  void sum_maps(const S* small, const S* large, T* sums, int64_t maps, Pace pace) const noexcept {
     const Geometry& g = problem_.geometry;
     const auto& [z, y, x] = g.axes;
     for (int64_t sample = 0; sample < g.batch; ++sample) {
@@ -72,6 +72,7 @@ class WeightMaps final : public Recipe {
                       sums + (kz * y.kernel + ky) * x.kernel * lanes_, maps);
             }
           }
+          if (pace.stopped(g.taps() * x.size)) return;
         }
       }
     }

@@ -3,7 +3,6 @@
 // nothing copied but where windows leave the image or the type is a short one.
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
@@ -97,7 +96,7 @@ class WindowDots final : public Recipe {
     return static_cast<size_t>(problem_.geometry.weight_elements()) * sizeof(S);
   }
   bool pack(const void* weight, char* packed, Crew& crew) const override {
-    std::memcpy(packed, weight, packed_bytes());
+    copy_bytes(weight, packed, packed_bytes(), crew);
     return finite(weight, crew);
   }
 
