@@ -43,6 +43,7 @@ Plan::Plan(const Problem& problem, std::string_view wanted) : problem_(problem) 
   for (const Algorithm* algorithm : kAlgorithms) {
     if (!wanted.empty() && wanted != algorithm->name) continue;
     if (algorithm_ != nullptr && !algorithm->saves && with_every_product >= least) continue;
+    if (algorithm_ != nullptr && algorithm->floor != nullptr && algorithm->floor(compared) >= least) continue;
     if (const auto reason = algorithm->refusal(problem)) {
       if (!wanted.empty()) throw ParameterError(std::string(wanted) + ": refuses: " + *reason);
       continue;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "dtypes.hpp"
@@ -42,21 +43,51 @@ const std::array<IsaRow, kIsas>& rows() {
   return table;
 }
 
-// Ordered by family, dtype, instruction set; all_kernels() and the spans point into it.
-const std::vector<Kernel>& table() {
-  static const std::vector<Kernel> sorted = [] {
-    std::vector<Kernel> list{
+constexpr size_t kDTypes = 0
+#define TCONV_DTYPE(name, code) +1
+#include "dtypes.inc"
+#undef TCONV_DTYPE
+    ;
+
+// All kernels, ordered by family, dtype, instruction set; all_kernels() and the spans point into it.
+struct Table {
+  // Those of a family and dtype, of the best instruction set at or below one.
+  using Range = std::pair<uint16_t, uint16_t>;
+
+  std::vector<Kernel> kernels{
 #define TCONV_KERNEL(dtype, family, rows, lanes, isa, symbol) \
   {#symbol, DType::dtype, Family::family, Isa::isa, rows, lanes, symbol},
 #include "kernels.inc"
 #undef TCONV_KERNEL
-    };
-    std::stable_sort(list.begin(), list.end(), [](const Kernel& a, const Kernel& b) {
+  };
+  // To search the kernels would take longer than to plan: they lie on many lines of the cache.
+  std::vector<Range> ranges;
+
+  static size_t place(Family family, DType dtype, Isa isa) noexcept {
+    return (static_cast<size_t>(family) * kDTypes + static_cast<size_t>(dtype)) * kIsas +
+           static_cast<size_t>(isa);
+  }
+
+  Table() {
+    std::stable_sort(kernels.begin(), kernels.end(), [](const Kernel& a, const Kernel& b) {
       return std::tuple(a.family, a.dtype, a.isa) < std::tuple(b.family, b.dtype, b.isa);
     });
-    return list;
-  }();
-  return sorted;
+    ranges.resize((static_cast<size_t>(kernels.back().family) + 1) * kDTypes * kIsas);
+    for (size_t i = 0; i < kernels.size(); ++i) {
+      const Kernel& k = kernels[i];
+      Range& range = ranges[place(k.family, k.dtype, k.isa)];
+      if (range.second == 0) range.first = static_cast<uint16_t>(i);
+      range.second = static_cast<uint16_t>(i + 1);
+    }
+    for (size_t i = ranges.size() - 1; i-- > 0;) {
+      if (ranges[i].second == 0 && (i + 1) % kIsas != 0) ranges[i] = ranges[i + 1];
+    }
+  }
+};
+
+const Table& table() {
+  static const Table made;
+  return made;
 }
 
 }  // namespace
@@ -87,14 +118,11 @@ Isa isa_of(std::string_view name) {
 }
 
 std::span<const Kernel> kernels(Family family, DType dtype, Isa isa) {
-  const auto& list = table();
-  const auto first = std::find_if(list.begin(), list.end(), [&](const Kernel& k) {
-    return k.family == family && k.dtype == dtype && k.isa >= isa;
-  });
-  const auto last = std::find_if(first, list.end(), [&](const Kernel& k) {
-    return k.family != family || k.dtype != dtype || k.isa != first->isa;
-  });
-  return {first, last};
+  const Table& all = table();
+  const size_t place = Table::place(family, dtype, isa);
+  if (place >= all.ranges.size()) return {};
+  const auto [first, last] = all.ranges[place];
+  return {all.kernels.data() + first, all.kernels.data() + last};
 }
 
 std::span<const Kernel> product_kernels(DType dtype, Isa isa) {
@@ -102,6 +130,6 @@ std::span<const Kernel> product_kernels(DType dtype, Isa isa) {
   return own.empty() ? kernels(Family::gemm, compute_dtype(dtype), isa) : own;
 }
 
-std::span<const Kernel> all_kernels() noexcept { return table(); }
+std::span<const Kernel> all_kernels() noexcept { return table().kernels; }
 
 }  // namespace tconv

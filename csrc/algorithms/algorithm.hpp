@@ -101,6 +101,9 @@ struct Algorithm {
   std::unique_ptr<Recipe> (*make)(const Problem&);
   // Whether it does fewer products than the definition, so that machine::least_seconds may overrate it.
   bool saves = false;
+  // Seconds that cost() does not go below, had sooner and with no regard to refusals; null where there is no
+  // such figure.
+  double (*floor)(const Problem&) = nullptr;
 };
 
 // The refusal of a problem whose workspace is below the least that would do.

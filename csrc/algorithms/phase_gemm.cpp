@@ -764,42 +764,66 @@ std::optional<std::string> refusal(const Problem& problem) {
   return workspace_refusal(problem, least);
 }
 
-double cost(const Problem& problem) {
-  const Sides sides(problem);
-  const Kernel& tile = choose_tile(problem);
-  const double width = machine::lanes(tile.dtype, tile.isa);
-  double grid = static_cast<double>(sides.batch * sides.groups);
-  double offsets = 1;
-  double phases = 1;
-  for (const Axis& axis : problem.geometry.axes) {
-    const PhaseAxis phase = phase_axis(axis, problem.pass);
-    grid *= static_cast<double>(phase.positions);
-    offsets *= static_cast<double>(phase.offsets.size());
-    phases *= static_cast<double>(std::min(phase.phases(), phase.dst_size));
+// What the products and the arrays take, and what is stored.
+struct Making {
+  Sides sides;
+  const Kernel& tile;
+  double grid;  // positions of all samples and groups
+  double phases;
+  double panels;
+  double pairing;  // steps of depth in an element
+
+  explicit Making(const Problem& problem)
+      : sides(problem),
+        tile(choose_tile(problem)),
+        grid(static_cast<double>(sides.batch * sides.groups)),
+        phases(1),
+        panels(static_cast<double>(ceil_div(sides.column_maps, tile.lanes))),
+        pairing(static_cast<double>(steps_of_element(tile))) {
+    const bool forward = problem.pass == Pass::forward;
+    for (const Axis& axis : problem.geometry.axes) {
+      grid *= static_cast<double>(forward ? ceil_div(axis.out, axis.stride) : axis.size);
+      phases *= static_cast<double>(forward ? std::min(axis.stride, axis.out) : 1);
+    }
   }
-  const auto panels = static_cast<double>(ceil_div(sides.column_maps, tile.lanes));
-  const auto depth = static_cast<double>(sides.depth_maps);
-  const auto pairing = static_cast<double>(steps_of_element(tile));
-  const double steps = grid * panels * static_cast<double>(sides.taps) * std::ceil(depth / pairing);
+
+  double seconds(const Problem& problem) const noexcept {
+    const double steps = grid * panels * static_cast<double>(sides.taps) *
+                         std::ceil(static_cast<double>(sides.depth_maps) / pairing);
+    const double scattered = grid * phases * panels * tile.lanes / machine::lanes(tile.dtype, tile.isa);
+    return steps * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
+           scattered * machine::kScatterSeconds + grid * phases * panels / tile.rows * machine::kCallSeconds +
+           machine::traffic_seconds(problem);
+  }
+};
+
+double least_seconds(const Problem& problem) { return Making(problem).seconds(problem); }
+
+double cost(const Problem& problem) {
+  const Making making(problem);
+  double offsets = 1;
+  for (const Axis& axis : problem.geometry.axes)
+    offsets *= static_cast<double>(phase_axis(axis, problem.pass).offsets.size());
+  const Axis& x = problem.geometry.axes[2];
+  const bool forward = problem.pass == Pass::forward;
+  const auto depth = static_cast<double>(making.sides.depth_maps);
+  const double width = machine::lanes(making.tile.dtype, making.tile.isa);
   // Rows of the grid are gathered one by one; half a vector more where they end within one.
-  const PhaseAxis x = phase_axis(problem.geometry.axes[2], problem.pass);
-  const double rows = grid / static_cast<double>(x.positions);
-  const double row = static_cast<double>(x.positions) / std::min(width, static_cast<double>(tile.rows));
+  const auto positions = static_cast<double>(forward ? ceil_div(x.out, x.stride) : x.size);
+  const double rows = making.grid / positions;
+  const double row = positions / std::min(width, static_cast<double>(making.tile.rows));
   // Positions far apart share no line of the cache.
-  const double apart = std::clamp(0.75 * static_cast<double>(x.src_step), 1.0, 16.0);
+  const double apart = std::clamp(0.75 * static_cast<double>(forward ? 1 : x.stride), 1.0, 16.0);
   const double gathered = rows * (row + 0.5) * offsets * depth * apart;
-  const double scattered = grid * phases * panels * tile.lanes / width;
-  return steps * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
-         offsets *
-             (rows * kRunSeconds + (problem.geometry.channels_last && depth > 1 ? grid * kPlaceSeconds : 0)) +
-         gathered * (machine::kGatherSeconds + (pairing - 1) * machine::kCopySeconds) +
-         scattered * machine::kScatterSeconds + grid * phases * panels / tile.rows * machine::kCallSeconds +
-         machine::traffic_seconds(problem);
+  return making.seconds(problem) +
+         offsets * (rows * kRunSeconds +
+                    (problem.geometry.channels_last && depth > 1 ? making.grid * kPlaceSeconds : 0)) +
+         gathered * (machine::kGatherSeconds + (making.pairing - 1) * machine::kCopySeconds);
 }
 
 }  // namespace
 
 extern const Algorithm phase_gemm;
-const Algorithm phase_gemm{"phase_gemm", refusal, cost, make};
+const Algorithm phase_gemm{"phase_gemm", refusal, cost, make, false, least_seconds};
 
 }  // namespace tconv

@@ -1048,6 +1048,16 @@ std::optional<std::string> refusal(const Problem& problem) {
   return workspace_refusal(problem, least);
 }
 
+// All products at full speed, and what cost() adds for arrays and what is stored.
+double least_seconds(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  const auto made =
+      static_cast<double>(problem.pass == Pass::forward ? g.large_elements() : g.small_elements());
+  return machine::least_seconds(problem) +
+         made / machine::lanes(compute_dtype(problem.dtype), problem.isa) * machine::kScatterSeconds +
+         machine::traffic_seconds(problem);
+}
+
 double cost(const Problem& problem) {
   const Layout layout(problem, false);
   const Kernel& gemm = *layout.gemm;
@@ -1090,6 +1100,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm position_lanes;
-const Algorithm position_lanes{"position_lanes", refusal, cost, make};
+const Algorithm position_lanes{"position_lanes", refusal, cost, make, false, least_seconds};
 
 }  // namespace tconv
