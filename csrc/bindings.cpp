@@ -1,6 +1,5 @@
 // The face towards Python. Arrays arrive through the buffer protocol, checked only for their number of bytes.
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
@@ -13,6 +12,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
 #include <tuple>
 
 #include "bias_gradient.hpp"
@@ -37,7 +37,7 @@ class View {
         name_(name),
         element_(storage_bytes(dtype)),
         wanted_(elements * static_cast<int64_t>(element_)),
-        flags_(writable ? PyBUF_WRITABLE : PyBUF_SIMPLE),
+        flags_(PyBUF_ND | (writable ? PyBUF_WRITABLE : PyBUF_SIMPLE)),
         held_(PyObject_GetBuffer(array.ptr(), &view_, flags_) == 0) {
     if (!held_) PyErr_Clear();
   }
@@ -60,6 +60,15 @@ class View {
       throw ShapeError(std::string(name_) + ": got " + std::to_string(view_.len) + " bytes; need " +
                        std::to_string(wanted_));
     }
+  }
+
+  bool held() const noexcept { return held_; }
+  std::span<const Py_ssize_t> shape() const noexcept {
+    return {view_.shape, static_cast<size_t>(view_.ndim)};
+  }
+  void expect(int64_t elements, DType dtype) noexcept {
+    element_ = storage_bytes(dtype);
+    wanted_ = elements * static_cast<int64_t>(element_);
   }
 
   void* data() const noexcept { return view_.buf; }
@@ -164,7 +173,7 @@ Geometry make_geometry(int64_t batch, int64_t channels, int64_t filters, int64_t
 
 // The same problem for a small side of another shape, pads as they are; none where it has no such shape or
 // where trivial axes change places.
-std::optional<Geometry> resized(const Geometry& geometry, const std::vector<int64_t>& shape) {
+std::optional<Geometry> resized(const Geometry& geometry, std::span<const Py_ssize_t> shape) {
   Geometry g = geometry;
   const size_t axes = shape.size() - 2;
   if (shape.size() < 3 || axes > kAxes || shape[g.channels_last ? axes + 1 : 1] != g.channels) return {};
@@ -214,18 +223,22 @@ Problem make_problem(const Geometry& geometry, int pass, int dtype, uint64_t wor
 // The arrays of one run.
 class Arrays {
  public:
-  Arrays(const Plan& plan, nb::handle source, nb::handle weight, nb::handle bias, nb::handle out)
+  // `weight` is heeded where `packed` is null.
+  Arrays(const Plan& plan, View& source, const PackedWeights* packed, nb::handle weight, nb::handle bias,
+         nb::handle out)
       : plan_(plan),
-        source_(source, "source", elements(plan.problem().pass, false), plan.problem().dtype, false),
-        out_(out, "out", elements(plan.problem().pass, true), plan.problem().dtype, true) {
+        source_(source),
+        out_(out, "out", elements(plan.problem(), true), plan.problem().dtype, true),
+        packed_(packed) {
     const Problem& p = plan.problem();
     const bool gradient = p.pass == Pass::weight_gradient;
+    source_.expect(elements(p, false), p.dtype);
     if (!bias.is_none()) {
       if (gradient) throw ParameterError("bias: got one; the weight gradient has none");
       bias_.emplace(bias, "bias", p.pass == Pass::forward ? p.geometry.filters : p.geometry.channels, p.dtype,
                     false);
     }
-    if (!nb::try_cast(weight, packed_)) {
+    if (packed_ == nullptr) {
       const int64_t wanted = gradient ? p.geometry.large_elements() : p.geometry.weight_elements();
       weight_.emplace(weight, gradient ? "large side" : "weight", wanted, p.dtype, false);
     }
@@ -245,6 +258,8 @@ class Arrays {
     if (weight_) weight_->require();
   }
 
+  const View& out() const noexcept { return out_; }
+
   void run() const {
     const void* bias = bias_ ? bias_->data() : nullptr;
     run_released(plan_.problem().threads, plan_.seconds(), [&](Crew& crew) {
@@ -256,63 +271,31 @@ class Arrays {
     });
   }
 
- private:
-  int64_t elements(Pass pass, bool out) const noexcept {
-    const Geometry& g = plan_.problem().geometry;
-    if (out && pass == Pass::weight_gradient) return g.weight_elements();
-    return (pass == Pass::forward) == out && pass != Pass::weight_gradient ? g.large_elements()
-                                                                           : g.small_elements();
+  // Of the source or the output.
+  static int64_t elements(const Problem& problem, bool out) noexcept {
+    const Geometry& g = problem.geometry;
+    if (out && problem.pass == Pass::weight_gradient) return g.weight_elements();
+    return (problem.pass == Pass::forward) == out && problem.pass != Pass::weight_gradient
+               ? g.large_elements()
+               : g.small_elements();
   }
 
+ private:
   const Plan& plan_;
-  View source_;
+  View& source_;
   View out_;
   std::optional<View> bias_;
   std::optional<View> weight_;
-  const PackedWeights* packed_ = nullptr;
+  const PackedWeights* packed_;
 };
 
 void run_plan(const Plan& plan, nb::handle source, nb::handle weight, nb::handle bias, nb::handle out) {
-  Arrays arrays(plan, source, weight, bias, out);
+  View from(source, "source", 0, plan.problem().dtype, false);
+  const PackedWeights* packed = nullptr;
+  nb::try_cast(weight, packed);
+  Arrays arrays(plan, from, packed, weight, bias, out);
   arrays.require();
   arrays.run();
-}
-
-bool try_plan(const Plan& plan, nb::handle source, nb::handle weight, nb::handle bias, nb::handle out) {
-  const Arrays arrays(plan, source, weight, bias, out);
-  if (!arrays.fit()) return false;
-  arrays.run();
-  return true;
-}
-
-// The plan for a small side of another shape, and the shape of its large side.
-using Shape = nb::typed<nb::tuple, int64_t, nb::ellipsis>;
-std::optional<std::pair<std::shared_ptr<Plan>, Shape>> resize_plan(const Plan& plan,
-                                                                   const std::vector<int64_t>& shape) {
-  const auto geometry = resized(plan.problem().geometry, shape);
-  if (!geometry) return {};
-  Problem problem = plan.problem();
-  problem.geometry = *geometry;
-  nb::list large;
-  const size_t axes = shape.size() - 2;
-  large.append(geometry->batch);
-  if (!geometry->channels_last) large.append(geometry->filters);
-  for (size_t a = kAxes - axes; a < kAxes; ++a) large.append(geometry->axes[a].out);
-  if (geometry->channels_last) large.append(geometry->filters);
-  return std::pair(std::const_pointer_cast<Plan>(find_plan(problem, "")), Shape(nb::tuple(large)));
-}
-
-using Bytes = nb::ndarray<nb::numpy, uint8_t>;
-
-Bytes new_output(size_t bytes) {
-  auto output = std::make_unique<Output>(obtain_output(bytes));
-  if (output->data == nullptr) throw std::bad_alloc();
-  char* data = output->data;
-  const nb::capsule owner(output.release(), [](void* held) noexcept {
-    const std::unique_ptr<Output> freed(static_cast<Output*>(held));
-    give_output(*freed);
-  });
-  return Bytes(data, {bytes}, owner);
 }
 
 std::shared_ptr<PackedWeights> pack_plan(const Plan& plan, nb::handle weight) {
@@ -325,6 +308,210 @@ std::shared_ptr<PackedWeights> pack_plan(const Plan& plan, nb::handle weight) {
                [&](Crew& crew) { packed = std::make_shared<PackedWeights>(plan.pack(from.data(), crew)); });
   return packed;
 }
+
+// Weights that do not change, packed in every order that a plan has asked for. An order depends on kernel,
+// stride and groups, seldom on sizes, so there is mostly one.
+class KeptWeights {
+ public:
+  explicit KeptWeights(nb::object plain) : plain_(std::move(plain)) {}
+
+  std::shared_ptr<PackedWeights> packed_for(const Plan& plan) {
+    if (auto known = look(plan)) return known;
+    auto packed = pack_plan(plan, plain_);
+    // Another thread may have packed them meanwhile.
+    if (auto known = look(plan)) return known;
+    constexpr size_t most = 4;
+    if (orders_.size() >= most) orders_.clear();
+    return orders_.emplace_back(std::move(packed));
+  }
+
+  // Of all orders together, the plain one not counted.
+  size_t bytes() const noexcept {
+    size_t sum = 0;
+    for (const auto& packed : orders_) sum += packed->bytes();
+    return sum;
+  }
+
+ private:
+  std::shared_ptr<PackedWeights> look(const Plan& plan) const noexcept {
+    for (const auto& packed : orders_) {
+      if (packed->key() == plan.packing_key()) return packed;
+    }
+    return nullptr;
+  }
+
+  nb::object plain_;
+  std::vector<std::shared_ptr<PackedWeights>> orders_;
+};
+
+// Smaller arrays are had sooner from NumPy.
+constexpr size_t kLeastMemory = size_t{1} << 17;
+
+// The memory of a large array, kept for the next when it is freed. NumPy takes it through the buffer
+// protocol.
+class Memory {
+ public:
+  explicit Memory(size_t bytes) : bytes_(bytes), output_(obtain_output(bytes)) {
+    if (output_.data == nullptr) throw std::bad_alloc();
+  }
+  ~Memory() { give_output(output_); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  static int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
+    const auto* memory = nb::inst_ptr<Memory>(self);
+    return PyBuffer_FillInfo(view, self, memory->output_.data, static_cast<Py_ssize_t>(memory->bytes_), 0,
+                             flags);
+  }
+
+ private:
+  size_t bytes_;
+  Output output_;
+};
+
+using Shape = nb::typed<nb::tuple, int64_t, nb::ellipsis>;
+
+// A pass, for arrays that need no care, whose plan is found by the shape of the source.
+class Bound {
+ public:
+  Bound(nb::object dtype, std::shared_ptr<KeptWeights> weights, bool resizes)
+      : dtype_(std::move(dtype)), weights_(std::move(weights)), resizes_(resizes) {
+    const auto numpy = nb::module_::import_("numpy");
+    empty_ = numpy.attr("empty");
+    ndarray_ = numpy.attr("ndarray");
+    dtype_name_ = nb::steal(PyUnicode_InternFromString("dtype"));
+    if (!dtype_name_.is_valid()) throw nb::python_error();
+  }
+
+  void add(std::shared_ptr<Plan> plan, const std::vector<Py_ssize_t>& source, Shape result) {
+    insert({source, std::move(plan), {}, std::move(result)});
+  }
+
+  bool knows(const std::vector<Py_ssize_t>& source) const noexcept { return find(source) != nullptr; }
+
+  // None, with nothing done, where an array needs care or the shape of the source is unknown.
+  nb::object call(nb::handle source, nb::handle weight, nb::handle bias, nb::handle out) {
+    if (!has_dtype(source) || !(out.is_none() || has_dtype(out))) return nb::none();
+    View from(source, "source", 0, DType::f32, false);
+    if (!from.held()) return nb::none();
+    const Entry* found = find(from.shape());
+    if (found == nullptr) found = resize(from.shape());
+    if (found == nullptr) return nb::none();
+    // Held, for others may change the entries where the interpreter lock is given up.
+    const std::shared_ptr<const Plan> plan = found->plan;
+    const Shape shape = found->result;
+    std::shared_ptr<const PackedWeights> packed = found->packed;
+    if (weights_ != nullptr && packed == nullptr) packed = pack(*plan, from.shape());
+    nb::object result = out.is_none() ? make(*plan, shape) : nb::borrow(out);
+    Arrays arrays(*plan, from, packed.get(), weight, bias, result);
+    if (!arrays.fit() || (!out.is_none() && !has_shape(arrays.out(), shape))) return nb::none();
+    arrays.run();
+    return result;
+  }
+
+ private:
+  struct Entry {
+    std::vector<Py_ssize_t> source;
+    std::shared_ptr<const Plan> plan;
+    std::shared_ptr<const PackedWeights> packed;  // once asked for
+    Shape result;
+  };
+
+  static uint64_t hash(std::span<const Py_ssize_t> shape) noexcept {
+    uint64_t hash = shape.size();
+    for (const Py_ssize_t size : shape) hash = (hash ^ static_cast<uint64_t>(size)) * 0x9e3779b97f4a7c15u;
+    return hash;
+  }
+
+  const Entry* find(std::span<const Py_ssize_t> source) const noexcept {
+    const uint64_t wanted = hash(source);
+    for (size_t i = 0; i < hashes_.size(); ++i) {
+      if (hashes_[i] == wanted && std::ranges::equal(entries_[i].source, source)) return &entries_[i];
+    }
+    return nullptr;
+  }
+
+  const Entry* insert(Entry entry) {
+    constexpr size_t most = 64;
+    if (entries_.size() >= most) {
+      entries_.clear();
+      hashes_.clear();
+    }
+    hashes_.push_back(hash(entry.source));
+    entries_.push_back(std::move(entry));
+    return &entries_.back();
+  }
+
+  // The entry for a source of another shape, all else being equal; null where only solving anew can tell.
+  const Entry* resize(std::span<const Py_ssize_t> source) {
+    if (!resizes_ || entries_.empty() || source.size() != entries_.back().source.size()) return nullptr;
+    Problem problem = entries_.back().plan->problem();
+    const auto geometry = resized(problem.geometry, source);
+    if (!geometry) return nullptr;
+    problem.geometry = *geometry;
+    std::vector<Py_ssize_t> large(source.begin(), source.end());
+    const size_t axes = source.size() - 2;
+    const size_t first = geometry->channels_last ? 1 : 2;
+    large[geometry->channels_last ? axes + 1 : 1] = geometry->filters;
+    for (size_t a = 0; a < axes; ++a) large[first + a] = geometry->axes[kAxes - axes + a].out;
+    Shape result = nb::steal<Shape>(PyTuple_New(static_cast<Py_ssize_t>(large.size())));
+    if (!result.is_valid()) throw nb::python_error();
+    for (size_t a = 0; a < large.size(); ++a) {
+      PyObject* size = PyLong_FromSsize_t(large[a]);
+      if (size == nullptr || PyTuple_SetItem(result.ptr(), static_cast<Py_ssize_t>(a), size) != 0)
+        throw nb::python_error();
+    }
+    return insert({{source.begin(), source.end()}, find_plan(problem, ""), nullptr, std::move(result)});
+  }
+
+  // Packs, and keeps it with the entry of `source` if that is still there.
+  std::shared_ptr<const PackedWeights> pack(const Plan& plan, std::span<const Py_ssize_t> source) {
+    std::shared_ptr<const PackedWeights> packed = weights_->packed_for(plan);
+    for (Entry& entry : entries_) {
+      if (std::ranges::equal(entry.source, source)) entry.packed = packed;
+    }
+    return packed;
+  }
+
+  bool has_dtype(nb::handle array) const {
+    const nb::object found = nb::steal(PyObject_GetAttr(array.ptr(), dtype_name_.ptr()));
+    if (!found.is_valid()) throw nb::python_error();
+    return found.is(dtype_);
+  }
+
+  static bool has_shape(const View& array, const Shape& shape) {
+    const auto sizes = array.shape();
+    if (sizes.size() != shape.size()) return false;
+    for (size_t a = 0; a < sizes.size(); ++a) {
+      if (sizes[a] != nb::cast<Py_ssize_t>(shape[a])) return false;
+    }
+    return true;
+  }
+
+  // An array of undefined content. Throws OutOfMemoryError.
+  nb::object make(const Plan& plan, const Shape& shape) const {
+    const Problem& p = plan.problem();
+    const size_t bytes = static_cast<size_t>(Arrays::elements(p, true)) * storage_bytes(p.dtype);
+    try {
+      if (bytes < kLeastMemory) return empty_(shape, dtype_);
+      return ndarray_(shape, dtype_, nb::cast(new Memory(bytes), nb::rv_policy::take_ownership));
+    } catch (const std::bad_alloc&) {
+    } catch (nb::python_error& error) {
+      if (!error.matches(PyExc_MemoryError) && !error.matches(PyExc_ValueError)) throw;
+    }
+    throw OutOfMemoryError(std::string("output: shape ") + nb::repr(shape).c_str() + " of " +
+                           nb::str(dtype_).c_str() + " does not fit in memory");
+  }
+
+  nb::object dtype_;
+  std::shared_ptr<KeptWeights> weights_;
+  bool resizes_;
+  nb::object empty_;
+  nb::object ndarray_;
+  nb::object dtype_name_;
+  std::vector<uint64_t> hashes_;  // of the sources of entries
+  std::vector<Entry> entries_;
+};
 
 void sum_over_maps(nb::handle grad, int64_t outer, int64_t maps, int64_t inner, int dtype, nb::handle out,
                    std::string_view isa, int64_t threads) {
@@ -488,13 +675,6 @@ NB_MODULE(_core, m) {
   nb::class_<Plan>(m, "Plan", "A problem and the way it will be solved.")
       .def("run", &run_plan, "source"_a, "weight"_a.none(), "bias"_a.none(), "out"_a,
            "Compute. The weight gradient takes the large side in place of the weight.")
-      .def("try_run", &try_plan, "source"_a, "weight"_a, "bias"_a.none(), "out"_a,
-           "Compute if every array is contiguous and aligned and the output lies apart; return whether that "
-           "is so.")
-      .def("resized", &resize_plan, "shape"_a,
-           "Return the plan of the same problem, by the cheapest algorithm, for a small side of another "
-           "shape, "
-           "and the shape of its large side; None where only solving it anew can tell.")
       .def("pack", &pack_plan, "weight"_a, "Return the weights in the order this plan wants.")
       .def_prop_ro("algorithm", &Plan::algorithm)
       .def_prop_ro("kernel", [](const Plan& plan) { return plan.recipe().kernel(); })
@@ -514,6 +694,34 @@ NB_MODULE(_core, m) {
           })
       .def_prop_ro("refusals", &Plan::refusals)
       .def_prop_ro("costs", &Plan::costs);
+
+  nb::class_<KeptWeights>(m, "KeptWeights",
+                          "Weights that do not change, packed in every order that a plan has asked for.")
+      .def(nb::init<nb::object>(), "plain"_a)
+      .def("packed_for", &KeptWeights::packed_for, "plan"_a, "Return the weights in the order a plan wants.")
+      .def_prop_ro("nbytes", &KeptWeights::bytes, "Bytes of all orders together, the plain one not counted.");
+
+  nb::class_<Bound>(m, "Bound",
+                    "A pass, for arrays that need no care, whose plan is found by the source's shape.")
+      .def(nb::init<nb::object, std::shared_ptr<KeptWeights>, bool>(), "dtype"_a, "weights"_a.none(),
+           "resizes"_a,
+           "With `weights` those given to calls are not heeded; with `resizes` plans for other sizes of the "
+           "small side "
+           "follow from the latest.")
+      .def("add", &Bound::add, "plan"_a, "source"_a, "result"_a,
+           "Let calls with this shape of the source run a plan.")
+      .def("knows", &Bound::knows, "source"_a, "Return whether there is a plan for this shape of the source.")
+      .def("__call__", &Bound::call, "source"_a, "weight"_a.none(), "bias"_a.none(), "out"_a.none(),
+           "Return the result, in `out` if that is given; None, with nothing done, where there is no plan or "
+           "an "
+           "array is strided, misaligned, of another type, or overlaps the result.");
+
+  static PyType_Slot buffer[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(&Memory::get_buffer)},
+                                 {0, nullptr}};
+  nb::class_<Memory>(m, "Memory", nb::type_slots(buffer),
+                     "Bytes of undefined content, kept for the next that asks when they are freed.")
+      .def(nb::init<size_t>(), "size"_a);
+  m.attr("LEAST_MEMORY") = kLeastMemory;
 
   m.def(
       "plan",
@@ -587,8 +795,6 @@ NB_MODULE(_core, m) {
   m.def(
       "memory_kept", [] { return memory_counters().kept; }, "Bytes of freed buffers kept for the next call.");
   m.def("reset_memory_peak", &reset_memory_peak, "Start the peak anew.");
-  m.def("output", &new_output, "size"_a,
-        "Return so many bytes of undefined content whose memory is kept when they are freed.");
   m.def("limit_kept_outputs", &limit_kept_outputs, "limit"_a, "Keep at most so many bytes of freed outputs.");
   m.def("trim_memory", &trim_memory, "Return kept buffers to the system.");
   m.def("fail_allocation", &fail_allocation, "after"_a,

@@ -152,6 +152,53 @@ def test_packed_weights_may_hold_infinities() -> None:
     np.testing.assert_array_equal(np.isfinite(run(made, case, "forward", packed)), np.isfinite(expected))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", PASSES)
+def test_a_bound_pass_takes_arrays_that_need_no_care(name: str, dtype: str) -> None:
+    axis = Axis(6, 12, 4, 2, 1, 1, 1, 0)
+    case = example(Geometry(2, 3, 4, 1, (axis,)), dtype)
+    source, second, *rest = case.inputs(name)
+    bias = rest[0] if rest else None
+    bound = native.bind(case.geometry, name, source.dtype, workspace=AMPLE)
+    found = bound(source, second, bias, None)
+    assert_close(name, found, case, by_taps(name, case))
+    assert found.dtype is source.dtype
+    out = np.zeros_like(found)
+    assert bound(source, second, bias, out) is out
+    assert out.tobytes() == found.tobytes()
+    assert bound.knows(source.shape)
+    # What follows needs care, and nothing is done.
+    out[...] = 0
+    strided = np.repeat(source, 2, axis=-1)[..., ::2]
+    other = np.dtype(np.float64 if dtype == "float32" else np.float32)
+    misaligned = np.frombuffer(bytes(1) + source.tobytes(), np.uint8)[1:].view(source.dtype).reshape(source.shape)
+    for given in (strided, source.astype(other), misaligned, source[:1], source[0]):
+        assert bound(given, second, bias, out) is None
+    both = np.empty(source.size + out.size, source.dtype)
+    over = both[: source.size].reshape(source.shape)
+    over[...] = source
+    assert bound(over, second, bias, both[1 : 1 + out.size].reshape(out.shape)) is None
+    for wrong in (out.ravel(), out.astype(other), np.zeros(out.size + 1, out.dtype)):
+        assert bound(source, second, bias, wrong) is None
+    out.flags.writeable = False
+    assert bound(source, second, bias, out) is None
+    assert not out.any()
+
+
+def test_memory_of_a_freed_output_is_the_next_ones() -> None:
+    _core.trim_memory()
+    shape = (1 << 20,)
+    first = native.empty(shape, np.dtype(np.float32))
+    place = first.ctypes.data
+    assert first.flags.writeable
+    view = first[1:]
+    del first
+    second = native.empty(shape, np.dtype(np.float32))
+    assert second.ctypes.data != place
+    del view
+    assert native.empty(shape, np.dtype(np.float32)).ctypes.data == place
+
+
 def test_buffers_of_a_wrong_size_are_refused() -> None:
     axis = Axis(6, 12, 4, 2, 1, 1, 1, 0)
     geometry = Geometry(1, 3, 4, 1, (axis,))

@@ -220,7 +220,7 @@ def _repeated(x: Array, w: Array, bias: Any, out: Any, said: tuple[Any, ...]) ->
         type(bias) is not np.ndarray or bias.dtype is not x.dtype or bias.shape != known.shapes["bias"]
     ):
         return None
-    if out is not None and (type(out) is not np.ndarray or out.shape != known.bound.shape):
+    if out is not None and type(out) is not np.ndarray:
         return None
     return known.bound(x, w, bias, out)
 
@@ -540,8 +540,7 @@ class Prepared:
         self.limits: dict[str, Any] = {"workspace": workspace, "threads": threads, "tune": tune}
         self.activation = activation
         self._shapes: dict[Shape, tuple[Geometry, dict[str, Shape]]] = {}
-        self._bound: dict[Shape, engine.Bound | None] = {}
-        self._latest: engine.Bound | None = None
+        self._bound: engine.Bound | None = None
 
     @property
     def nbytes(self) -> int:
@@ -557,24 +556,28 @@ class Prepared:
             found = self._shapes[shape] = geometry, _forward_shapes(geometry)
         return found
 
-    def _bind(self, shape: Shape) -> engine.Bound | None:
+    def _meet(self, shape: Shape) -> engine.Bound | None:
+        """Return the short way if a shape is new to it and could be added."""
         plain = self.weights.plain
-        bound = None
-        # A target decides about pads anew for every size; with caches cold, solving takes as long as planning.
-        if self._latest is not None and self.window.target is None and len(shape) == plain.ndim:
-            bound = self._latest.resized(shape)
-        if bound is None:
-            geometry, _ = self._solved(shape)
-            if geometry.weight_shape != plain.shape:
-                return None
-            bound = engine.bind(
-                geometry, "forward", plain.dtype, self.weights, activation=self.activation, **self.limits
-            )
-        if len(self._bound) >= _SHAPES_KEPT:
-            self._bound.clear()
-        self._bound[shape] = bound
+        if self._bound is not None and self._bound.knows(shape):
+            return None
+        geometry, _ = self._solved(shape)
+        if geometry.weight_shape != plain.shape:
+            return None
+        # A target decides about pads anew for every size.
+        any_size = self.window.target is None
+        bound = engine.bind(
+            geometry,
+            "forward",
+            plain.dtype,
+            self.weights,
+            activation=self.activation,
+            any_size=any_size,
+            known=self._bound,
+            **self.limits,
+        )
         if bound is not None:
-            self._latest = bound
+            self._bound = bound
         return bound
 
     def __call__(self, x: Any, *, out: Any = None) -> Any:
@@ -598,14 +601,12 @@ class Prepared:
             All of them `MXNetError`; no array is changed.
         """
         if type(x) is np.ndarray and (out is None or type(out) is np.ndarray):
-            shape = x.shape
-            bound = self._bound.get(shape)
-            if bound is None and shape not in self._bound:
-                bound = self._bind(shape)
-            if bound is not None and (out is None or out.shape == bound.shape):
-                quick = bound(x, bound.weight, self.bias, out)
-                if quick is not None:
-                    return quick
+            bound = self._bound
+            quick = None if bound is None else bound(x, None, self.bias, out)
+            if quick is None and (bound := self._meet(x.shape)) is not None:
+                quick = bound(x, None, self.bias, out)
+            if quick is not None:
+                return quick
         operator = "prepared deconvolution"
         data = to_numpy(f"{operator}: x", x)
         result = None if out is None else to_numpy(f"{operator}: out", out)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,14 +17,11 @@ from tconv.errors import DTypeError, OutOfMemoryError, ParameterError
 from tconv.geometry import Geometry, Shape
 
 Array = np.ndarray[Any, Any]
-Resize = Callable[[Shape], tuple[Callable[..., bool], Any, Shape] | None]
 
 _BOUND_KEPT_BY_A_GEOMETRY = 16
 
 ORDER = ("native", "reference")
 """Backends, best first."""
-
-_RESULTS = {"forward": "large_shape", "data_gradient": "small_shape", "weight_gradient": "weight_shape"}
 
 
 @lru_cache(maxsize=1)
@@ -99,12 +96,12 @@ def allocate(shape: Shape, dtype: DType) -> Array:
     OutOfMemoryError
         If the memory cannot be had.
     """
-    return _allocated(preferred().allocator(shape, dtype), shape, dtype)
+    return _allocated(lambda: preferred().empty(shape, dtype), shape, dtype)
 
 
-def _allocated(allocator: Callable[[], Array], shape: Shape, dtype: DType, what: str = "output") -> Array:
+def _allocated(make: Callable[[], Array], shape: Shape, dtype: DType, what: str = "output") -> Array:
     try:
-        return allocator()
+        return make()
     except (MemoryError, ValueError):
         raise OutOfMemoryError(f"{what}: shape {shape} of {dtype} does not fit in memory") from None
 
@@ -181,47 +178,24 @@ class _Room:
         return self.result
 
 
-class Bound:
-    """A pass of one geometry and type, for arrays that need no care: that costs more than a small layer computes.
+class Bound(Protocol):
+    """A pass for arrays that need no care: that costs more than a small layer computes."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Shape of the result.
-    weight : object
-        What to give for the weight, if that is kept.
-    """
+    def knows(self, source: Shape) -> bool:
+        """Return whether a source of this shape has been met."""
 
-    __slots__ = ("_allocator", "_dtype", "_resize", "_run", "shape", "weight")
+    def __call__(self, source: Array, weight: Array | None, bias: Array | None, out: Array | None) -> Array | None:
+        """Return the result.
 
-    def __init__(
-        self, run: Callable[..., bool], weight: Any, shape: Shape, dtype: DType, resize: Resize | None
-    ) -> None:
-        self._run = run
-        self._dtype = dtype
-        self._resize = resize
-        self._allocator = preferred().allocator(shape, dtype)
-        self.shape = shape
-        self.weight = weight
+        None, with nothing done, where the source is of a shape that has to be solved, or an array is strided,
+        misaligned, of another type than that of the pass, or shares memory with `out`.
 
-    def resized(self, shape: Shape) -> Bound | None:
-        """Return the same for a small side of another shape, pads as they are; None if that has to be solved."""
-        found = None if self._resize is None else self._resize(shape)
-        return None if found is None else Bound(*found, self._dtype, self._resize)
-
-    def __call__(self, source: Array, weight: Any, bias: Array | None, out: Array | None) -> Array | None:
-        """Return the result; None, with nothing done, where an array is strided, misaligned or of another type.
-
-        Whoever calls has checked all shapes, and the types of weight and bias.
+        Parameters
+        ----------
+        source, weight, bias, out : ndarray
+            The weight is None where it was given to `bind`. Whoever calls has checked types and shapes of weight
+            and bias.
         """
-        dtype = self._dtype
-        if source.dtype is not dtype:
-            return None
-        if out is None:
-            out = _allocated(self._allocator, self.shape, dtype)
-        elif out.dtype is not dtype:
-            return None
-        return out if self._run(source, weight, bias, out) else None
 
 
 def bind(
@@ -235,12 +209,23 @@ def bind(
     tune: str | None = None,
     activation: Activation = NONE,
     algorithms: tuple[str, ...] = (),
+    any_size: bool = False,
+    known: Bound | None = None,
 ) -> Bound | None:
     """Return the short way of a pass, with plain weights or these, if there is one.
 
-    For `weight_gradient` source and weight are the small side and the large one.
-
-    `algorithms` are those to choose from, as `steady` gives them; by default all.
+    Parameters
+    ----------
+    geometry, pass_name, dtype, weights
+        The pass. For `weight_gradient` source and weight are the small side and the large one.
+    workspace, threads, tune, activation
+        As for `forward`.
+    algorithms : tuple of str
+        Those to choose from, as `steady` gives them; by default all.
+    any_size : bool
+        Whether a small side of another shape means the same pads, so that the way may take it as well.
+    known : Bound, optional
+        A way made with the same arguments for another geometry, to which this one is added.
     """
     backend = backend_for(geometry, dtype)
     backend_bind = getattr(backend, "bind", None)
@@ -249,7 +234,7 @@ def bind(
     if 0 in geometry.small_shape or 0 in geometry.large_shape:
         return None
     kept = None if weights is None else weights.kept_by(backend)
-    run, weight, resize = backend_bind(
+    bound: Bound = backend_bind(
         geometry,
         pass_name,
         dtype,
@@ -259,10 +244,10 @@ def bind(
         activation=activation,
         weight=kept,
         algorithms=algorithms,
+        any_size=any_size,
+        known=known,
     )
-    if pass_name != "forward":
-        resize = None
-    return Bound(run, weight, getattr(geometry, _RESULTS[pass_name]), dtype, resize)
+    return bound
 
 
 class BoundGradients:

@@ -447,10 +447,10 @@ class _Step:
             return
         source = chunk if self._work is None else self._gathered(stream, chunk, begin, self._work)
         if self._bound is not None:
-            if self._bound(source, self._bound.weight, prepared.bias, out) is not None:
+            if self._bound(source, None, prepared.bias, out) is not None:
                 return
             source = np.require(source, stream._dtype, ("C_CONTIGUOUS", "ALIGNED"))
-            made = self._bound(source, self._bound.weight, prepared.bias, None)
+            made = self._bound(source, None, prepared.bias, None)
             assert made is not None
             out[...] = made
             return

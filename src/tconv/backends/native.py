@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from math import inf, prod
 from time import perf_counter
 from typing import Any
@@ -40,8 +40,6 @@ _STEADY = {
 """Algorithms that compute an output alike wherever it lies on an axis with a grid; and positions of that grid."""
 
 _PLANS_KEPT_BY_A_GEOMETRY = 16
-_ORDERS_KEPT_BY_WEIGHTS = 4
-_LEAST_LARGE_OUTPUT = 1 << 17
 _MOST_BYTES = 1 << 63
 _HOPELESS = 20
 _NO_CEILING = 1 << 62
@@ -54,17 +52,19 @@ _core.limit_cache(knobs.read("plans"))
 _core.limit_kept_outputs(knobs.read("kept_outputs") << 20)
 
 
-def allocator(shape: Shape, dtype: DType) -> Callable[[], Array]:
-    """Return a function that returns an array of undefined content, a new one each time.
+def empty(shape: Shape, dtype: DType) -> Array:
+    """Return an array of undefined content.
 
     Fresh pages of memory cost more than most calls compute, so large arrays lie in huge pages, and memory of those
-    that were freed is kept for the next, up to the knob `kept_outputs`. Where memory cannot be had, the function
-    raises MemoryError or ValueError.
+    that were freed is kept for the next, up to the knob `kept_outputs`. Where memory cannot be had, this raises
+    MemoryError or ValueError.
     """
     nbytes = prod(shape) * dtype.itemsize
-    if not _LEAST_LARGE_OUTPUT <= nbytes < _MOST_BYTES:
-        return partial(np.empty, shape, dtype)
-    return lambda: _core.output(nbytes).view(dtype).reshape(shape)
+    if not _core.LEAST_MEMORY <= nbytes < _MOST_BYTES:
+        return np.empty(shape, dtype)
+    memory: Any = _core.Memory(nbytes)
+    array: Array = np.ndarray(shape, dtype, memory)
+    return array
 
 
 def use_team(address: int) -> None:
@@ -77,34 +77,8 @@ def fingerprint(array: Array, *, threads: int | None = None) -> int:
     return _core.fingerprint(array, array.size, to_code(array.dtype), _threads if threads is None else threads)
 
 
-class KeptWeights:
-    """Weights that do not change, packed in every order that a plan has asked for.
-
-    An algorithm's order depends on kernel, stride and groups, seldom on sizes, so there is mostly one.
-    """
-
-    def __init__(self, plain: Array) -> None:
-        self._plain = plain
-        self._packed: dict[str, _core.PackedWeights] = {}
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all orders together, the plain one not counted."""
-        return sum(packed.nbytes for packed in self._packed.values())
-
-    def packed_for(self, plan: _core.Plan) -> _core.PackedWeights:
-        """Return the weights in the order `plan` wants."""
-        packed = self._packed.get(plan.packing_key)
-        if packed is None:
-            if len(self._packed) >= _ORDERS_KEPT_BY_WEIGHTS:
-                self._packed.clear()
-            packed = self._packed[plan.packing_key] = plan.pack(self._plain)
-        return packed
-
-
+KeptWeights = _core.KeptWeights
 Weight = Array | KeptWeights
-Run = Callable[[Array, Any, Array | None, Array], bool]
-Resize = Callable[[Shape], tuple[Run, Any, Shape] | None]
 
 
 def refusal(geometry: Geometry, dtype: DType) -> str | None:
@@ -207,17 +181,10 @@ def bind(
     activation: Activation = NONE,
     weight: KeptWeights | None = None,
     algorithms: tuple[str, ...] = (),
-) -> tuple[Run, Any, Resize | None]:
-    """Return a short way to repeat a pass, what it takes for `weight`, if that is kept, and how to get another.
-
-    That is for a small side of another shape, all else being equal, and gives also the shape of the large side; or
-    nothing where only a solved geometry can tell.
-
-    The algorithm is the cheapest of `algorithms`, by default of all.
-
-    The way takes source, weight, bias and output as NumPy arrays of the geometry's shapes and native `dtype`, and
-    returns whether they are contiguous, aligned and the output apart; else it has done nothing.
-    """
+    any_size: bool = False,
+    known: _core.Bound | None = None,
+) -> _core.Bound:
+    """Do what `tconv.engine.bind` does; or add this geometry to the way that is `known`."""
     pass_ = PASSES.index(pass_name)
     limits: dict[str, Any] = {
         "workspace": workspace,
@@ -229,15 +196,18 @@ def bind(
         plan = _cheapest(geometry, pass_, dtype, algorithms, **limits)
     else:
         plan = plan_for(geometry, pass_, dtype, tune=tune, **limits)
-
-    def resize(shape: Shape) -> tuple[Run, Any, Shape] | None:
-        found = plan.resized(shape)
-        if found is None:
-            return None
-        return found[0].try_run, None if weight is None else weight.packed_for(found[0]), found[1]
-
-    by_model = not algorithms and tune in (None, "off")
-    return plan.try_run, None if weight is None else weight.packed_for(plan), resize if by_model else None
+    bound = known
+    if bound is None:
+        by_model = not algorithms and tune in (None, "off")
+        bound = _core.Bound(dtype, weight, any_size and by_model)
+    small, large = geometry.small_shape, geometry.large_shape
+    source, result = {
+        FORWARD: (small, large),
+        DATA_GRADIENT: (large, small),
+        WEIGHT_GRADIENT: (small, geometry.weight_shape),
+    }[pass_]
+    bound.add(plan, source, result)
+    return bound
 
 
 def _cheapest(

@@ -6,8 +6,7 @@ Each function works in float64 whatever the arrays hold and rounds once, at the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -30,9 +29,9 @@ def refusal(geometry: Geometry, dtype: DType) -> str | None:
 Index = tuple[Any, ...]
 
 
-def allocator(shape: Shape, dtype: DType) -> Callable[[], Array]:
-    """Return a function that returns an array of undefined content."""
-    return partial(np.empty, shape, dtype)
+def empty(shape: Shape, dtype: DType) -> Array:
+    """Return an array of undefined content."""
+    return np.empty(shape, dtype)
 
 
 def use_team(address: int) -> None:

@@ -89,7 +89,7 @@ def forward(geometry: Geometry, data: Array, weight: Tensor, bias: Array | None,
         return engine.forward(geometry, data, array, bias, workspace=workspace, threads=threads)
     weights = seen.refresh(threads)
     bound = seen.bound(geometry, workspace, threads)
-    result = None if bound is None else bound(data, bound.weight, bias, None)
+    result = None if bound is None else bound(data, None, bias, None)
     if result is None:
         result = engine.forward(geometry, data, weights, bias, workspace=workspace, threads=threads)
     return result
