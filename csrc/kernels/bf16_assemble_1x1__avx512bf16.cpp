@@ -1,0 +1,6 @@
+#include "positions_abi.hpp"
+#include "rounding_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  assemble<rounded_bf16>(*static_cast<const AssembleArgs*>(args));
+}

@@ -1,0 +1,6 @@
+#include "phases_abi.hpp"
+#include "rounding_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  phases<rounded_bf16, 14, 2>(*static_cast<const PhasesArgs*>(args));
+}
