@@ -14,7 +14,10 @@ struct PairArgs {
   int64_t width;  // a multiple of a vector's lanes
 };
 
-#if defined(TCONV_KERNEL_NAME)
+// Family `loadpairs`, for an even number of rows as they are stored:
+//   dst[p * dst_row + i] = {src[2 * p * src_row + i], that of the next row} for 2 * p < rows, i < columns
+
+#if defined(TCONV_KERNEL_NAME) && defined(__AVX512BF16__)
 
 namespace {
 
@@ -46,6 +49,27 @@ struct TwoShort {
       from += single ? args.width : 2 * args.width;
       to += args.width;
     }
+  }
+}
+
+[[gnu::always_inline]] inline void load_pairs(const MoveArgs& args) noexcept {
+  using L = Lanes<bf16>;
+  using Loose = typename Vector<uint32_t>::loose;
+  const uint16_t* low = static_cast<const uint16_t*>(args.src);
+  uint32_t* to = static_cast<uint32_t*>(args.dst);
+  for (int64_t row = 0; row < args.rows; row += 2) {
+    const uint16_t* high = low + args.src_row;
+    int64_t i = 0;
+    for (; i + L::count <= args.columns; i += L::count)
+      *reinterpret_cast<Loose*>(to + i) = (L::Word)L::load(low + i) >> 16 | (L::Word)L::load(high + i);
+    if (i < args.columns) {
+      const uint32_t mask = L::first(args.columns - i);
+      const auto pairs = (L::Word)L::load(low + i, mask) >> 16 | (L::Word)L::load(high + i, mask);
+      Lanes<f32>::store_lanes(reinterpret_cast<float*>(to + i), (Lanes<f32>::type)pairs, 0,
+                              static_cast<int>(args.columns - i));
+    }
+    low = high + args.src_row;
+    to += args.dst_row;
   }
 }
 

@@ -3,11 +3,13 @@
 #pragma once
 
 #include "activation_abi.hpp"
+#include "pair_abi.hpp"
 
 // Family `positions`, in the compute type: for each row r and lane l
 //   c[r * c_row + l] = sum over steps k of a[r * a_row + k * a_step] * b[k * tile lanes + l]
-// summed in the order of k, starting at zero; a_row or a_step is one. Step k fetches what lies k * a_step
-// elements from `ahead`, or the k-th part of rows without gaps where a_step is one.
+// summed in the order of k, starting at zero; a_row or a_step is one. Step k fetches what lies k * ahead_step
+// bytes from `ahead`. Those for bf16 take pairs for elements of a and b, two steps of depth in 32 bits, the
+// first in the lower half; c is float.
 struct PositionsArgs {
   const void* a;
   const void* b;
@@ -17,6 +19,7 @@ struct PositionsArgs {
   int64_t a_step;
   int64_t c_row;
   const char* ahead;
+  int64_t ahead_step;
   int32_t rows;
 };
 
@@ -45,31 +48,40 @@ struct AssembleArgs {
 
 namespace {
 
-template <class T, int R, int V, int... I>
+// Lines that a step of depth takes, and so fetches.
+template <class T, int R>
+inline constexpr int positions_lines = (R * static_cast<int>(sizeof(T)) + 63) / 64;
+
+template <class T, int R, int V, class Step, int... I>
 [[gnu::always_inline]] inline void positions_rows(const PositionsArgs& args, Sequence<I...>) noexcept {
-  using Type = typename Vector<T>::type;
+  using Element = typename Step::Element;
   using Loose = typename Vector<T>::loose;
+  // As it lies in an array of shorter numbers.
+  typedef Element Any __attribute__((aligned(2), may_alias));
   constexpr int lanes = Vector<T>::lanes;
   // Steps in a row are interleaved, for which vectors of 16 bytes leave no register.
-  constexpr int kUnrolled = sizeof(Type) > 16 ? 4 : 1;
-  Type sum[R * V] = {};
+  constexpr int kUnrolled = TCONV_VECTOR_BYTES > 16 ? 4 : 1;
+  typename Vector<T>::type sum[R * V] = {};
   // Four rows share a pointer and differ by a register, so that all addresses fit the processor's.
   constexpr int kShared = 4;
   constexpr int P = (R + kShared - 1) / kShared;
   const int64_t step[kShared] = {0, args.a_row, 2 * args.a_row, 3 * args.a_row};
-  const T* a[P];
-  for (int p = 0; p < P; ++p) a[p] = static_cast<const T*>(args.a) + p * kShared * args.a_row;
-  const T* b = static_cast<const T*>(args.b);
+  const Any* a[P];
+  for (int p = 0; p < P; ++p) a[p] = static_cast<const Any*>(args.a) + p * kShared * args.a_row;
+  const Element* b = static_cast<const Element*>(args.b);
   const char* ahead = args.ahead;
+  const int64_t ahead_step = args.ahead_step;
   const auto at = [&](int k) __attribute__((always_inline)) {
-    Type right[V];
+    typename Vector<Element>::type right[V];
 #pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
-    ((sum[I] += right[I % V] * a[I / V / kShared][k + step[I / V % kShared]]), ...);
+    for (int v = 0; v < V; ++v)
+      right[v] = *reinterpret_cast<const typename Vector<Element>::loose*>(b + v * lanes);
+    (Step::add(sum[I], right[I % V], a[I / V / kShared][k + step[I / V % kShared]]), ...);
     b += V * lanes;
     // To the second cache, for the first one is full of rows and weights.
-    __builtin_prefetch(ahead, 0, 2);
-    ahead += R * sizeof(T);
+#pragma GCC unroll 2
+    for (int line = 0; line < positions_lines<T, R>; ++line) __builtin_prefetch(ahead + line * 64, 0, 2);
+    ahead += ahead_step;
   };
   int64_t k = args.depth;
 #pragma GCC unroll 1
@@ -90,42 +102,45 @@ template <class T, int R, int V, int... I>
 }
 
 // The same for rows that are neighbours.
-template <class T, int R, int V, int... I>
+template <class T, int R, int V, class Step, int... I>
 [[gnu::always_inline]] inline void positions_neighbours(const PositionsArgs& args, Sequence<I...>) noexcept {
-  using Type = typename Vector<T>::type;
+  using Element = typename Step::Element;
   using Loose = typename Vector<T>::loose;
   constexpr int lanes = Vector<T>::lanes;
-  Type sum[R * V] = {};
-  const T* a = static_cast<const T*>(args.a);
-  const T* b = static_cast<const T*>(args.b);
+  typename Vector<T>::type sum[R * V] = {};
+  const Element* a = static_cast<const Element*>(args.a);
+  const Element* b = static_cast<const Element*>(args.b);
   const char* ahead = args.ahead;
+  const int64_t ahead_step = args.ahead_step;
   const int64_t step = args.a_step;
 #pragma GCC unroll 1
   for (int64_t k = args.depth; k > 0; --k) {
-    Type right[V];
+    typename Vector<Element>::type right[V];
 #pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
-    ((sum[I] += right[I % V] * a[I / V]), ...);
-    __builtin_prefetch(ahead, 0, 2);
+    for (int v = 0; v < V; ++v)
+      right[v] = *reinterpret_cast<const typename Vector<Element>::loose*>(b + v * lanes);
+    (Step::add(sum[I], right[I % V], a[I / V]), ...);
+#pragma GCC unroll 2
+    for (int line = 0; line < positions_lines<T, R>; ++line) __builtin_prefetch(ahead + line * 64, 0, 2);
     a += step;
     b += V * lanes;
-    ahead += step * sizeof(T);
+    ahead += ahead_step;
   }
   T* c = static_cast<T*>(args.c);
   ((*reinterpret_cast<Loose*>(c + I / V * args.c_row + I % V * lanes) = sum[I]), ...);
 }
 
 // Runs the products for the number of rows the caller has.
-template <class T, int R, int V>
+template <class T, int R, int V, class Step = OneNumber<T>>
 [[gnu::always_inline]] inline void positions(const PositionsArgs& args) noexcept {
   if (args.rows == R) {
     if (args.a_step == 1) {
-      positions_rows<T, R, V>(args, UpTo<R * V>{});
+      positions_rows<T, R, V, Step>(args, UpTo<R * V>{});
     } else {
-      positions_neighbours<T, R, V>(args, UpTo<R * V>{});
+      positions_neighbours<T, R, V, Step>(args, UpTo<R * V>{});
     }
   } else if constexpr (R > 1) {
-    positions<T, R - 1, V>(args);
+    positions<T, R - 1, V, Step>(args);
   }
 }
 

@@ -22,6 +22,7 @@ enum class Family : uint8_t {
   taps,
   phases,
   pair,
+  loadpairs,
   gather,
   panel,
   load,

@@ -20,6 +20,10 @@ constexpr int64_t kWays = 8;               // which holds so many lines
 constexpr double kTileSeconds = 120 / machine::kHertz;  // of a call, beside its steps
 constexpr double kPieceSeconds = 1 / machine::kHertz;   // of a vector that is added
 constexpr double kPlaceSeconds = 2 / machine::kHertz;   // of a vector that is stored
+constexpr double kApartSeconds = 14 / machine::kHertz;  // of a vector whose maps are taken apart
+// Packed weights that the second cache does not keep from one tile to the next, and how fast others come.
+constexpr double kNearBytes = 512 << 10;
+constexpr double kFarBytesPerSecond = 200e9;
 
 // One axis: dst = q * stride + phase - pad reads src = q - tap, for weights k = tap * stride + phase.
 struct PlaceAxis {
@@ -45,10 +49,17 @@ struct PlaceAxis {
 
 int64_t columns_of(const Geometry& g) noexcept { return g.filters * g.taps(); }
 
-// Rows of a tile, so few that the lines they lie in fit the first cache.
+// Whether positions lie as the products take them, two channels in one element where those take pairs.
+bool as_they_lie(const Kernel& tile, const Problem& problem) noexcept {
+  return tile.dtype == problem.dtype && (problem.geometry.channels_last || steps_of_element(tile) == 1);
+}
+
+// Rows of a tile, so few that the lines they lie in fit the first cache; where maps lie apart, a line of
+// each, for maps a power of two apart would meet in few sets of any cache.
 int64_t rows_of(const Kernel& tile, const Geometry& g) noexcept {
-  if (!g.channels_last) return tile.rows;
-  const int64_t row_bytes = g.channels * static_cast<int64_t>(compute_bytes(tile.dtype));
+  if (!g.channels_last)
+    return std::min<int64_t>(tile.rows, static_cast<int64_t>(kAlignment / compute_bytes(tile.dtype)));
+  const int64_t row_bytes = g.channels * static_cast<int64_t>(storage_bytes(tile.dtype));
   int64_t apart = kAliasBytes / static_cast<int64_t>(kAlignment);
   for (int64_t bytes = row_bytes; apart > 1 && bytes % (2 * static_cast<int64_t>(kAlignment)) == 0;
        bytes /= 2)
@@ -60,15 +71,20 @@ double products_seconds(const Kernel& tile, const Geometry& g) noexcept {
   const auto& [z, y, x] = g.axes;
   // Each row of the source in as many tiles as it takes.
   const int64_t tiles = ceil_div(x.size, rows_of(tile, g));
-  const double calls = static_cast<double>(g.batch * y.size * tiles) *
-                       static_cast<double>(ceil_div(columns_of(g), tile.lanes));
-  return calls *
-         (static_cast<double>(g.channels) * machine::tile_step_seconds(tile, ceil_div(x.size, tiles)) +
-          kTileSeconds);
+  const auto passes = static_cast<double>(g.batch * y.size * tiles);
+  const auto panels = static_cast<double>(ceil_div(columns_of(g), tile.lanes));
+  const auto depth = static_cast<double>(g.channels / steps_of_element(tile));
+  const double bytes = panels * depth * tile.lanes * static_cast<double>(compute_bytes(tile.dtype));
+  return passes *
+         (panels * (depth * machine::tile_step_seconds(tile, ceil_div(x.size, tiles)) + kTileSeconds) +
+          (bytes > kNearBytes ? bytes / kFarBytesPerSecond : 0));
 }
 
 const Kernel& best_tile(const Problem& problem) {
-  const auto candidates = kernels(Family::positions, compute_dtype(problem.dtype), problem.isa);
+  auto candidates = kernels(Family::positions, problem.dtype, problem.isa);
+  // Pairs of channels, if the last is in one.
+  if (candidates.empty() || problem.geometry.channels % steps_of_element(candidates.front()) != 0)
+    candidates = kernels(Family::positions, compute_dtype(problem.dtype), problem.isa);
   return *std::min_element(candidates.begin(), candidates.end(), [&](const Kernel& a, const Kernel& b) {
     return products_seconds(a, problem.geometry) < products_seconds(b, problem.geometry);
   });
@@ -81,7 +97,9 @@ class OverlapRows final : public Recipe {
       : problem_(problem),
         activate_(problem),
         tile_(best_tile(problem)),
+        pairs_(steps_of_element(tile_) == 2),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
+        convert_(pairs_ ? tconv::kernel(Family::loadpairs, problem.dtype, problem.isa) : load_),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         // Sums are maps side by side; where those lie apart they are taken apart afterwards.
         apart_(!problem.geometry.channels_last && problem.geometry.filters > 1),
@@ -108,15 +126,16 @@ class OverlapRows final : public Recipe {
   std::string packing_key() const override {
     std::string key = "overlap_rows";
     for (const int64_t number : {static_cast<int64_t>(problem_.dtype), int64_t{tile_.lanes}, channels_,
-                                 columns_, apart_ ? problem_.geometry.filters : 1}) {
+                                 columns_, apart_ ? problem_.geometry.filters : 1, int64_t{pairs_}}) {
       key += " " + std::to_string(number);
     }
     return key;
   }
 
-  // Packed: [panel][channel][lane].
+  // Packed: [panel][channel][lane]; pairs of channels take the first half of a panel.
   bool pack(const void* weight, char* packed, Crew& crew) const override {
     const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
+    const Kernel* const pair = pairs_ ? &tconv::kernel(Family::pair, problem_.dtype, problem_.isa) : nullptr;
     crew.share(panels_, seconds, [&](int64_t panel, int) noexcept {
       T* const to = reinterpret_cast<T*>(packed) + panel * channels_ * tile_.lanes;
       const int64_t first = panel * tile_.lanes;
@@ -138,6 +157,7 @@ class OverlapRows final : public Recipe {
       }
       for (int64_t step = 0; columns < tile_.lanes && step < channels_; ++step)
         std::fill(to + step * tile_.lanes + columns, to + (step + 1) * tile_.lanes, T{0});
+      if (pair != nullptr) (*pair)(PairArgs{to, 1, channels_, tile_.lanes});
     });
     return true;
   }
@@ -201,6 +221,8 @@ class OverlapRows final : public Recipe {
     constexpr auto line = static_cast<int64_t>(kAlignment / sizeof(T));
     return (ceil_div(panels_ * tile_.lanes, line) | 1) * line;
   }
+  // Elements of the depth of a product.
+  int64_t depth() const noexcept { return channels_ / steps_of_element(tile_); }
   // Sums of a row: those of the places of a block and of what reaches into them.
   int64_t slots() const noexcept { return block_x_ + x_.taps - 1; }
   size_t bias_bytes() const noexcept {
@@ -210,9 +232,7 @@ class OverlapRows final : public Recipe {
     return static_cast<size_t>(y_.taps * slots() * step()) * sizeof(T) + kAlignment;
   }
   size_t converted_bytes() const noexcept {
-    return problem_.dtype == compute_dtype(problem_.dtype)
-               ? 0
-               : static_cast<size_t>(rows_ * channels_) * sizeof(T);
+    return as_they_lie(tile_, problem_) ? 0 : static_cast<size_t>(rows_ * depth()) * sizeof(T);
   }
   size_t strip_bytes() const noexcept {
     return apart_ ? static_cast<size_t>(block_x_ * unit_) * sizeof(T) : 0;
@@ -299,18 +319,22 @@ class OverlapRows final : public Recipe {
         (work.sample * channels_ * positions + (row * x_.src_size + first + begin) * src_x) * element_;
     const int64_t tiles = ceil_div(end - begin, rows_);
     PositionsArgs args{};
-    args.depth = channels_;
+    args.depth = depth();
     args.c_row = step();
+    const bool lies = as_they_lie(tile_, problem_);
+    // Of the source, in the time of a step of depth.
+    const int64_t steps = steps_of_element(tile_);
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t at = (end - begin) * tile / tiles;
       args.rows = static_cast<int32_t>((end - begin) * (tile + 1) / tiles - at);
       args.a = from + at * src_x * element_;
-      args.a_row = src_x;
-      args.a_step = src_map;
+      args.a_row = last ? depth() : 1;
+      args.a_step = last ? 1 : src_map;
       // The next rows, or the next line of each map.
       args.ahead = static_cast<const char*>(args.a) +
                    (last ? args.rows * channels_ * element_ : static_cast<int64_t>(2 * kAlignment));
-      if (problem_.dtype != compute_dtype(problem_.dtype)) {
+      args.ahead_step = steps * (last ? args.rows : src_map) * element_;
+      if (!lies) {
         MoveArgs move{};
         move.src = args.a;
         move.dst = work.converted;
@@ -319,7 +343,7 @@ class OverlapRows final : public Recipe {
         move.columns = args.rows * (last ? channels_ : 1);
         move.src_row = positions;
         move.dst_row = args.rows;
-        load_(move);
+        convert_(move);
         args.a = work.converted;
         if (!last) args.a_step = args.rows;
       }
@@ -388,7 +412,9 @@ class OverlapRows final : public Recipe {
   Problem problem_;
   Activate activate_;
   const Kernel& tile_;
+  bool pairs_;  // of channels
   const Kernel& load_;
+  const Kernel& convert_;  // what does not lie as products take it
   const Kernel& store_;
   bool apart_;
   const Kernel& assemble_;
@@ -436,17 +462,18 @@ double cost(const Problem& problem) {
   const double vectors = static_cast<double>(x.places) *
                          static_cast<double>(ceil_div(g.filters * x.stride, static_cast<int64_t>(vector)));
   const auto pieces = static_cast<double>(y.taps * x.taps);
-  const double converted =
-      problem.dtype == compute_dtype(problem.dtype) ? 0 : static_cast<double>(g.small_elements()) / vector;
+  const Kernel& tile = best_tile(problem);
+  const double converted = as_they_lie(tile, problem) ? 0 : static_cast<double>(g.small_elements()) / vector;
   const double apart =
       g.channels_last || g.filters == 1 ? 0 : static_cast<double>(g.large_elements()) / vector;
   // Rows are fetched during the products of those before, which hides half of it.
   const double fetched = static_cast<double>(g.small_elements()) *
                          static_cast<double>(storage_bytes(problem.dtype)) *
                          (1 / machine::kStoreBytesPerSecond - 1 / machine::kReadBytesPerSecond) / 2;
-  return products_seconds(best_tile(problem), g) +
+  return products_seconds(tile, g) +
          rows * (vectors * (pieces * kPieceSeconds + kPlaceSeconds) + machine::kCallSeconds) +
-         (converted + apart) * machine::kCopySeconds + machine::traffic_seconds(problem) - fetched;
+         converted * machine::kCopySeconds + apart * kApartSeconds + machine::traffic_seconds(problem) -
+         fetched;
 }
 
 }  // namespace

@@ -1,0 +1,5 @@
+#include "positions_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  positions<float, 16, 1, TwoShort>(*static_cast<const PositionsArgs*>(args));
+}
