@@ -53,6 +53,8 @@ constexpr double kMemoryBytesPerSecond = 40e9;
 constexpr double kCachedBytesPerSecond = 80e9;
 constexpr double kRowBytesPerSecond = 120e9;
 constexpr double kCachedBytes = 32e6;
+// Of the time to read packed weights, what is left where others are multiplied meanwhile.
+constexpr double kReadingShare = 0.25;
 // Threads that wait for each other, twice a block.
 constexpr double kMeetingSeconds = 5e-6;
 // Transformed windows written and read beyond the second cache.
@@ -1572,9 +1574,10 @@ double cost(const Problem& problem) {
   const double packing = packing_seconds(bytes, choice[0].tile);
   Problem traffic = problem;
   traffic.packed = true;
+  const double share = problem.packed ? kReadingShare * growth : 1;
   const double sample = sample_seconds(all, maps) + window_seconds(problem, choice, maps);
-  return sample * static_cast<double>(problem.geometry.batch) +
-         machine::traffic_seconds(traffic, problem.packed ? growth : 1) + (problem.packed ? 0 : packing);
+  return sample * static_cast<double>(problem.geometry.batch) + machine::traffic_seconds(traffic, share) +
+         (problem.packed ? 0 : packing);
 }
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
