@@ -13,8 +13,13 @@ _QUICK = 20e-3
 _HOPELESS = 4.0
 
 
-def time_in_turn(runs: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
-    """Return the seconds of each call, every way having `seconds` in all, cut into turns.
+Clock = Callable[[], float]
+
+
+def time_in_turn(
+    runs: Mapping[str, Callable[[], Any]], seconds: float, clock: Clock = time.perf_counter
+) -> dict[str, list[float]]:
+    """Return the seconds of each call by `clock`, every way having `seconds` in all, cut into turns.
 
     A way that is quick is called once more at the start of its turn, unmeasured, as a loop would find the caches.
     One that is more than four times slower than the best has its first turn only.
@@ -25,23 +30,25 @@ def time_in_turn(runs: Mapping[str, Callable[[], Any]], seconds: float) -> dict[
         for name, run in runs.items():
             if turn and min(times[name]) > _HOPELESS * best:
                 continue
-            times[name] += take_turn(run, seconds / TURNS, cold=turn == 0 or times[name][-1] < _QUICK)
+            cold = turn == 0 or times[name][-1] < _QUICK
+            times[name] += take_turn(run, seconds / TURNS, cold=cold, clock=clock)
     return times
 
 
-def take_turn(run: Callable[[], Any], seconds: float, *, cold: bool) -> list[float]:
-    """Return the seconds of each call within `seconds`, at least one; if `cold`, after one that is not counted."""
+def take_turn(
+    run: Callable[[], Any], seconds: float, *, cold: bool, clock: Clock = time.perf_counter
+) -> list[float]:
+    """Return what each call within `seconds` takes, at least one; if `cold`, after one that is not counted."""
     time.sleep(_REST)  # until the threads of the one before have stopped spinning
     times = []
     end = time.perf_counter() + seconds
     if cold:
         run()
     while True:
-        before = time.perf_counter()
+        before = clock()
         run()
-        after = time.perf_counter()
-        times.append(after - before)
-        if after >= end:
+        times.append(clock() - before)
+        if time.perf_counter() >= end:
             return times
 
 
