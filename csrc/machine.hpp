@@ -12,6 +12,9 @@ inline constexpr double kHertz = 3.5e9;
 inline constexpr double kStoreBytesPerSecond = 10e9;
 inline constexpr double kReadBytesPerSecond = 30e9;
 inline constexpr double kPackBytesPerSecond = 6.5e9;
+inline constexpr double kFarBytesPerSecond = 18e9;
+inline constexpr double kSecondCacheBytes = 768e3;  // what stays in it beside the rest
+inline constexpr double kLastCacheBytes = 24e6;
 
 // Lanes that one multiply-add instruction works on.
 inline double lanes(DType compute, Isa isa) noexcept {
@@ -56,6 +59,15 @@ inline double traffic_seconds(const Problem& problem, double growth = 1) noexcep
   const double weights =
       static_cast<double>(g.weight_elements()) * growth * static_cast<double>(compute_bytes(problem.dtype));
   return maps + weights / kReadBytesPerSecond + (problem.packed ? 0 : weights / kPackBytesPerSecond);
+}
+
+// Reading or writing so many bytes of a problem's arrays past the caches, where they do not stay in the last
+// one together. What does is charged with the vectors that move it.
+inline double far_seconds(const Problem& problem, double bytes) noexcept {
+  const Geometry& g = problem.geometry;
+  const double all = static_cast<double>(g.small_elements() + g.large_elements() + g.weight_elements()) *
+                     static_cast<double>(storage_bytes(problem.dtype));
+  return all <= kLastCacheBytes ? 0 : bytes / kFarBytesPerSecond;
 }
 
 // What an algorithm takes at least that does every product of the definition: those of the small positions

@@ -11,6 +11,24 @@
 #include "phases.hpp"
 
 namespace tconv {
+
+void gather_maps(const Kernel& load, MoveArgs move, DType dtype) noexcept {
+  constexpr int64_t line = 16;
+  const auto stored = static_cast<int64_t>(storage_bytes(dtype));
+  const auto computed = static_cast<int64_t>(compute_bytes(dtype));
+  const int64_t maps = move.rows;
+  for (int64_t first = 0; first < maps; first += line) {
+    const auto* const from = static_cast<const char*>(move.src);
+    for (int64_t map = line; map < std::min(2 * line, maps - first); ++map) {
+      const char* const ahead = from + map * move.src_row * stored;
+      for (int64_t i = 0; i < move.columns * stored; i += 64) __builtin_prefetch(ahead + i);
+    }
+    move.rows = std::min(line, maps - first);
+    load(move);
+    move.src = from + line * move.src_row * stored;
+    move.dst = static_cast<char*>(move.dst) + line * move.dst_row * computed;
+  }
+}
 namespace {
 
 constexpr int64_t kSliceMaps = 64;  // that one thread packs at a time

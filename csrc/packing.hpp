@@ -29,6 +29,11 @@ inline bool all_finite(const T* values, int64_t count) noexcept {
 // Copies on all threads.
 void copy_bytes(const void* from, char* to, size_t bytes, Crew& crew);
 
+// Brings maps that lie apart side by side: `move`, of which rows are maps, by the family `load`, a line of
+// maps at a time. Fetches those of the next, for pieces of maps are too short for the processor to see them
+// coming.
+void gather_maps(const Kernel& load, MoveArgs move, DType dtype) noexcept;
+
 // Panels of `lanes` output maps, in the compute type, the last one filled up with zeros:
 //   [group][panel][chunk][tap, in packed order][map of the chunk][lane]
 class ColumnPacking {

@@ -27,8 +27,9 @@ constexpr int64_t kLineElements = 16;
 constexpr double kSumSeconds = 4 / machine::kHertz;
 constexpr double kSegmentSeconds = 10 / machine::kHertz;
 constexpr double kPlaneSeconds = 1.3 / machine::kHertz;
-constexpr double kApartSeconds = 12 / machine::kHertz;  // a vector of the large side read and taken apart
-constexpr double kReadSeconds = 1 / 25e9;               // a byte of the small side
+// A vector of the large side read and taken apart, and a row of it beside.
+constexpr double kApartSeconds = 6 / machine::kHertz;
+constexpr double kRowSeconds = 60 / machine::kHertz;
 
 // An axis of the large side by the residues of the stride: tap k of position i is element i + shift of the
 // plane of its residue.
@@ -175,15 +176,16 @@ struct Cut {
     const auto positions = static_cast<double>(g.batch * g.groups * g.small_positions());
     const double halo = static_cast<double>(extent(0) * extent(1) * extent(2)) /
                         static_cast<double>(block.size[0] * block.size[1] * block.size[2]);
-    const double apart =
-        positions * static_cast<double>(filters * count()) * halo / static_cast<double>(lanes);
-    const auto stored = static_cast<double>(storage_bytes(problem.dtype));
-    const double cost = positions * tiles *
-                            ((steps * step + kSegmentSeconds) / static_cast<double>(depth) +
-                             made * kSumSeconds / static_cast<double>(block.positions())) +
-                        apart * kApartSeconds +
-                        static_cast<double>(g.small_elements()) * stored * kReadSeconds +
-                        static_cast<double>(g.weight_elements()) * stored / machine::kStoreBytesPerSecond;
+    const double apart = positions / static_cast<double>(block.size[2]) * halo *
+                         static_cast<double>(filters * planes[0].count() * planes[1].count());
+    const auto vectors = static_cast<double>(ceil_div(extent(2), lanes) * planes[2].count());
+    const auto arrays = static_cast<double>(g.small_elements() + g.large_elements() + g.weight_elements());
+    const double cost =
+        positions * tiles *
+            ((steps * step + kSegmentSeconds) / static_cast<double>(depth) +
+             made * kSumSeconds / static_cast<double>(block.positions())) +
+        apart * (vectors * kApartSeconds + kRowSeconds) +
+        machine::far_seconds(problem, arrays * static_cast<double>(storage_bytes(problem.dtype)));
     if (best != nullptr && seconds <= cost) {
       this->kernel = best;
       block = best_block;

@@ -20,6 +20,17 @@ constexpr size_t kStripBytes = 1 << 20;
 constexpr size_t kSumBytes = 1 << 20;
 constexpr int64_t kPanelBytes = 20 << 10;
 constexpr int64_t kPiece = 256;
+// What a tile costs beside its products: for all of them, and a vector of sums that is not near; a row of
+// positions that is listed for it, and one that is copied; a vector that is mirrored, of the side in the rows
+// of which processors read ahead, and of the other.
+constexpr double kTileSeconds = 70 / machine::kHertz;
+constexpr double kListSeconds = 20 / machine::kHertz;
+constexpr double kRowSeconds = 50 / machine::kHertz;
+constexpr double kSmallSeconds = 2.5 / machine::kHertz;
+constexpr double kLargeSeconds = 30 / machine::kHertz;
+constexpr double kFarSums = 2;                           // times as long, where they leave the second cache
+constexpr double kSquareSeconds = 80 / machine::kHertz;  // sums mirrored, a square of a vector's lanes
+constexpr double kClearBytesPerSecond = 60e9;
 
 // What lies in rows and lanes, and the kernel for it. A span is what one product makes for each channel: the
 // filters of a tap, or the filters of all taps along x (`joined`).
@@ -27,7 +38,8 @@ struct Roles {
   bool joined = false;
   bool lanes_large = true;  // spans in the lanes, channels in the rows; or the other way
   const Kernel* gemm = nullptr;
-  double step_seconds = 0;  // of one position of the small side, with its share of fetching and storing sums
+  double step_seconds = 0;  // of one position of the small side
+  double sum_seconds = 0;   // of fetching and storing all sums
   int64_t width = 0;        // of a span
   int64_t spans = 0;
 
@@ -44,16 +56,18 @@ struct Roles {
         const int64_t count = g.taps() / (join ? x.kernel : 1);
         for (const bool large : {true, false}) {
           const int64_t panels = ceil_div(large ? wide : channels, kernel.lanes);
-          // Copying a panel of the large side for all rows to share.
-          const double copies = large && channels > kernel.rows ? vectors * machine::kCopySeconds : 0;
-          const double sums =
-              static_cast<double>(channels * wide * count) / machine::lanes(kernel.dtype, kernel.isa);
+          // A panel of the large side comes near for all rows to share, copied or where it lies.
+          const double copies = large ? vectors * machine::kCopySeconds : 0;
+          const int64_t rows = large ? channels : wide;
+          const double step =
+              static_cast<double>(count * panels) * (machine::rows_step_seconds(kernel, rows) + copies);
+          const double sums = static_cast<double>(count * panels) *
+                              (static_cast<double>(rows) * vectors * machine::kCopySeconds +
+                               static_cast<double>(ceil_div(rows, kernel.rows)) * kTileSeconds);
           const double depth = static_cast<double>(kPanelBytes) / (kernel.lanes * 4);
-          const double seconds = static_cast<double>(count * panels) *
-                                     (machine::rows_step_seconds(kernel, large ? channels : wide) + copies) +
-                                 sums * 2 * machine::kCopySeconds / depth;
-          if (gemm == nullptr || seconds < step_seconds) {
-            *this = {join, large, &kernel, seconds, wide, count};
+          const auto seconds = [depth](double one, double all) { return one + all / depth; };
+          if (gemm == nullptr || seconds(step, sums) < seconds(step_seconds, sum_seconds)) {
+            *this = {join, large, &kernel, step, sums, wide, count};
           }
         }
       }
@@ -61,8 +75,15 @@ struct Roles {
   }
 
  private:
-  Roles(bool join, bool large, const Kernel* kernel, double seconds, int64_t wide, int64_t count) noexcept
-      : joined(join), lanes_large(large), gemm(kernel), step_seconds(seconds), width(wide), spans(count) {}
+  Roles(bool join, bool large, const Kernel* kernel, double step, double sums, int64_t wide,
+        int64_t count) noexcept
+      : joined(join),
+        lanes_large(large),
+        gemm(kernel),
+        step_seconds(step),
+        sum_seconds(sums),
+        width(wide),
+        spans(count) {}
 };
 
 template <class T>
@@ -84,6 +105,56 @@ class WeightGemm final : public Recipe {
   std::string kernel() const override { return gemm_.name; }
   size_t workspace_bytes() const noexcept override { return workspace_; }
   size_t least() const noexcept { return least_; }
+
+  // Expected on one thread.
+  double seconds() const noexcept {
+    const Geometry& g = problem_.geometry;
+    const bool last = g.channels_last;
+    const double width = machine::lanes(gemm_.dtype, gemm_.isa);
+    const auto lanes = static_cast<int64_t>(width);
+    const auto ratio = [](int64_t size, int64_t part) { return static_cast<double>(ceil_div(size, part)); };
+    const auto groups = static_cast<double>(g.groups);
+    const auto positions = static_cast<double>(g.batch * g.small_positions()) * groups;
+    double boxes = groups * ratio(g.batch, block_samples_);
+    double again = 1;  // how often a position of the large side is staged, because boxes overlap
+    for (int a = 0; a < kAxes; ++a) {
+      const double blocks = ratio(g.axes[a].size, block_[a]);
+      boxes *= blocks;
+      again *= blocks * static_cast<double>(reach(a, block_[a])) / static_cast<double>(g.axes[a].out);
+    }
+    const bool far = static_cast<double>(sums_bytes()) > machine::kSecondCacheBytes;
+    const double rounds = boxes * ratio(block_samples_ * block_[0] * block_[1], rows_at_a_time());
+    const double panels =
+        static_cast<double>(roles_.spans) * ratio(roles_.lanes_large ? roles_.width : channels_, gemm_.lanes);
+    const double products = positions * roles_.step_seconds +
+                            rounds * roles_.sum_seconds * (far ? kFarSums : 1) +
+                            positions / static_cast<double>(block_[2]) * panels * kListSeconds;
+
+    // The parts of the sums each stage what they need of both sides.
+    const double wides = ratio(roles_.width, wide_part_);
+    const double others = ratio(channels_, channel_part_) * ratio(roles_.spans, span_part_);
+    const auto vectors = [&](int64_t maps) { return ratio(maps, lanes); };
+    const double small = positions * wides * others * ratio(channel_part_, unit()) *
+                         vectors(std::min(unit(), channel_part_)) *
+                         (last ? machine::kCopySeconds : kSmallSeconds);
+    const double rows =
+        static_cast<double>(g.batch * g.axes[0].out * g.axes[1].out) * groups * again * wides * others;
+    const double large = rows * (static_cast<double>(g.axes[2].out) * vectors(kept_maps()) *
+                                     (last ? machine::kCopySeconds : kLargeSeconds) +
+                                 kRowSeconds);
+    const double cleared = static_cast<double>(small_bytes() + large_bytes()) / kClearBytesPerSecond;
+
+    const double weights = static_cast<double>(g.weight_elements());
+    const double squares = static_cast<double>(g.channels) * vectors(filters_) *
+                           (roles_.joined ? static_cast<double>(roles_.spans) : vectors(roles_.spans));
+    const double stored = last ? weights / width * machine::kScatterSeconds : squares * kSquareSeconds;
+    const double read =
+        static_cast<double>(g.small_elements()) * wides * others +
+        static_cast<double>(g.large_elements()) * again * others * (roles_.joined ? wides : 1);
+    return products + small + large + cleared + stored * (far ? kFarSums : 1) +
+           machine::far_seconds(problem_,
+                                (read + weights) * static_cast<double>(storage_bytes(problem_.dtype)));
+  }
 
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
@@ -415,7 +486,11 @@ class WeightGemm final : public Recipe {
     args.src_column = 1;
     args.dst_row = last ? step : 1;
     args.dst_column = last ? 1 : step;
-    load_(args);
+    if (last) {
+      load_(args);
+    } else {
+      gather_maps(load_, args, problem_.dtype);
+    }
   }
 
   // Small positions of a block, from its first, whose tap k lies on the large side.
@@ -635,13 +710,8 @@ std::optional<std::string> refusal(const Problem& problem) {
 }
 
 double cost(const Problem& problem) {
-  const Geometry& g = problem.geometry;
-  const Roles roles(problem);
-  const double width = machine::lanes(roles.gemm->dtype, roles.gemm->isa);
-  const auto positions = static_cast<double>(g.batch * g.groups * g.small_positions());
-  const auto staged = static_cast<double>(g.small_elements() + g.large_elements()) / width;
-  return positions * roles.step_seconds + staged * machine::kScatterSeconds +
-         machine::traffic_seconds(problem);
+  return compute_dtype(problem.dtype) == DType::f64 ? WeightGemm<double>(problem).seconds()
+                                                    : WeightGemm<float>(problem).seconds();
 }
 
 }  // namespace

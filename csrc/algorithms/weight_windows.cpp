@@ -3,6 +3,7 @@
 // depth is long, so that they seldom go there.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -21,12 +22,16 @@ constexpr int64_t kMostDepth = 512;         // positions that are multiplied at 
 constexpr size_t kWindowBytes = 256 << 10;  // of windows that are copied at a time
 constexpr int64_t kTogether = 16;           // runs that are, at most
 constexpr int64_t kPiece = 256;             // positions that one thread packs at a time
-// What copying windows costs for each run: of a position, and once for a row of positions.
-constexpr double kMoveSeconds = 1.5 / machine::kHertz;
+// What copying windows costs: for each run of a position, the same where they are pairs, a run and a panel
+// once for a row of positions, and a vector, most of them read from afar.
+constexpr double kMoveSeconds = 1.6 / machine::kHertz;
 constexpr double kPairSeconds = 2 / machine::kHertz;
-constexpr double kRowSeconds = 8 / machine::kHertz;
-constexpr double kSquareSeconds = 5 / machine::kHertz;  // a vector mirrored in a square
-constexpr double kReadSeconds = 1 / 15e9;               // a byte of the sides, read in short pieces
+constexpr double kRowSeconds = 27 / machine::kHertz;
+constexpr double kPanelSeconds = 70 / machine::kHertz;
+constexpr double kVectorSeconds = 5.8 / machine::kHertz;
+constexpr double kSquareSeconds = 7 / machine::kHertz;  // a vector mirrored in a square
+// A byte of a panel, which comes from the second cache for each tile, mostly behind the products.
+constexpr double kPanelByteSeconds = 0.004 / machine::kHertz;
 constexpr int64_t kLineElements = 16;
 
 // How the windows of a group lie in memory: `runs` runs of neighbours, each of `length` elements.
@@ -192,19 +197,23 @@ class WeightWindows final : public Recipe {
   }
 
   void stage(const Call& call, T* small, T* windows, const Part& part, std::atomic<bool>& finite) const {
-    const int64_t pieces = ceil_div(part.depth, kPiece);
+    // Where maps lie together the panels of a position are neighbours: a unit copies all of them, row by row.
+    const int64_t together = problem_.geometry.channels_last ? part.panels : 1;
+    const int64_t piece = problem_.geometry.channels_last ? kPiece / 4 : kPiece;
+    const int64_t pieces = ceil_div(part.depth, piece);
     // All parts of the columns share the small side.
     const int64_t small_units = part.panel == 0 ? blocks_ * pieces : 0;
-    const int64_t units = small_units + part.panels * pieces;
+    const int64_t units = small_units + part.panels / together * pieces;
     const auto bytes = static_cast<double>(part.depth * (part.panels * gemm_.lanes + small_width_)) * 4;
     call.crew.share(units, bytes / machine::kStoreBytesPerSecond, [&](int64_t unit, int) noexcept {
       const bool is_small = unit < small_units;
       const int64_t index = is_small ? unit : unit - small_units;
-      const int64_t begin = index % pieces * kPiece;
-      const int64_t end = std::min(begin + kPiece, part.depth);
+      const int64_t begin = index % pieces * piece;
+      const int64_t end = std::min(begin + piece, part.depth);
       if (!is_small) {
-        pack_windows(call.weight, windows + index / pieces * part.depth * gemm_.lanes, part,
-                     part.panel + index / pieces, begin, end);
+        const int64_t panel = index / pieces * together;
+        pack_windows(call.weight, windows + panel * part.depth * gemm_.lanes, part, part.panel + panel,
+                     together, begin, end);
       } else if (!pack_small(call.source, small, part, index / pieces, begin, end)) {
         finite.store(false, std::memory_order_relaxed);
       }
@@ -266,21 +275,15 @@ class WeightWindows final : public Recipe {
         args.columns = maps;
         load_(args);
       }
-      for (int64_t first = 0; !last && first < maps; first += kLineElements) {
-        // Pieces of maps are too short for the processor to see them coming.
-        const int64_t next = std::min(first + 2 * kLineElements, maps);
-        for (int64_t row = first + kLineElements; row < next; ++row) {
-          const S* const ahead = from + row * places;
-          for (int64_t i = 0; i < count; i += kLineElements) __builtin_prefetch(ahead + i);
-        }
-        args.src = from + first * places;
+      if (!last) {
+        args.src = from;
         args.src_row = places;
-        args.dst = to + at * step + first;
+        args.dst = to + at * step;
         args.dst_row = 1;
         args.dst_column = step;
-        args.rows = std::min(kLineElements, maps - first);
+        args.rows = maps;
         args.columns = count;
-        load_(args);
+        gather_maps(load_, args, problem_.dtype);
       }
       at += count;
     }
@@ -322,15 +325,18 @@ class WeightWindows final : public Recipe {
     int64_t end;     // to before here
   };
 
-  // The columns of a panel at some positions: [position][column].
-  void pack_windows(const void* grad, T* windows, const Part& part, int64_t panel, int64_t begin,
-                    int64_t end) const noexcept {
-    const int64_t width = std::min<int64_t>(gemm_.lanes, columns_ - panel * gemm_.lanes);
+  // The columns of some panels at some positions: [panel][position][column].
+  void pack_windows(const void* grad, T* windows, const Part& part, int64_t first, int64_t panels,
+                    int64_t begin, int64_t end) const noexcept {
+    const int64_t lanes = gemm_.lanes;
     for (int64_t at = begin; at < end;) {
       const Row row = row_of(part, at, end);
-      T* to = windows + at * gemm_.lanes;
-      copy_row(static_cast<const S*>(grad), to, part.group, row, panel);
-      if (width < gemm_.lanes) clear(to + width, row.end - row.x, gemm_.lanes - width);
+      for (int64_t panel = first; panel < first + panels; ++panel) {
+        const int64_t width = std::min(lanes, columns_ - panel * lanes);
+        T* to = windows + ((panel - first) * part.depth + at) * lanes;
+        copy_row(static_cast<const S*>(grad), to, part.group, row, panel);
+        if (width < lanes) clear(to + width, row.end - row.x, lanes - width);
+      }
       at += row.end - row.x;
     }
   }
@@ -495,21 +501,28 @@ double cost(const Problem& problem) {
   const Kernel& gemm = best_gemm(problem);
   const double width = machine::lanes(gemm.dtype, gemm.isa);
   const int64_t channels = g.channels / g.groups;
-  const int64_t panels = ceil_div(columns_of(g), gemm.lanes);
+  const auto panels = static_cast<double>(ceil_div(columns_of(g), gemm.lanes));
+  const auto tiles = static_cast<double>(ceil_div(channels, gemm.rows));
   const auto positions = static_cast<double>(g.batch * g.groups * g.small_positions());
-  const double products = static_cast<double>(panels) * machine::rows_step_seconds(gemm, channels);
-  const double small = static_cast<double>(channels) / width * kSquareSeconds;
+  const double panel_bytes = gemm.lanes * static_cast<double>(compute_bytes(problem.dtype));
+  const double products =
+      panels * (machine::rows_step_seconds(gemm, channels) + tiles * panel_bytes * kPanelByteSeconds);
+  const double sums = panels * (tiles * machine::kCallSeconds +
+                                static_cast<double>(channels) * gemm.lanes / width * machine::kCopySeconds);
+  const double small = static_cast<double>(ceil_div(channels, static_cast<int64_t>(width))) *
+                       (g.channels_last ? machine::kCopySeconds : kSquareSeconds);
   const Runs runs(g);
   const Axis& x = g.axes[2];
   const bool pairs = problem.dtype == DType::f32 && runs.length == 2 && x.stride == 2;
-  const double windows =
-      static_cast<double>(runs.runs + panels) *
-          ((pairs ? kPairSeconds : kMoveSeconds) + kRowSeconds / static_cast<double>(x.size)) +
-      (pairs ? 0 : static_cast<double>(columns_of(g)) / width * machine::kCopySeconds);
-  const auto element = static_cast<double>(storage_bytes(problem.dtype));
+  const double all_runs = static_cast<double>(runs.runs) + panels;
+  const double windows = all_runs * (pairs ? kPairSeconds : kMoveSeconds) +
+                         (all_runs * kRowSeconds + panels * kPanelSeconds) / static_cast<double>(x.size) +
+                         (pairs ? 0 : static_cast<double>(columns_of(g)) / width * kVectorSeconds);
   return positions * (products + small + windows) +
-         static_cast<double>(g.small_elements() + g.large_elements()) * element * kReadSeconds +
-         static_cast<double>(g.weight_elements()) * element / machine::kStoreBytesPerSecond;
+         std::ceil(positions / static_cast<double>(kMostDepth)) * sums +
+         machine::far_seconds(
+             problem, static_cast<double>(g.small_elements() + g.large_elements() + g.weight_elements()) *
+                          static_cast<double>(storage_bytes(problem.dtype)));
 }
 
 }  // namespace

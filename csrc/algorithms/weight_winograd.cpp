@@ -25,8 +25,11 @@ constexpr int64_t kStripBytes = 48 << 10;
 constexpr int64_t kPointBytes = 4 << 20;  // of the points that are kept at a time
 constexpr int64_t kBandPositions = 96;
 constexpr size_t kSumBytes = 2 << 20;
-constexpr double kStripSeconds = 20 / machine::kHertz;  // of a vector, mostly read from afar
-constexpr double kSumSeconds = 5 / machine::kHertz;     // of a vector of products turned into taps
+constexpr double kStripSeconds = 13 / machine::kHertz;   // of a vector, mostly read from afar
+constexpr double kPointSeconds = 6.7 / machine::kHertz;  // of a vector transformed
+constexpr double kSumSeconds = 10 / machine::kHertz;     // of a vector of products turned into taps
+constexpr double kFarSumSeconds = 37 / machine::kHertz;  // the same added to sums beyond the second cache
+constexpr double kFarPointBytesPerSecond = 80e9;         // of points beyond it, mostly behind the products
 
 // Taps of an axis that are summed alike: from each of `first`, every stride-th.
 struct Class {
@@ -178,28 +181,48 @@ struct Layout {
       bases += tiles * static_cast<double>(c.points() * c.bases());
     }
     const double vectors = panels * kernel.lanes / width;
-    const double rounds =
-        std::ceil(cells * (points * static_cast<double>(blocks * kRows) + bases * kernel.lanes) *
-                  static_cast<double>(compute_bytes(problem.dtype)) / static_cast<double>(kPointBytes));
-    double sum =
-        cells * bases * panels * rows +
-        cells * (bases * vectors + points * static_cast<double>(channels) / width) * machine::kCopySeconds;
+    const double small_vectors = std::ceil(static_cast<double>(channels) / width);
+    const double large_vectors = std::ceil(static_cast<double>(filters) / width);
+    const auto element = static_cast<double>(compute_bytes(problem.dtype));
+    const double point_bytes =
+        cells * (points * static_cast<double>(blocks * kRows) + bases * kernel.lanes) * element;
+    const double rounds = std::ceil(point_bytes / static_cast<double>(kPointBytes));
+    // Where there are several, the small side is transformed for every part of the panels whose sums are
+    // kept.
+    const double panel_sums = static_cast<double>(g.taps() * blocks * kRows * kernel.lanes) * element;
+    const double kept = rounds > 1 ? std::clamp(std::floor(kSumBytes / panel_sums), 1.0, panels) : panels;
+    const double parts = std::ceil(panels / kept);
+    double sum = cells * bases * panels * rows;
+    // Every base meets all points of the small side again.
+    if (point_bytes > machine::kSecondCacheBytes) {
+      sum += cells * bases * panels * static_cast<double>(channels + blocks * kernel.lanes) * element /
+             kFarPointBytesPerSecond;
+    }
+    sum += cells * (bases * vectors + points * parts * static_cast<double>(channels) / width) * kPointSeconds;
+    double transforms = 0;
     for (const Combination& c : all) {
       const auto products = static_cast<double>(c.points() * c.bases());
       sum += rounds * products *
              (panels * static_cast<double>(blocks * ceil_div(kRows, kernel.rows)) * machine::kCallSeconds +
               static_cast<double>(channels) * vectors * kSumSeconds);
+      double calls = static_cast<double>(c.bases()) * vectors + small_vectors * parts;
+      for (int a = 0; a < 2; ++a) calls *= static_cast<double>(c.axis[a]->tile == kPlain ? cell[a] : 1);
+      transforms += calls;
     }
+    const int64_t band = std::clamp<int64_t>(kBandPositions / cell[2], 1, ceil_div(g.axes[2].size, cell[2]));
+    sum += cells / static_cast<double>(band) * transforms * machine::kCallSeconds;
+    if (rounds > 1 && kept * panel_sums > machine::kSecondCacheBytes)
+      sum += rounds * static_cast<double>(g.taps() * channels) * vectors * kFarSumSeconds;
     // Strips of both sides, by whole vectors of maps.
-    const double small = std::ceil(static_cast<double>(channels) / width);
-    const double large = std::ceil(static_cast<double>(filters) / width);
     sum += static_cast<double>(g.batch) *
-           (static_cast<double>(g.small_positions()) * small +
-            static_cast<double>(g.large_positions()) * large * again) *
+           (static_cast<double>(g.small_positions()) * small_vectors * parts +
+            static_cast<double>(g.large_positions()) * large_vectors * again) *
            kStripSeconds;
-    return sum * static_cast<double>(g.groups) +
-           static_cast<double>(g.weight_elements()) / width * machine::kScatterSeconds +
-           machine::traffic_seconds(problem);
+    const auto weights = static_cast<double>(g.weight_elements());
+    const double arrays =
+        static_cast<double>(g.small_elements()) + static_cast<double>(g.large_elements()) * again + weights;
+    return sum * static_cast<double>(g.groups) + weights / width * machine::kCopySeconds +
+           machine::far_seconds(problem, arrays * static_cast<double>(storage_bytes(problem.dtype)));
   }
 };
 
