@@ -29,6 +29,8 @@ constexpr size_t kKeptBytes = 6 << 20;
 constexpr int64_t kPartBytes = 256 << 10;
 // Parts that each thread takes at least, so that none waits long for the last.
 constexpr int64_t kLeastTurns = 16;
+// A vector of the gradient that is taken apart by a stride above 2.
+constexpr double kApartSeconds = 30 / machine::kHertz;
 
 // Lanes are cut into panels of the widest kernel and, so that few are wasted, up to two of the narrowest.
 constexpr int64_t kMostNarrow = 2;
@@ -675,7 +677,8 @@ double cost(const Problem& problem) {
   const double steps = pairs_of(problem, tile) == nullptr ? depth : std::ceil(depth / 2);
   return calls * (steps * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
                   stores / machine::kHertz) +
-         apart * machine::kCopySeconds / 2 + machine::traffic_seconds(problem);
+         apart * (g.axes[2].stride > 2 ? kApartSeconds : machine::kCopySeconds / 2) +
+         machine::traffic_seconds(problem);
 }
 
 }  // namespace

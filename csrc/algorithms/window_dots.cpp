@@ -21,6 +21,11 @@ constexpr int64_t kApart = 48;            // the same where windows do not overl
 constexpr int64_t kPart = 64;             // channels of a block, at most
 // Weights come in pieces of a few rows.
 constexpr double kWeightBytesPerSecond = 18e9;
+constexpr double kReadBytesPerSecond = 15e9;
+constexpr double kNearBytesPerSecond = 40e9;
+// What a tile costs beside its products: for a run of the window, and a call.
+constexpr double kRunCycles = 4;
+constexpr double kCallCycles = 70;
 
 // The windows of a problem: `runs` of them follow each other in a row of weights, each of `run` elements.
 struct Windows {
@@ -377,22 +382,30 @@ double cost(const Problem& given) {
   const Kernel& dots = kernel(Family::dots, problem.dtype, problem.isa);
   const double width = machine::lanes(compute_dtype(problem.dtype), problem.isa);
   const double cycle = vector_floats(problem.isa) >= 16 ? 1.0 : 0.5;
-  const auto tiles =
-      static_cast<double>(g.batch * g.groups * ceil_div(g.channels / g.groups, dots.rows) * g.axes[0].size *
-                          g.axes[1].size * ceil_div(g.axes[2].size, dots.lanes));
+  const auto rows = static_cast<double>(g.batch * g.groups * ceil_div(g.channels / g.groups, dots.rows) *
+                                        g.axes[0].size * g.axes[1].size);
   const auto steps = static_cast<double>(windows.runs * ceil_div(windows.run, static_cast<int64_t>(width)));
   const double bytes =
       static_cast<double>(windows.run * windows.runs) * static_cast<double>(storage_bytes(problem.dtype));
   const double calls = std::max(1.0, bytes / static_cast<double>(kChunkBytes));
-  const double loads = (dots.rows + dots.lanes) * cycle;
-  const double step = 1.1 * std::max(dots.rows * dots.lanes * cycle, 2 * loads);
+  const auto tile = [&](int64_t columns) {
+    const double loads = static_cast<double>(dots.rows + columns) * cycle;
+    const double step = 1.1 * std::max(static_cast<double>(dots.rows * columns) * cycle, loads);
+    return steps * step + static_cast<double>(windows.runs) * kRunCycles + calls * kCallCycles;
+  };
+  // A column that is left alone has a tile of its own.
+  const int64_t left = g.axes[2].size % dots.lanes;
+  const double tiles = static_cast<double>(g.axes[2].size / dots.lanes) * tile(dots.lanes) +
+                       (left == 0 ? 0 : tile(left == 1 ? 1 : dots.lanes));
   const bool copies = !inside(g.axes[2]) || problem.dtype != compute_dtype(problem.dtype);
-  return tiles * (steps * step + static_cast<double>(windows.runs) * 6 + calls * 100) / machine::kHertz +
-         (copies ? 2 : 1) * static_cast<double>(g.large_elements()) *
-             static_cast<double>(storage_bytes(problem.dtype)) / machine::kStoreBytesPerSecond +
+  const auto stored = static_cast<double>(storage_bytes(problem.dtype));
+  const double read = (copies ? 2 : 1) * static_cast<double>(g.large_elements()) * stored;
+  const double weights = static_cast<double>(g.weight_elements()) * stored;
+  const double all = read + weights + static_cast<double>(g.small_elements()) * stored;
+  const double rate = all < machine::kSecondCacheBytes ? kNearBytesPerSecond : kReadBytesPerSecond;
+  return rows * tiles / machine::kHertz + read / rate +
          static_cast<double>(g.small_elements()) / width * machine::kCopySeconds +
-         static_cast<double>(g.weight_elements()) * static_cast<double>(storage_bytes(problem.dtype)) /
-             kWeightBytesPerSecond;
+         weights / kWeightBytesPerSecond;
 }
 
 }  // namespace

@@ -1571,7 +1571,9 @@ double cost(const Problem& problem) {
   const double bytes = packed_bytes(all, maps, problem);
   const double growth = bytes / static_cast<double>(compute_bytes(problem.dtype)) /
                         static_cast<double>(problem.geometry.weight_elements());
-  const double packing = packing_seconds(bytes, choice[0].tile);
+  // Where maps lie together, the lanes of the data gradient lie a window apart in the weights.
+  const double apart = problem.pass == Pass::data_gradient && problem.geometry.channels_last ? 1.5 : 1;
+  const double packing = packing_seconds(bytes, choice[0].tile) * apart;
   Problem traffic = problem;
   traffic.packed = true;
   const double share = problem.packed ? kReadingShare * growth : 1;
