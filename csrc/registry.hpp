@@ -37,6 +37,7 @@ enum class Family : uint8_t {
   depthwise,
   depthwiselast,
   winogradtaps,
+  winogradpack,
   winogradsum,
   dots,
   longdots,

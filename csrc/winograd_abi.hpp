@@ -246,30 +246,93 @@ template <class T, int R, int V>
   fetching.stop();
 }
 
-// Turns `lanes` vectors into their transpose: log2(lanes) rounds that interleave the first half with the
-// second.
+// Whether all that was loaded is finite. Sums of several, none of which waits long for the one before.
 template <class T>
-[[gnu::always_inline]] inline void transpose(typename Vector<T>::type* rows) noexcept {
+class Check {
+ public:
+  using Type = typename Vector<T>::type;
+
+  template <int count>
+  [[gnu::always_inline]] inline void add(const Type* values) noexcept {
+#pragma GCC unroll 16
+    for (int i = 0; i < count; ++i) sums_[i % 4] += values[i] * T{0};
+  }
+
+  [[gnu::always_inline]] inline bool finite() const noexcept {
+    const auto other = (sums_[0] + sums_[1]) + (sums_[2] + sums_[3]) != Type{};
+    return !any<Vector<T>::lanes / 2>(other);
+  }
+
+ private:
+  // Whether one of the first `2 * half` lanes is set.
+  template <int half, class Index>
+  [[gnu::always_inline]] static inline bool any(Index set) noexcept {
+    if constexpr (half == 0) {
+      return set[0] != 0;
+    } else {
+      Index across{};
+#pragma GCC unroll 16
+      for (int i = 0; i < half; ++i) across[i] = i + half;
+      return any<half / 2>(set | __builtin_shuffle(set, across));
+    }
+  }
+
+  Type sums_[4] = {};
+};
+
+// Turns squares of `count` by `count` units of `unit` lanes, `count` being two or four, that lie side by side
+// in vectors `step` apart. Every round takes half of a square from either of two vectors.
+template <class T, int count, int unit>
+[[gnu::always_inline]] inline void turn_units(typename Vector<T>::type* rows, int step) noexcept {
   using Type = typename Vector<T>::type;
   constexpr int lanes = Vector<T>::lanes;
+  constexpr int half = count / 2;
   using Index = decltype(Type{} < Type{});
+  // Units next to each other, and every other.
   Index low{};
   Index high{};
+  Index even{};
+  Index odd{};
 #pragma GCC unroll 16
   for (int i = 0; i < lanes; ++i) {
-    low[i] = i / 2 + (i % 2) * lanes;
-    high[i] = low[i] + lanes / 2;
+    const int at = i / unit % count;
+    const int start = i - at * unit + at / half * lanes;
+    low[i] = start + at % half * unit;
+    high[i] = low[i] + half * unit;
+    even[i] = start + at % half * 2 * unit;
+    odd[i] = even[i] + unit;
+  }
+  Type half_turned[count];
+#pragma GCC unroll 4
+  for (int i = 0; i < half; ++i) {
+    const Type first = rows[2 * i * step];
+    const Type second = rows[(2 * i + 1) * step];
+    half_turned[i] = __builtin_shuffle(first, second, low);
+    half_turned[half + i] = __builtin_shuffle(first, second, high);
   }
 #pragma GCC unroll 4
-  for (int round = 1; round < lanes; round *= 2) {
-    Type next[lanes];
-#pragma GCC unroll 16
-    for (int i = 0; i < lanes / 2; ++i) {
-      next[2 * i] = __builtin_shuffle(rows[i], rows[i + lanes / 2], low);
-      next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + lanes / 2], high);
+  for (int i = 0; i < count; ++i) rows[i * step] = half_turned[i];
+  if constexpr (count == 4) {
+#pragma GCC unroll 4
+    for (int i = 0; i < half; ++i) {
+      rows[2 * i * step] = __builtin_shuffle(half_turned[2 * i], half_turned[2 * i + 1], even);
+      rows[(2 * i + 1) * step] = __builtin_shuffle(half_turned[2 * i], half_turned[2 * i + 1], odd);
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < lanes; ++i) rows[i] = next[i];
+  }
+}
+
+// Turns `lanes` vectors into their transpose: blocks of 16 bytes first, in which processors shuffle for less,
+// and then their places.
+template <class T>
+[[gnu::always_inline]] inline void transpose(typename Vector<T>::type* rows) noexcept {
+  constexpr int lanes = Vector<T>::lanes;
+  constexpr int block = 16 / (int)sizeof(T);
+  constexpr int blocks = lanes / block;
+#pragma GCC unroll 4
+  for (int i = 0; i < blocks; ++i) turn_units<T, block, 1>(rows + i * block, 1);
+  if constexpr (blocks > 1) {
+#pragma GCC unroll 4
+    for (int i = 0; i < block; ++i) turn_units<T, blocks, block>(rows + i, block);
   }
 }
 
@@ -297,22 +360,18 @@ template <class T, int count>
 
 // Maps to lanes where the positions of a map, `count` of them, and the maps lie together.
 template <class E, int count>
-[[gnu::always_inline]] inline typename Vector<typename E::compute>::type strip_dealt(
-    const typename E::storage* src, typename E::compute* dst) noexcept {
+[[gnu::always_inline]] inline void strip_dealt(const typename E::storage* src, typename E::compute* dst,
+                                               Check<typename E::compute>& check) noexcept {
   using T = typename E::compute;
   using Type = typename Vector<T>::type;
   constexpr int lanes = Vector<T>::lanes;
   Type rows[count];
-  Type check{};
 #pragma GCC unroll 16
-  for (int i = 0; i < count; ++i) {
-    rows[i] = Lanes<E>::load(src + i * lanes);
-    check += rows[i] * T{0};
-  }
+  for (int i = 0; i < count; ++i) rows[i] = Lanes<E>::load(src + i * lanes);
+  check.template add<count>(rows);
   deal<T, count>(rows);
 #pragma GCC unroll 16
   for (int i = 0; i < count; ++i) *reinterpret_cast<typename Vector<T>::loose*>(dst + i * lanes) = rows[i];
-  return check;
 }
 
 template <class E>
@@ -332,29 +391,27 @@ template <class E>
   const S* src = static_cast<const S*>(args.src) + (args.first + begin) * args.position_stride;
   dst += begin * lanes;
   int64_t count = end - begin;
-  Type check{};
+  Check<T> check;
   if (args.maps == lanes && args.map_stride == 1) {
     for (; count > 0; --count) {
       const Type value = Lanes<E>::load(src);
-      check += value * T{0};
+      check.template add<1>(&value);
       *reinterpret_cast<Loose*>(dst) = value;
       src += args.position_stride;
       dst += lanes;
     }
   } else if (args.maps == lanes && args.position_stride == 1 && args.map_stride == count &&
              (count == 2 || count == 4 || (lanes > 8 && count == 8))) {
-    if (count == 2) check = strip_dealt<E, 2>(src, dst);
-    if (count == 4) check = strip_dealt<E, 4>(src, dst);
-    if (count == 8) check = strip_dealt<E, 8>(src, dst);
+    if (count == 2) strip_dealt<E, 2>(src, dst, check);
+    if (count == 4) strip_dealt<E, 4>(src, dst, check);
+    if (count == 8) strip_dealt<E, 8>(src, dst, check);
     count = 0;
   } else if (args.maps == lanes && args.position_stride == 1 && count < lanes) {
     const uint32_t mask = Lanes<E>::first(count);
     Type rows[lanes];
 #pragma GCC unroll 16
-    for (int m = 0; m < lanes; ++m) {
-      rows[m] = Lanes<E>::load(src + m * args.map_stride, mask);
-      check += rows[m] * T{0};
-    }
+    for (int m = 0; m < lanes; ++m) rows[m] = Lanes<E>::load(src + m * args.map_stride, mask);
+    check.template add<lanes>(rows);
     transpose<T>(rows);
 #pragma GCC unroll 16
     for (int m = 0; m < lanes; ++m) {
@@ -371,10 +428,8 @@ template <class E>
       }
       Type rows[lanes];
 #pragma GCC unroll 16
-      for (int m = 0; m < lanes; ++m) {
-        rows[m] = Lanes<E>::load(src + m * args.map_stride);
-        check += rows[m] * T{0};
-      }
+      for (int m = 0; m < lanes; ++m) rows[m] = Lanes<E>::load(src + m * args.map_stride);
+      check.template add<lanes>(rows);
       transpose<T>(rows);
 #pragma GCC unroll 16
       for (int m = 0; m < lanes; ++m) *reinterpret_cast<Loose*>(dst + m * lanes) = rows[m];
@@ -386,14 +441,12 @@ template <class E>
     T value[lanes] = {};
     for (int64_t m = 0; m < args.maps; ++m) value[m] = E::load(src[m * args.map_stride]);
     const Type all = *reinterpret_cast<const Loose*>(value);
-    check += all * T{0};
+    check.template add<1>(&all);
     *reinterpret_cast<Loose*>(dst) = all;
     src += args.position_stride;
     dst += lanes;
   }
-  for (int i = 0; i < lanes; ++i) {
-    if (!(check[i] == T{0})) *args.finite = false;
-  }
+  if (!check.finite()) *args.finite = false;
 }
 
 template <class E>

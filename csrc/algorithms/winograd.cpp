@@ -14,6 +14,7 @@
 #include "machine.hpp"
 #include "memory.hpp"
 #include "winograd_abi.hpp"
+#include "winograd_pack_abi.hpp"
 
 namespace tconv {
 namespace {
@@ -570,6 +571,7 @@ class Winograd final : public Recipe {
         strip_(tconv::kernel(Family::strip, problem.dtype, problem.isa)),
         unstrip_(tconv::kernel(Family::unstrip, problem.dtype, problem.isa)),
         taps_(tconv::kernel(Family::winogradtaps, compute_dtype(problem.dtype), problem.isa)),
+        pack_(tconv::kernel(Family::winogradpack, problem.dtype, problem.isa)),
         in_(tconv::kernel(Family::winogradin, compute_dtype(problem.dtype), problem.isa)),
         out_(tconv::kernel(Family::winogradout, compute_dtype(problem.dtype), problem.isa)),
         maps_(problem, gemm_),
@@ -595,6 +597,7 @@ class Winograd final : public Recipe {
       all_points_ += form.points * form.all_copies();
       forms_.push_back(form);
     }
+    pack_args_ = pack_args();
     // Rows a multiple of 1 KB apart would meet in the same cache sets.
     row_ = ceil_div(depth_, maps_.lanes) * maps_.lanes;
     if (row_ * static_cast<int64_t>(sizeof(T)) % 1024 == 0) row_ += maps_.lanes;
@@ -1359,10 +1362,68 @@ class Winograd final : public Recipe {
             0};
   }
 
+  // The arguments of the kernel that packs whole vectors of columns, with strides and tiles alone; none where
+  // it does not know the layer.
+  std::optional<WinogradPackArgs> pack_args() const noexcept {
+    const auto& axes = problem_.geometry.axes;
+    if (problem_.pass != Pass::forward || problem_.geometry.channels_last || views_ > 1) return std::nullopt;
+    if (axes[0].kernel > 1 || axes[0].stride > 1) return std::nullopt;
+    WinogradPackArgs args{};
+    for (size_t i = 0; i < 2; ++i) {
+      const Axis& axis = axes[i + 1];
+      args.stride[i] = static_cast<int>(axis.stride);
+      args.tile[i] = tiling_.axes[i + 1].tile;
+      if (axis.dilation > 1 || axis.kernel != axis.stride * kWinogradTaps[args.tile[i]]) return std::nullopt;
+    }
+    if (!winograd_packs(args.stride, args.tile)) return std::nullopt;
+    return args;
+  }
+
   // Packs one vector of columns of a unit for the read maps from `begin` to before `end`, where `packed`
   // holds the part `depth`.
   bool pack_block(const void* weight, T* packed, int64_t unit, int64_t block, int64_t begin, int64_t end,
                   const Depth& depth) const noexcept {
+    const int64_t column = (unit % units_ * unit_blocks_ + block) * maps_.lanes;
+    if (pack_args_ && column + maps_.lanes <= maps_.columns)
+      return pack_whole(weight, packed, unit, block, begin, end, depth);
+    return pack_taps(weight, packed, unit, block, begin, end, depth);
+  }
+
+  // The same by the kernel that knows the layer.
+  bool pack_whole(const void* weight, T* packed, int64_t unit, int64_t block, int64_t begin, int64_t end,
+                  const Depth& depth) const noexcept {
+    const auto [column_stride, depth_stride, tap_stride] = plain_strides();
+    const int64_t column = (unit % units_ * unit_blocks_ + block) * maps_.lanes;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    bool finite = true;
+    int64_t phase_at[kMostWinogradPackPhases];
+    WinogradPackArgs args = *pack_args_;
+    args.src = static_cast<const char*>(weight) +
+               (plain_start(unit) + column * column_stride + begin * depth_stride) * element;
+    args.dst = packed + (depth_at(begin, 0) - depth.begin) * chunk_lanes_;
+    args.finite = &finite;
+    args.phase_at = phase_at;
+    args.map_stride = depth_stride;
+    args.map_step = chunk_lanes_;
+    args.point_stride = point_weights(depth.count());
+    args.maps = end - begin;
+    args.fetched = std::max<int64_t>(1, kFetchedBytes / (column_stride * maps_.lanes * element));
+    for (int64_t phase = 0; phase < phases_; ++phase) {
+      // The first tap of the phase.
+      const int64_t tap_y = (phase / x().phases + y().late) % y().phases;
+      const int64_t tap_x = (phase % x().phases + x().late) % x().phases;
+      const int64_t at = place(block, phase);
+      phase_at[tap_y * x().phases + tap_x] =
+          chunk_start_[static_cast<size_t>(at / maps_.vectors)] * args.point_stride +
+          at % maps_.vectors * maps_.lanes;
+    }
+    pack_(args);
+    return finite;
+  }
+
+  // The same by way of a copy of the taps.
+  bool pack_taps(const void* weight, T* packed, int64_t unit, int64_t block, int64_t begin, int64_t end,
+                 const Depth& depth) const noexcept {
     const int64_t taps = problem_.geometry.taps();
     const auto [column_stride, depth_stride, tap_stride] = plain_strides();
     const int64_t column = (unit % units_ * unit_blocks_ + block) * maps_.lanes;
@@ -1504,6 +1565,7 @@ class Winograd final : public Recipe {
   const Kernel& strip_;
   const Kernel& unstrip_;
   const Kernel& taps_;
+  const Kernel& pack_;
   const Kernel& in_;
   const Kernel& out_;
   Maps maps_;
@@ -1524,6 +1586,7 @@ class Winograd final : public Recipe {
   int64_t unit_elements_ = 0;  // transformed weights of a unit
   int64_t all_points_ = 0;     // of a tile, for all classes
   std::vector<Form> forms_;
+  std::optional<WinogradPackArgs> pack_args_;
   std::vector<int64_t> chunk_start_;  // points of the chunks before
   int64_t units_ = 1;                 // of a group
   int64_t rows_ = 1;                  // of tiles

@@ -1,0 +1,5 @@
+#include "winograd_pack_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  winograd_pack<f32>(*static_cast<const WinogradPackArgs*>(args));
+}
