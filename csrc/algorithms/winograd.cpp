@@ -41,14 +41,15 @@ constexpr int64_t kLeastBlockTiles = 36;
 constexpr int64_t kMostBlockTiles = 120;
 // What an axis is taken to hold where its size must not decide about bits.
 constexpr int64_t kUsualPositions = 64;
-// Transformed weights written, where points fit in registers, and else.
+// Transformed weights written: by the kernel that knows the layer, where points fit in registers, and else.
+constexpr double kWholePackBytesPerSecond = 60e9;
 constexpr double kPackBytesPerSecond = 20e9;
 constexpr double kSlowPackBytesPerSecond = 5e9;
 // How much of it tiles are chosen with: batches share it, of which only the usual one is known.
 constexpr double kPackingShare = 0.4;
 // Transformed weights read while others are multiplied: plain ones as they are packed, packed ones from
-// memory or, where they stay in it, from the last cache, and then from the second for every few rows of a
-// product.
+// memory or, where they stay in it or are made by the fastest kernel, from the last cache, and then from the
+// second for every few rows of a product.
 constexpr double kReadBytesPerSecond = 30e9;
 constexpr double kMemoryBytesPerSecond = 40e9;
 constexpr double kCachedBytesPerSecond = 80e9;
@@ -352,8 +353,29 @@ double packed_bytes(const Counts& counts, const Maps& maps, const Problem& probl
          static_cast<double>(compute_bytes(problem.dtype));
 }
 
-// Seconds in which weights are transformed; `tile` is that of the first axis.
-double packing_seconds(double bytes, WinogradTile tile) noexcept {
+// The arguments of the kernel that packs whole vectors of columns, of which strides and tiles are set; none
+// where it does not know the layer.
+std::optional<WinogradPackArgs> pack_args(const Problem& problem, const AxisTiles& z, const AxisTiles& y,
+                                          const AxisTiles& x) noexcept {
+  const auto& axes = problem.geometry.axes;
+  if (problem.pass != Pass::forward || problem.geometry.channels_last) return std::nullopt;
+  if (axes[0].kernel > 1 || axes[0].stride > 1 || z.tile != kPlain) return std::nullopt;
+  WinogradPackArgs args{};
+  args.tile[0] = y.tile;
+  args.tile[1] = x.tile;
+  for (size_t i = 0; i < 2; ++i) {
+    const Axis& axis = axes[i + 1];
+    args.stride[i] = static_cast<int>(axis.stride);
+    if (axis.dilation > 1 || axis.kernel != axis.stride * kWinogradTaps[args.tile[i]]) return std::nullopt;
+  }
+  if (!winograd_packs(args.stride, args.tile)) return std::nullopt;
+  return args;
+}
+
+// Seconds in which weights are transformed, `whole` by the kernel that knows the layer; `tile` is that of the
+// first axis.
+double packing_seconds(double bytes, bool whole, WinogradTile tile) noexcept {
+  if (whole) return bytes / kWholePackBytesPerSecond;
   return bytes / (tile == kPlain ? kPackBytesPerSecond : kSlowPackBytesPerSecond);
 }
 
@@ -394,11 +416,11 @@ double window_seconds(const Problem& problem, const Choice& choice, const Maps& 
 }
 
 // Expected seconds in which transformed weights are read for `batch` samples.
-double reading_seconds(const Counts& counts, const Maps& maps, double batch, double bytes,
-                       bool packed) noexcept {
+double reading_seconds(const Counts& counts, const Maps& maps, double batch, double bytes, bool packed,
+                       bool whole) noexcept {
   const double tiles = batch * counts.tiles;
   const double passes = std::ceil(tiles / kMostBlockTiles);
-  if (!packed) return passes * bytes / kReadBytesPerSecond;
+  if (!packed) return passes * bytes / (whole ? kCachedBytesPerSecond : kReadBytesPerSecond);
   const double rate = bytes < kCachedBytes ? kCachedBytesPerSecond : kMemoryBytesPerSecond;
   // The last rows of few take as long to read as those that are full.
   const double rows = tiles / static_cast<double>(maps.rows);
@@ -477,8 +499,9 @@ Choice find_choice(const Problem& given, const Maps& maps) {
           if ((apart || nested) && all.classes == 1) continue;
           if (apart && all.views > 1) continue;
           const double bytes = packed_bytes(all, maps, problem);
-          const double reading = reading_seconds(all, maps, batch, bytes, problem.packed);
-          const double packing = problem.packed ? 0 : kPackingShare * packing_seconds(bytes, z.tile);
+          const bool whole = !problem.packed && pack_args(problem, z, y, x);
+          const double reading = reading_seconds(all, maps, batch, bytes, problem.packed, whole);
+          const double packing = problem.packed ? 0 : kPackingShare * packing_seconds(bytes, whole, z.tile);
           const double seconds = sample_seconds(all, maps) + (reading + packing) / batch;
           if (least >= 0 && seconds >= least) continue;
           least = seconds;
@@ -597,7 +620,7 @@ class Winograd final : public Recipe {
       all_points_ += form.points * form.all_copies();
       forms_.push_back(form);
     }
-    pack_args_ = pack_args();
+    pack_args_ = pack_args(problem, tiling_.axes[0], y(), x());
     // Rows a multiple of 1 KB apart would meet in the same cache sets.
     row_ = ceil_div(depth_, maps_.lanes) * maps_.lanes;
     if (row_ * static_cast<int64_t>(sizeof(T)) % 1024 == 0) row_ += maps_.lanes;
@@ -1362,23 +1385,6 @@ class Winograd final : public Recipe {
             0};
   }
 
-  // The arguments of the kernel that packs whole vectors of columns, with strides and tiles alone; none where
-  // it does not know the layer.
-  std::optional<WinogradPackArgs> pack_args() const noexcept {
-    const auto& axes = problem_.geometry.axes;
-    if (problem_.pass != Pass::forward || problem_.geometry.channels_last || views_ > 1) return std::nullopt;
-    if (axes[0].kernel > 1 || axes[0].stride > 1) return std::nullopt;
-    WinogradPackArgs args{};
-    for (size_t i = 0; i < 2; ++i) {
-      const Axis& axis = axes[i + 1];
-      args.stride[i] = static_cast<int>(axis.stride);
-      args.tile[i] = tiling_.axes[i + 1].tile;
-      if (axis.dilation > 1 || axis.kernel != axis.stride * kWinogradTaps[args.tile[i]]) return std::nullopt;
-    }
-    if (!winograd_packs(args.stride, args.tile)) return std::nullopt;
-    return args;
-  }
-
   // Packs one vector of columns of a unit for the read maps from `begin` to before `end`, where `packed`
   // holds the part `depth`.
   bool pack_block(const void* weight, T* packed, int64_t unit, int64_t block, int64_t begin, int64_t end,
@@ -1636,7 +1642,8 @@ double cost(const Problem& problem) {
                         static_cast<double>(problem.geometry.weight_elements());
   // Where maps lie together, the lanes of the data gradient lie a window apart in the weights.
   const double apart = problem.pass == Pass::data_gradient && problem.geometry.channels_last ? 1.5 : 1;
-  const double packing = packing_seconds(bytes, choice[0].tile) * apart;
+  const bool whole = pack_args(problem, choice[0], choice[1], choice[2]).has_value();
+  const double packing = packing_seconds(bytes, whole, choice[0].tile) * apart;
   Problem traffic = problem;
   traffic.packed = true;
   const double share = problem.packed ? kReadingShare * growth : 1;
