@@ -712,44 +712,35 @@ template <class T, class Transform, WinogradTile y, WinogradTile x, class Put>
 }
 
 // The same with tiles known at run time.
+template <class T, class Put>
+using WinogradPlane = void (*)(const WinogradTiles<T>& args, Put put) noexcept;
+
 template <class T, class Transform, class Put>
-[[gnu::always_inline]] inline void winograd_planes(const WinogradTiles<T>& args, const Put& put) noexcept {
-  with_tile(args.tile[1], [&](auto y) {
-    with_tile(args.tile[2], [&](auto x) { winograd_plane<T, Transform, y.value, x.value>(args, put); });
+[[gnu::always_inline]] inline WinogradPlane<T, Put> winograd_plane_of(WinogradTile y_tile,
+                                                                      WinogradTile x_tile) noexcept {
+  WinogradPlane<T, Put> plane = nullptr;
+  with_tile(y_tile, [&](auto y) {
+    with_tile(x_tile, [&](auto x) { plane = winograd_plane<T, Transform, y.value, x.value, Put>; });
   });
+  return plane;
 }
 
-// Transforms all axes of every tile; `put` stores what comes of the last, `keep` what goes on to another.
-template <class T, class Transform, class Put>
-[[gnu::always_inline]] inline void winograd_tiles(const WinogradTiles<T>& args, const Put& put,
-                                                  const Put& keep) noexcept {
-  const auto [z, y, x] = args.tile;
-  if (z == kPlain) return winograd_planes<T, Transform>(args, put);
+// Room for the elements of a tile, and steps between them along each axis, where each has `count` elements.
+template <class T>
+struct WinogradRoom {
   using Type = typename Vector<T>::type;
-  alignas(Type) T between[kWinogradMostPoints * kWinogradMostPoints * kWinogradMostPoints * Vector<T>::lanes];
-  WinogradTiles<T> planes = args;
-  WinogradTiles<T>::point_steps(args.tile, Vector<T>::lanes, planes.dst_step);
-  planes.src_tile = args.src_step[0];
-  planes.dst = between;
-  planes.dst_tile = planes.dst_step[0];
-  planes.count = Transform::before(z);
-  for (int64_t t = 0; t < args.count; ++t) {
-    planes.src = args.src + t * args.src_tile;
-    winograd_planes<T, Transform>(planes, keep);
-    for (int64_t j = 0; j < Transform::after(y); ++j) {
-      const WinogradLines<T> lines{between + j * planes.dst_step[1],
-                                   planes.dst_step[2],
-                                   planes.dst_step[0],
-                                   args.dst + t * args.dst_tile + j * args.dst_step[1],
-                                   args.dst_step[2],
-                                   args.dst_step[0],
-                                   Transform::after(x)};
-      with_tile(z, [&](auto tile) { winograd_lines<T, Transform, tile.value>(lines, put); });
-    }
-  }
-}
+  alignas(Type) T data[kWinogradMostPoints * kWinogradMostPoints * kWinogradMostPoints * Vector<T>::lanes];
+  int64_t step[3];
 
-// From elements that lie `step` apart to points.
+  WinogradRoom(int y_count, int x_count) noexcept {
+    step[2] = Vector<T>::lanes;
+    step[1] = step[2] * x_count;
+    step[0] = step[1] * y_count;
+  }
+};
+
+// From elements that lie `step` apart to points, which are more: the first axis comes first, while they are
+// few.
 template <class T, class Transform>
 [[gnu::always_inline]] inline void winograd_to_points(const WinogradInArgs& args) noexcept {
   using Type = typename Vector<T>::type;
@@ -764,7 +755,35 @@ template <class T, class Transform>
                          {args.tile[0], args.tile[1], args.tile[2]}};
   WinogradTiles<T>::point_steps(args.tile, args.point_stride, tiles.dst_step);
   const auto put = [](T* to, Type value) { *reinterpret_cast<Loose*>(to) = value; };
-  winograd_tiles<T, Transform>(tiles, put, put);
+  const auto [z, y, x] = args.tile;
+  const auto plane = winograd_plane_of<T, Transform, decltype(put)>(y, x);
+  if (z == kPlain) return plane(tiles, put);
+  const int before_y = Transform::before(y);
+  const int before_x = Transform::before(x);
+  WinogradRoom<T> room(before_y, before_x);
+  WinogradTiles<T> planes = tiles;
+  planes.src = room.data;
+  planes.src_tile = room.step[0];
+  planes.src_step[1] = room.step[1];
+  planes.src_step[2] = room.step[2];
+  planes.dst_tile = tiles.dst_step[0];
+  planes.count = Transform::after(z);
+  with_tile(z, [&](auto tile) {
+    for (int64_t t = 0; t < tiles.count; ++t) {
+      for (int64_t j = 0; j < before_y; ++j) {
+        const WinogradLines<T> lines{tiles.src + t * tiles.src_tile + j * tiles.src_step[1],
+                                     tiles.src_step[2],
+                                     tiles.src_step[0],
+                                     room.data + j * room.step[1],
+                                     room.step[2],
+                                     room.step[0],
+                                     before_x};
+        winograd_lines<T, Transform, tile.value>(lines, put);
+      }
+      planes.dst = tiles.dst + t * tiles.dst_tile;
+      plane(planes, put);
+    }
+  });
 }
 
 template <class T>
@@ -772,10 +791,12 @@ template <class T>
   winograd_to_points<T, WindowToPoints<T>>(args);
 }
 
-// From points to outputs.
+// From points to outputs, which are fewer: the first axis comes last. `put` stores what comes of it, `keep`
+// what goes on to it.
 template <class T, class Args, class Put>
 [[gnu::always_inline]] inline void winograd_to_outputs(const Args& args, const Put& put,
                                                        const Put& keep) noexcept {
+  using Transform = PointsToOutputs<T>;
   WinogradTiles<T> tiles{static_cast<const T*>(args.src),
                          args.tile_stride,
                          {},
@@ -785,7 +806,35 @@ template <class T, class Args, class Put>
                          args.tiles,
                          {args.tile[0], args.tile[1], args.tile[2]}};
   WinogradTiles<T>::point_steps(args.tile, args.point_stride, tiles.src_step);
-  winograd_tiles<T, PointsToOutputs<T>>(tiles, put, keep);
+  const auto [z, y, x] = args.tile;
+  const auto plane = winograd_plane_of<T, Transform, Put>(y, x);
+  if (z == kPlain) return plane(tiles, put);
+  const int after_y = Transform::after(y);
+  const int after_x = Transform::after(x);
+  WinogradRoom<T> room(after_y, after_x);
+  WinogradTiles<T> planes = tiles;
+  planes.src_tile = tiles.src_step[0];
+  planes.dst = room.data;
+  planes.dst_tile = room.step[0];
+  planes.dst_step[1] = room.step[1];
+  planes.dst_step[2] = room.step[2];
+  planes.count = Transform::before(z);
+  with_tile(z, [&](auto tile) {
+    for (int64_t t = 0; t < tiles.count; ++t) {
+      planes.src = tiles.src + t * tiles.src_tile;
+      plane(planes, keep);
+      for (int64_t j = 0; j < after_y; ++j) {
+        const WinogradLines<T> lines{room.data + j * room.step[1],
+                                     room.step[2],
+                                     room.step[0],
+                                     tiles.dst + t * tiles.dst_tile + j * tiles.dst_step[1],
+                                     tiles.dst_step[2],
+                                     tiles.dst_step[0],
+                                     after_x};
+        winograd_lines<T, Transform, tile.value>(lines, put);
+      }
+    }
+  });
 }
 
 template <class T>

@@ -25,6 +25,8 @@ constexpr int kMostLanes = 16;
 // Read maps that one thread packs at a time, and rows of taps that wait near the core meanwhile.
 constexpr int64_t kPackedMaps = 64;
 constexpr int64_t kPackedRows = 512;
+// Maps whose weights are on their way to the core while others are turned.
+constexpr int64_t kTurnedAhead = 3;
 // Bytes of weights on their way to the core while others are packed.
 constexpr int64_t kFetchedBytes = 4 << 10;
 // Runs of plain weights that memory gives at full speed, and how many units may be one for their sake.
@@ -35,14 +37,17 @@ constexpr size_t kKeptBytes = 20 << 20;
 // Of one unit: weights that are packed before they are multiplied, and sums that wait for the next of them.
 constexpr size_t kSliceBytes = 640 << 10;
 constexpr size_t kSumBytes = 4 << 20;
+// Of all chunks, from where on these take turns.
+constexpr size_t kManySumBytes = 1 << 20;
 constexpr int64_t kTransformedBytes = 704 << 10;
 constexpr int64_t kProductBytes = 320 << 10;
 constexpr int64_t kLeastBlockTiles = 36;
 constexpr int64_t kMostBlockTiles = 120;
 // What an axis is taken to hold where its size must not decide about bits.
 constexpr int64_t kUsualPositions = 64;
-// Transformed weights written: by the kernel that knows the layer, where points fit in registers, and else.
+// Transformed weights written, by way of `Packing`.
 constexpr double kWholePackBytesPerSecond = 60e9;
+constexpr double kNearPackBytesPerSecond = 40e9;
 constexpr double kPackBytesPerSecond = 20e9;
 constexpr double kSlowPackBytesPerSecond = 5e9;
 // How much of it tiles are chosen with: batches share it, of which only the usual one is known.
@@ -207,6 +212,10 @@ struct TiledAxis : AxisTiles {
   std::vector<int64_t> class_of;  // of each phase
   std::vector<int64_t> origin;    // of each view
   std::vector<int64_t> taps;      // kernel index by phase, view and tap of the tile; -1 for none
+  // Forward: the phase of each kernel index, how many each phase has, and from one of those to the next.
+  std::vector<int64_t> phase_of;
+  std::vector<int64_t> phase_taps;
+  int64_t tap_step = 1;
 
   const PhaseClass& of_phase(int64_t phase) const noexcept {
     return of_class[static_cast<size_t>(class_of[static_cast<size_t>(phase)])];
@@ -218,7 +227,9 @@ struct TiledAxis : AxisTiles {
 };
 
 TiledAxis forward_axis(const Axis& axis, const AxisTiles& tiles) {
-  TiledAxis made{tiles, axis.size, axis.out, 1, 1, {}, {}, {}};
+  TiledAxis made{tiles, axis.size, axis.out, 1, 1, {}, {}, {}, {}, {}};
+  made.tap_step = axis.stride / std::gcd(axis.stride, axis.dilation);
+  made.phase_taps.assign(static_cast<size_t>(axis.stride), 0);
   const auto classes_end = made.of_class.begin() + made.classes;
   for (int64_t phase = 0; phase < axis.stride; ++phase) {
     const PhaseClass of = phase_class(axis, tiles, phase);
@@ -245,12 +256,14 @@ TiledAxis forward_axis(const Axis& axis, const AxisTiles& tiles) {
     const int64_t j = k * axis.dilation / axis.stride;
     const int64_t view = std::find(shifts.begin(), shifts.end(), j / length * length) - shifts.begin();
     made.taps[static_cast<size_t>((phase * made.views + view) * length + length - 1 - j % length)] = k;
+    made.phase_of.push_back(phase);
+    ++made.phase_taps[static_cast<size_t>(phase)];
   }
   return made;
 }
 
 TiledAxis gradient_axis(const Axis& axis, const AxisTiles& tiles) {
-  TiledAxis made{tiles, axis.out, axis.size, axis.stride, tiles.points(), {0}, {}, {}};
+  TiledAxis made{tiles, axis.out, axis.size, axis.stride, tiles.points(), {0}, {}, {}, {}, {}};
   const int64_t length = made.tile_taps();
   // Kernel index from one tap to the next.
   const int64_t step = made.tile == kPlain ? 1 : axis.stride / axis.dilation;
@@ -372,11 +385,27 @@ std::optional<WinogradPackArgs> pack_args(const Problem& problem, const AxisTile
   return args;
 }
 
-// Seconds in which weights are transformed, `whole` by the kernel that knows the layer; `tile` is that of the
-// first axis.
-double packing_seconds(double bytes, bool whole, WinogradTile tile) noexcept {
-  if (whole) return bytes / kWholePackBytesPerSecond;
-  return bytes / (tile == kPlain ? kPackBytesPerSecond : kSlowPackBytesPerSecond);
+// How plain weights are transformed: by the kernel that knows the layer, a phase after the other in three
+// dimensions so that all stay near the core, where points fit in registers, and else.
+enum class Packing { whole, near, registers, slow };
+
+Packing packing_of(const Problem& problem, int64_t classes, const AxisTiles& z, const AxisTiles& y,
+                   const AxisTiles& x) noexcept {
+  if (z.tile != kPlain) return classes > 1 ? Packing::near : Packing::slow;
+  return pack_args(problem, z, y, x) ? Packing::whole : Packing::registers;
+}
+
+double packing_seconds(double bytes, Packing packing) noexcept {
+  switch (packing) {
+    case Packing::whole:
+      return bytes / kWholePackBytesPerSecond;
+    case Packing::near:
+      return bytes / kNearPackBytesPerSecond;
+    case Packing::registers:
+      return bytes / kPackBytesPerSecond;
+    default:
+      return bytes / kSlowPackBytesPerSecond;
+  }
 }
 
 // Expected seconds of one sample: products at nearly full speed, transforms a few instructions a vector.
@@ -417,11 +446,15 @@ double window_seconds(const Problem& problem, const Choice& choice, const Maps& 
 
 // Expected seconds in which transformed weights are read for `batch` samples.
 double reading_seconds(const Counts& counts, const Maps& maps, double batch, double bytes, bool packed,
-                       bool whole) noexcept {
+                       Packing packing) noexcept {
   const double tiles = batch * counts.tiles;
   const double passes = std::ceil(tiles / kMostBlockTiles);
-  if (!packed) return passes * bytes / (whole ? kCachedBytesPerSecond : kReadBytesPerSecond);
-  const double rate = bytes < kCachedBytes ? kCachedBytesPerSecond : kMemoryBytesPerSecond;
+  const bool near = !packed && packing == Packing::near;
+  if (!packed && !near)
+    return passes * bytes / (packing == Packing::whole ? kCachedBytesPerSecond : kReadBytesPerSecond);
+  const double rate = near                   ? kRowBytesPerSecond
+                      : bytes < kCachedBytes ? kCachedBytesPerSecond
+                                             : kMemoryBytesPerSecond;
   // The last rows of few take as long to read as those that are full.
   const double rows = tiles / static_cast<double>(maps.rows);
   const double idle = tiles < kLongAxis ? std::ceil(rows) - rows : 0;
@@ -499,9 +532,9 @@ Choice find_choice(const Problem& given, const Maps& maps) {
           if ((apart || nested) && all.classes == 1) continue;
           if (apart && all.views > 1) continue;
           const double bytes = packed_bytes(all, maps, problem);
-          const bool whole = !problem.packed && pack_args(problem, z, y, x);
-          const double reading = reading_seconds(all, maps, batch, bytes, problem.packed, whole);
-          const double packing = problem.packed ? 0 : kPackingShare * packing_seconds(bytes, whole, z.tile);
+          const Packing way = packing_of(problem, all.classes, z, y, x);
+          const double reading = reading_seconds(all, maps, batch, bytes, problem.packed, way);
+          const double packing = problem.packed ? 0 : kPackingShare * packing_seconds(bytes, way);
           const double seconds = sample_seconds(all, maps) + (reading + packing) / batch;
           if (least >= 0 && seconds >= least) continue;
           least = seconds;
@@ -676,6 +709,7 @@ class Winograd final : public Recipe {
     T* shared = shares_windows() ? pieces.take<T>(shared_bytes()) : nullptr;
     for (Worker& w : workers) {
       if (by_unit_) w.packed = pieces.take<T>(slice_bytes());
+      if (by_chunk_) w.turned = pieces.take<T>(turned_bytes());
       w.strip = pieces.take<T>(strip_bytes());
       w.transformed = shares_windows() ? shared : pieces.take<T>(transformed_bytes());
       w.products = pieces.take<T>(sum_bytes());
@@ -709,6 +743,7 @@ class Winograd final : public Recipe {
  private:
   struct Worker {
     T* packed;
+    T* turned;  // plain weights of a unit as rows of lanes
     T* strip;
     T* transformed;
     T* products;
@@ -725,6 +760,16 @@ class Winograd final : public Recipe {
     int64_t first_unit;
     int64_t last_unit;
     std::atomic<bool>& finite;
+  };
+
+  // Rows of lanes, one for each map and tap, of all taps of the kernel or those of a phase.
+  struct PlainTaps {
+    const T* rows;
+    int64_t map;           // from one to the next
+    int64_t step[kAxes];   // from one tap to the next
+    int64_t every[kAxes];  // kernel indices of which one is there
+
+    int64_t at(int axis, int64_t k) const noexcept { return k / every[axis] * step[axis]; }
   };
 
   // A part of the depth of the products.
@@ -767,21 +812,36 @@ class Winograd final : public Recipe {
   size_t shared_bytes() const noexcept {
     return by_unit_ ? aligned(transformed_bytes()) * static_cast<size_t>(blocks_) : transformed_bytes();
   }
-  // Weights of a unit for `slice_maps_` read maps, and the sums that slices add to.
+  // Weights of a unit, or of a chunk, for `slice_maps_` read maps, and the sums that slices add to.
   size_t slice_bytes() const noexcept {
-    return static_cast<size_t>(unit_points_ * point_weights(slices() > 1 ? slice_maps_ * views_ : depth_)) *
+    return static_cast<size_t>(points_at_once() *
+                               point_weights(slices() > 1 ? slice_maps_ * views_ : depth_)) *
            sizeof(T);
   }
+  int64_t points_at_once() const noexcept {
+    if (!by_chunk_) return unit_points_;
+    int64_t most = 0;
+    for (const Form& form : forms_) most = std::max(most, form.points);
+    return most;
+  }
   int64_t slices() const noexcept { return ceil_div(maps_.depth, slice_maps_); }
-  size_t sum_bytes() const noexcept {
-    return product_bytes() * (slices() > 1 ? static_cast<size_t>(unit_chunks_ * blocks_) : 1);
+  size_t all_sum_bytes() const noexcept {
+    return product_bytes() * static_cast<size_t>((by_chunk_ ? 1 : unit_chunks_) * blocks_);
+  }
+  size_t sum_bytes() const noexcept { return slices() > 1 ? all_sum_bytes() : product_bytes(); }
+  // Plain weights of a vector of columns, as rows of lanes.
+  int64_t turned_elements() const noexcept { return maps_.depth * problem_.geometry.taps() * maps_.lanes; }
+  size_t turned_bytes() const noexcept {
+    return static_cast<size_t>(unit_blocks_ * turned_elements()) * sizeof(T);
   }
   int64_t product_elements() const noexcept { return points_ * block_tiles() * chunk_lanes_; }
   size_t product_bytes() const noexcept { return static_cast<size_t>(product_elements()) * sizeof(T); }
+  // Of one block, or of all where a chunk is multiplied with all of them before the next.
+  int64_t output_elements() const noexcept {
+    return unit_blocks_ * block_tiles() * tiling_.counts.outputs * phases_ * maps_.lanes;
+  }
   size_t output_bytes() const noexcept {
-    return static_cast<size_t>(unit_blocks_ * block_tiles() * tiling_.counts.outputs * phases_ *
-                               maps_.lanes) *
-           sizeof(T);
+    return static_cast<size_t>(output_elements() * (by_chunk_ ? blocks_ : 1)) * sizeof(T);
   }
   size_t segment_bytes() const noexcept { return static_cast<size_t>(block_segments_) * sizeof(Segment); }
   int64_t block_tiles() const noexcept { return block_segments_ * segment_tiles_; }
@@ -885,13 +945,19 @@ class Winograd final : public Recipe {
   void slice() noexcept {
     slice_maps_ = maps_.depth;
     if (maps_.padded_depth() > maps_.depth) return;
-    const size_t sums = product_bytes() * static_cast<size_t>(unit_chunks_ * blocks_);
+    const size_t sums = all_sum_bytes();
     if (sums > kSumBytes) return;
     // Sums come and go with every part, so the larger they are, the fewer parts.
     const auto bytes = static_cast<int64_t>(std::max(kSliceBytes, sums));
-    const int64_t pieces = ceil_div(static_cast<int64_t>(unit_bytes()), bytes);
+    const int64_t pieces = ceil_div(static_cast<int64_t>(slice_bytes()), bytes);
     const int64_t step = views_ > 1 ? depth_block_ : maps_.lanes;
     slice_maps_ = std::min(maps_.depth, ceil_div(ceil_div(maps_.depth, pieces), step) * step);
+  }
+
+  // Whether the sums of a unit are so many that they would leave the second cache with every slice.
+  bool sums_are_many() const noexcept {
+    return classes_ > 1 && unit_bytes() > kSliceBytes &&
+           product_bytes() * static_cast<size_t>(unit_chunks_ * blocks_) > kManySumBytes;
   }
 
   // Decides blocks, threads and how many weights are packed at a time, so that the workspace holds them.
@@ -901,6 +967,7 @@ class Winograd final : public Recipe {
     const auto total = [&] {
       const size_t worker = aligned(strip_bytes()) + aligned(sum_bytes()) + aligned(output_bytes()) +
                             aligned(segment_bytes()) + (by_unit_ ? aligned(slice_bytes()) : 0) +
+                            (by_chunk_ ? aligned(turned_bytes()) : 0) +
                             (shares_windows() ? 0 : aligned(transformed_bytes()));
       return (packs && !by_unit_ ? aligned(unit_bytes() * static_cast<size_t>(pack_units_)) : 0) +
              aligned(bias_bytes()) + (shares_windows() ? aligned(shared_bytes()) : 0) +
@@ -922,6 +989,7 @@ class Winograd final : public Recipe {
       for (int64_t tiles = most; tiles > 0; tiles = tiles * 3 / 4) {
         set_blocks(fewest_blocks(tiles));
         by_unit_ = packs && windows_are_few() && units_ >= threads_;
+        by_chunk_ = by_unit_ && sums_are_many();
         if (by_unit_) {
           for (int64_t width = unit_width(); width > 0; width /= 2) {
             set_unit(width);
@@ -931,7 +999,7 @@ class Winograd final : public Recipe {
               return;
             }
           }
-          by_unit_ = false;
+          by_unit_ = by_chunk_ = false;
           set_unit(1);
           slice_maps_ = maps_.depth;
         }
@@ -1016,6 +1084,10 @@ class Winograd final : public Recipe {
       Worker w = workers[static_cast<size_t>(member)];
       T* const sums = w.products;
       const int64_t unit = part.group * units_ + i;
+      if (by_chunk_) {
+        run_chunks(part, shared, w, i, member);
+        return;
+      }
       if (maps_.padded_depth() > maps_.depth) std::memset(w.packed, 0, unit_bytes());
       for (int64_t begin = 0; begin < maps_.depth; begin += slice_maps_) {
         const int64_t end = std::min(begin + slice_maps_, maps_.depth);
@@ -1039,6 +1111,95 @@ class Winograd final : public Recipe {
         }
       }
     });
+  }
+
+  // The same, with the sums of one chunk at a time, those of one phase: its taps are taken from rows of lanes
+  // that were made for all phases.
+  void run_chunks(const Part& part, T* shared, Worker w, int64_t index, int member) const noexcept {
+    const int64_t unit = part.group * units_ + index;
+    const size_t apart = aligned(transformed_bytes()) / sizeof(T);
+    T* const sums = w.products;
+    T* const outputs = w.outputs;
+    const auto enter = [&](int64_t block) {
+      w.transformed = shared + static_cast<size_t>(block) * apart;
+      w.products = sums + (slices() > 1 ? block * product_elements() : 0);
+      w.outputs = outputs + block * output_elements();
+      return list_segments(block, w.segments);
+    };
+    for (int64_t block = 0; block < unit_blocks_; ++block) {
+      if (part.call.crew.stopped(member)) return;
+      if (!turn(part.call.weight, unit, block, w.turned + block * turned_elements()))
+        part.finite.store(false, std::memory_order_relaxed);
+    }
+    if (maps_.padded_depth() > maps_.depth) std::memset(w.packed, 0, slice_bytes());
+    for (int64_t phase = 0; phase < phases_; ++phase) {
+      const Form& form = form_of(phase);
+      WinogradInArgs args{};
+      args.tile_stride = chunk_lanes_;
+      for (int a = 0; a < kAxes; ++a) args.tile[a] = form.tile[a];
+      for (int64_t begin = 0; begin < maps_.depth; begin += slice_maps_) {
+        const int64_t end = std::min(begin + slice_maps_, maps_.depth);
+        const Depth depth{begin * views_, slices() == 1 ? depth_ : end * views_};
+        args.point_stride = point_weights(depth.count());
+        Fetch fetch[2] = {};
+        if (form.points > 0) {
+          for (int64_t block = 0; block < unit_blocks_; ++block) {
+            PlainTaps from = turned_taps(w.turned + block * turned_elements(), phase);
+            from.rows += begin * from.map;
+            transform_phase(from, phase, begin, end, depth, w.packed + block * maps_.lanes, args);
+          }
+          fetch[1] = end < maps_.depth ? turned_slice(w, phase, end) : turned_slice(w, phase + 1, 0);
+        }
+        for (int64_t block = 0; block < blocks_; ++block) {
+          if (part.call.crew.stopped(member)) return;
+          const int64_t segments = enter(block);
+          multiply_chunk(w, tiles_in(w.segments, segments), phase, w.packed, depth, fetch);
+          if (depth.end == depth_) finish_chunk(part, w, segments, index, phase);
+        }
+      }
+    }
+    for (int64_t block = 0; block < blocks_; ++block) store_unit(part, w, enter(block), index);
+  }
+
+  std::array<int64_t, kAxes> along_axes(int64_t phase) const noexcept {
+    return {phase / x().phases / y().phases, phase / x().phases % y().phases, phase % x().phases};
+  }
+
+  int64_t taps_of_phase(int64_t phase) const noexcept {
+    const auto of = along_axes(phase);
+    int64_t count = 1;
+    for (size_t a = 0; a < kAxes; ++a) count *= tiling_.axes[a].phase_taps[static_cast<size_t>(of[a])];
+    return count;
+  }
+
+  // The taps of a phase among the rows that turn() makes of one vector of columns: [phase][map][tap][lane].
+  PlainTaps turned_taps(const T* turned, int64_t phase) const noexcept {
+    for (int64_t before = 0; before < phase; ++before) {
+      turned += taps_of_phase(before) * maps_.depth * maps_.lanes;
+    }
+    PlainTaps from{turned, maps_.lanes, {}, {}};
+    const auto of = along_axes(phase);
+    for (size_t a = kAxes; a-- > 0;) {
+      from.step[a] = from.map;
+      from.every[a] = tiling_.axes[a].tap_step;
+      from.map *= tiling_.axes[a].phase_taps[static_cast<size_t>(of[a])];
+    }
+    return from;
+  }
+
+  // The rows of a phase from the map `begin` that make a slice.
+  Fetch turned_slice(const Worker& w, int64_t phase, int64_t begin) const noexcept {
+    if (phase == phases_) return {};
+    const PlainTaps from = turned_taps(w.turned, phase);
+    const int64_t maps = std::min(slice_maps_, maps_.depth - begin);
+    const auto bytes = static_cast<int64_t>(sizeof(T));
+    return {reinterpret_cast<const char*>(from.rows + begin * from.map),
+            maps * from.map * bytes,
+            {turned_elements() * bytes, 0},
+            unit_blocks_,
+            1,
+            0,
+            0};
   }
 
   const T* unit_weights(const Part& part, int64_t unit) const noexcept {
@@ -1171,9 +1332,23 @@ class Winograd final : public Recipe {
                  const Depth& depth, const Fetch& ahead = {}) const noexcept {
     const int64_t tiles = tiles_in(w.segments, segments);
     const int64_t point = point_weights(depth.count());
-    const auto bytes = static_cast<int64_t>(sizeof(T));
     // The next weights, or where those are near the core the next windows.
     Fetch fetch[2] = {{}, ahead};
+    for (int64_t chunk = 0; chunk < unit_chunks_; ++chunk) {
+      multiply_chunk(w, tiles, chunk, weights + chunk_start_[static_cast<size_t>(chunk)] * point, depth,
+                     fetch);
+      if (depth.end == depth_) finish_chunk(part, w, segments, unit, chunk);
+      if (depth.begin > 0 || depth.end < depth_) w.products += product_elements();
+    }
+    if (depth.end == depth_) store_unit(part, w, segments, unit);
+    return fetch[1];
+  }
+
+  // Makes the products of one chunk, or adds to them.
+  void multiply_chunk(const Worker& w, int64_t tiles, int64_t chunk, const T* weights, const Depth& depth,
+                      Fetch (&fetch)[2]) const noexcept {
+    const int64_t point = point_weights(depth.count());
+    const auto bytes = static_cast<int64_t>(sizeof(T));
     Fetch& next = fetch[0];
     RowGemmArgs gemm{};
     gemm.fetch = fetch;
@@ -1182,42 +1357,34 @@ class Winograd final : public Recipe {
     gemm.c_row = chunk_lanes_;
     gemm.depth = depth.count();
     gemm.accumulate = depth.begin > 0;
-    for (int64_t chunk = 0; chunk < unit_chunks_; ++chunk) {
-      const Form& form = form_of(chunk);
-      gemm.rows = form.all_copies() * tiles;
-      for (int64_t p = 0; p < form.points; ++p) {
-        gemm.a = w.transformed + (form.start * tiles + p * gemm.rows) * row_ + depth.begin;
-        gemm.b = weights + (chunk_start_[static_cast<size_t>(chunk)] + p) * point;
-        gemm.c = w.products + p * gemm.rows * chunk_lanes_;
-        if (!by_unit_) {
-          const auto* at = static_cast<const char*>(gemm.b) + point * bytes;
-          next = {at, depth.count() * chunk_lanes_ * bytes, {}, 1, 1, 0, 0};
-        } else if (p + 1 < form.points) {
-          const auto* at = static_cast<const char*>(gemm.a) + gemm.rows * row_ * bytes;
-          next = {at, depth.count() * bytes, {row_ * bytes, 0}, gemm.rows, 1, 0, 0};
-        } else {
-          next = {};
-        }
-        gemm_(gemm);
+    const Form& form = form_of(chunk);
+    gemm.rows = form.all_copies() * tiles;
+    for (int64_t p = 0; p < form.points; ++p) {
+      gemm.a = w.transformed + (form.start * tiles + p * gemm.rows) * row_ + depth.begin;
+      gemm.b = weights + p * point;
+      gemm.c = w.products + p * gemm.rows * chunk_lanes_;
+      if (!by_unit_) {
+        const auto* at = static_cast<const char*>(gemm.b) + point * bytes;
+        next = {at, depth.count() * chunk_lanes_ * bytes, {}, 1, 1, 0, 0};
+      } else if (p + 1 < form.points) {
+        const auto* at = static_cast<const char*>(gemm.a) + gemm.rows * row_ * bytes;
+        next = {at, depth.count() * bytes, {row_ * bytes, 0}, gemm.rows, 1, 0, 0};
+      } else {
+        next = {};
       }
-      if (depth.end < depth_) {
-        w.products += product_elements();
-        continue;
-      }
-      for (int64_t v = 0; v < maps_.vectors; ++v) {
-        const auto [block, phase] = content(chunk * maps_.vectors + v);
-        if (unit * unit_blocks_ + block < maps_.column_blocks()) {
-          to_outputs(part, w, segments, unit, v, block, phase, form);
-        }
-      }
-      if (depth.begin > 0) w.products += product_elements();
+      gemm_(gemm);
     }
-    if (depth.end == depth_) {
-      for (int64_t block = 0; block < unit_blocks_; ++block) {
-        if (unit * unit_blocks_ + block < maps_.column_blocks()) store(part, w, segments, unit, block);
+  }
+
+  // Makes outputs of the products of a chunk.
+  void finish_chunk(const Part& part, const Worker& w, int64_t segments, int64_t unit,
+                    int64_t chunk) const noexcept {
+    for (int64_t v = 0; v < maps_.vectors; ++v) {
+      const auto [block, phase] = content(chunk * maps_.vectors + v);
+      if (unit * unit_blocks_ + block < maps_.column_blocks()) {
+        to_outputs(part, w, segments, unit, v, block, phase, form_of(chunk));
       }
     }
-    return fetch[1];
   }
 
   // Vectors of a unit: the phases of a block of columns are neighbours, or where phases read apart the blocks
@@ -1279,6 +1446,12 @@ class Winograd final : public Recipe {
                   form.output(copy, 2) * out.step[2];
         out_(out);
       }
+    }
+  }
+
+  void store_unit(const Part& part, const Worker& w, int64_t segments, int64_t unit) const noexcept {
+    for (int64_t block = 0; block < unit_blocks_; ++block) {
+      if (unit * unit_blocks_ + block < maps_.column_blocks()) store(part, w, segments, unit, block);
     }
   }
 
@@ -1430,21 +1603,14 @@ class Winograd final : public Recipe {
   // The same by way of a copy of the taps.
   bool pack_taps(const void* weight, T* packed, int64_t unit, int64_t block, int64_t begin, int64_t end,
                  const Depth& depth) const noexcept {
+    const auto& axes = problem_.geometry.axes;
     const int64_t taps = problem_.geometry.taps();
     const auto [column_stride, depth_stride, tap_stride] = plain_strides();
-    const int64_t column = (unit % units_ * unit_blocks_ + block) * maps_.lanes;
-    const int64_t group_start = plain_start(unit);
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
-    const TiledAxis& z = tiling_.axes[0];
     bool finite = true;
     alignas(kAlignment) T plain[kMostTaps * kMostLanes];
-    StripArgs strip{};
-    strip.finite = &finite;
-    strip.map_stride = column_stride;
-    strip.position_stride = tap_stride;
-    strip.maps = std::clamp<int64_t>(maps_.columns - column, 0, maps_.lanes);
-    strip.count = taps;
-    strip.size = taps;
+    StripArgs strip = plain_strip(weight, unit, block, finite);
+    const char* const first = static_cast<const char*>(strip.src);
     WinogradInArgs args{};
     args.point_stride = point_weights(depth.count());
     args.tile_stride = chunk_lanes_;
@@ -1456,8 +1622,6 @@ class Winograd final : public Recipe {
     const int64_t fetched_rows = column_stride == 1 ? taps : column_stride == taps * tap_stride ? 1 : 0;
     const int64_t fetched = (column_stride == 1 ? strip.maps : strip.maps * taps) * element;
     const int64_t ahead = std::max<int64_t>(1, kFetchedBytes / std::max<int64_t>(1, fetched * fetched_rows));
-    const char* const first = static_cast<const char*>(weight) +
-                              (group_start + std::min(column, maps_.columns - 1) * column_stride) * element;
     for (int64_t d = begin; d < end; d += most) {
       const int64_t maps = std::min(most, end - d);
       const int64_t tap_rows = (neighbours ? maps : 1) * maps_.lanes;
@@ -1491,48 +1655,114 @@ class Winograd final : public Recipe {
         for (int a = 0; a < kAxes; ++a) args.tile[a] = form.tile[a];
         T* const to = packed + chunk_start_[static_cast<size_t>(chunk)] * args.point_stride +
                       at % maps_.vectors * maps_.lanes;
-        int64_t view = 0;
-        for (int64_t vz = 0; vz < z.views; ++vz) {
-          const int64_t* kz = z.taps_of(phase / x().phases / y().phases, vz);
-          for (int64_t vy = 0; vy < y().views; ++vy) {
-            const int64_t* ky = y().taps_of(phase / x().phases % y().phases, vy);
-            for (int64_t vx = 0; vx < x().views; ++vx) {
-              const std::array<const int64_t*, kAxes> k{kz, ky, x().taps_of(phase % x().phases, vx)};
-              for (int64_t i = 0; i < maps; i += args.tiles) {
-                args.tiles = std::min(maps - i, depth_block_ - (d + i) % depth_block_);
-                args.dst = to + (depth_at(d + i, view) - depth.begin) * chunk_lanes_;
-                transform_view({plain + i * map_rows, tap_rows, map_rows}, k, args);
-              }
-              ++view;
-            }
-          }
-        }
+        transform_phase({plain,
+                         map_rows,
+                         {axes[1].kernel * axes[2].kernel * tap_rows, axes[2].kernel * tap_rows, tap_rows},
+                         {1, 1, 1}},
+                        phase, d, d + maps, depth, to, args);
       }
     }
     return finite;
   }
 
-  // Rows of lanes, one for each map and tap.
-  struct PlainTaps {
-    const T* rows;
-    int64_t tap;  // from one to the next
-    int64_t map;
-  };
+  // Turns the plain weights of one vector of columns of a unit into rows of lanes.
+  bool turn(const void* weight, int64_t unit, int64_t block, T* turned) const noexcept {
+    const auto& axes = problem_.geometry.axes;
+    const int64_t taps = problem_.geometry.taps();
+    // Where each tap of the first map goes, and how far it is to that of the next.
+    std::array<std::pair<T*, int64_t>, kMostTaps> place;
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const std::array<int64_t, kAxes> k{tap / axes[2].kernel / axes[1].kernel,
+                                         tap / axes[2].kernel % axes[1].kernel, tap % axes[2].kernel};
+      int64_t phase = 0;
+      for (size_t a = 0; a < kAxes; ++a) {
+        phase = phase * tiling_.axes[a].phases + tiling_.axes[a].phase_of[static_cast<size_t>(k[a])];
+      }
+      const PlainTaps to = turned_taps(turned, phase);
+      place[static_cast<size_t>(tap)] = {
+          turned + (to.rows - turned) + to.at(0, k[0]) + to.at(1, k[1]) + to.at(2, k[2]), to.map};
+    }
+    bool finite = true;
+    alignas(kAlignment) T plain[kMostTaps * kMostLanes];
+    StripArgs strip = plain_strip(weight, unit, block, finite);
+    strip.dst = plain;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const int64_t next = plain_strides().depth * element;
+    const int64_t ahead = strip.position_stride == 1 ? kTurnedAhead : maps_.depth;
+    for (int64_t map = 0; map < maps_.depth; ++map) {
+      const auto* const from = static_cast<const char*>(strip.src);
+      if (map + ahead < maps_.depth) {
+        for (int64_t at = 0; at < strip.maps * taps * element; at += kAlignment) {
+          __builtin_prefetch(from + ahead * next + at);
+        }
+      }
+      strip_(strip);
+      strip.src = from + next;
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        const auto [first, step] = place[static_cast<size_t>(tap)];
+        copy_row(plain + tap * maps_.lanes, first + map * step);
+      }
+    }
+    return finite;
+  }
+
+  // A row of lanes is a multiple of 16 bytes.
+  void copy_row(const T* from, T* to) const noexcept {
+    constexpr int64_t part = 16 / sizeof(T);
+    for (int64_t i = 0; i < maps_.lanes; i += part) std::memcpy(to + i, from + i, 16);
+  }
+
+  // What turns the plain weights of a vector of columns of a unit, all taps of one map at a time.
+  StripArgs plain_strip(const void* weight, int64_t unit, int64_t block, bool& finite) const noexcept {
+    const auto [column_stride, depth_stride, tap_stride] = plain_strides();
+    const int64_t column = (unit % units_ * unit_blocks_ + block) * maps_.lanes;
+    const int64_t start = plain_start(unit) + std::min(column, maps_.columns - 1) * column_stride;
+    StripArgs strip{};
+    strip.src =
+        static_cast<const char*>(weight) + start * static_cast<int64_t>(storage_bytes(problem_.dtype));
+    strip.finite = &finite;
+    strip.map_stride = column_stride;
+    strip.position_stride = tap_stride;
+    strip.maps = std::clamp<int64_t>(maps_.columns - column, 0, maps_.lanes);
+    strip.count = strip.size = problem_.geometry.taps();
+    return strip;
+  }
+
+  // Transforms the taps of a phase for the read maps from `begin` to before `end`.
+  void transform_phase(const PlainTaps& from, int64_t phase, int64_t begin, int64_t end, const Depth& depth,
+                       T* to, WinogradInArgs& args) const noexcept {
+    const TiledAxis& z = tiling_.axes[0];
+    int64_t view = 0;
+    for (int64_t vz = 0; vz < z.views; ++vz) {
+      const int64_t* kz = z.taps_of(phase / x().phases / y().phases, vz);
+      for (int64_t vy = 0; vy < y().views; ++vy) {
+        const int64_t* ky = y().taps_of(phase / x().phases % y().phases, vy);
+        for (int64_t vx = 0; vx < x().views; ++vx) {
+          const std::array<const int64_t*, kAxes> k{kz, ky, x().taps_of(phase % x().phases, vx)};
+          for (int64_t i = begin; i < end; i += args.tiles) {
+            args.tiles = std::min(end - i, depth_block_ - i % depth_block_);
+            args.dst = to + (depth_at(i, view) - depth.begin) * chunk_lanes_;
+            PlainTaps some = from;
+            some.rows += (i - begin) * from.map;
+            transform_view(some, k, args);
+          }
+          ++view;
+        }
+      }
+    }
+  }
 
   // Transforms the taps `k` of one view for some maps.
   void transform_view(const PlainTaps& from, const std::array<const int64_t*, kAxes>& k,
                       WinogradInArgs& args) const noexcept {
-    const auto& axes = problem_.geometry.axes;
-    const int64_t apart[kAxes] = {axes[1].kernel * axes[2].kernel * from.tap, axes[2].kernel * from.tap,
-                                  from.tap};
     args.src = from.rows;
     args.tile_step = from.map;
     bool whole = true;
-    for (size_t a = 0; a < kAxes; ++a) {
+    for (int a = 0; a < kAxes; ++a) {
       const int count = kWinogradTaps[args.tile[a]];
       whole &= std::find(k[a], k[a] + count, -1) == k[a] + count;
-      args.src = static_cast<const T*>(args.src) + k[a][0] * apart[a];
-      args.step[a] = count > 1 ? (k[a][1] - k[a][0]) * apart[a] : 0;
+      args.src = static_cast<const T*>(args.src) + from.at(a, k[a][0]);
+      args.step[a] = count > 1 ? from.at(a, k[a][1]) - from.at(a, k[a][0]) : 0;
     }
     if (whole) {
       taps_(args);
@@ -1556,7 +1786,7 @@ class Winograd final : public Recipe {
         if (std::min({at[0], at[1], at[2]}) < 0) {
           std::fill_n(row, maps_.lanes, T{0});
         } else {
-          std::copy_n(from.rows + i * from.map + at[0] * apart[0] + at[1] * apart[1] + at[2] * apart[2],
+          std::copy_n(from.rows + i * from.map + from.at(0, at[0]) + from.at(1, at[1]) + from.at(2, at[2]),
                       maps_.lanes, row);
         }
       }
@@ -1607,6 +1837,7 @@ class Winograd final : public Recipe {
   int threads_ = 1;
   bool together_ = false;  // all threads work on one block at a time
   bool by_unit_ = false;   // weights are packed when their turn comes
+  bool by_chunk_ = false;  // and multiplied one chunk after the other
   size_t workspace_ = 0;
   size_t least_ = 0;
 };
@@ -1642,8 +1873,8 @@ double cost(const Problem& problem) {
                         static_cast<double>(problem.geometry.weight_elements());
   // Where maps lie together, the lanes of the data gradient lie a window apart in the weights.
   const double apart = problem.pass == Pass::data_gradient && problem.geometry.channels_last ? 1.5 : 1;
-  const bool whole = pack_args(problem, choice[0], choice[1], choice[2]).has_value();
-  const double packing = packing_seconds(bytes, whole, choice[0].tile) * apart;
+  const Packing way = packing_of(problem, all.classes, choice[0], choice[1], choice[2]);
+  const double packing = packing_seconds(bytes, way) * apart;
   Problem traffic = problem;
   traffic.packed = true;
   const double share = problem.packed ? kReadingShare * growth : 1;
