@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <array>
 #include <bit>
 #include <list>
 #include <mutex>
@@ -39,24 +40,37 @@ Plan::Plan(const Problem& problem, std::string_view wanted) : problem_(problem) 
   check(problem.geometry);
   const Problem compared = usual(problem);
   const double with_every_product = machine::least_seconds(compared);
+  std::array<bool, std::size(kAlgorithms)> too_large{};
   double least = 0;
-  for (const Algorithm* algorithm : kAlgorithms) {
-    if (!wanted.empty() && wanted != algorithm->name) continue;
-    if (algorithm_ != nullptr && !algorithm->saves && with_every_product >= least) continue;
-    if (algorithm_ != nullptr && algorithm->floor != nullptr && algorithm->floor(compared) >= least) continue;
-    if (const auto reason = algorithm->refusal(problem)) {
-      if (!wanted.empty()) throw ParameterError(std::string(wanted) + ": refuses: " + *reason);
-      continue;
+  while (recipe_ == nullptr) {
+    size_t chosen = std::size(kAlgorithms);
+    for (size_t i = 0; i < std::size(kAlgorithms); ++i) {
+      const Algorithm& algorithm = *kAlgorithms[i];
+      if (too_large[i] || (!wanted.empty() && wanted != algorithm.name)) continue;
+      if (algorithm_ != nullptr && !algorithm.saves && with_every_product >= least) continue;
+      if (algorithm_ != nullptr && algorithm.floor != nullptr && algorithm.floor(compared) >= least) continue;
+      if (const auto reason = algorithm.refusal(problem)) {
+        if (!wanted.empty()) throw ParameterError(std::string(wanted) + ": refuses: " + *reason);
+        continue;
+      }
+      const double seconds = algorithm.cost(compared);
+      if (algorithm_ == nullptr || seconds < least) {
+        algorithm_ = &algorithm;
+        chosen = i;
+        least = seconds;
+      }
     }
-    const double seconds = algorithm->cost(compared);
-    if (algorithm_ == nullptr || seconds < least) {
-      algorithm_ = algorithm;
-      least = seconds;
+    if (algorithm_ == nullptr)
+      throw ParameterError("algorithm: got '" + std::string(wanted) + "'; there is no such one");
+    recipe_ = algorithm_->make(problem);
+    // The workspace that one needs is known when it is made, which takes longer than to compare them all.
+    if (const auto reason = workspace_refusal(problem, recipe_->workspace_bytes())) {
+      if (!wanted.empty()) throw ParameterError(std::string(wanted) + ": refuses: " + *reason);
+      too_large[chosen] = true;
+      recipe_.reset();
+      algorithm_ = nullptr;
     }
   }
-  if (algorithm_ == nullptr)
-    throw ParameterError("algorithm: got '" + std::string(wanted) + "'; there is no such one");
-  recipe_ = algorithm_->make(problem);
   careful_ = make_direct(problem);
   seconds_ = problem == compared ? least : algorithm_->cost(problem);
   packing_key_ = recipe_->packing_key();
@@ -65,7 +79,7 @@ Plan::Plan(const Problem& problem, std::string_view wanted) : problem_(problem) 
 std::vector<std::pair<std::string, std::string>> Plan::refusals() const {
   std::vector<std::pair<std::string, std::string>> list;
   for (const Algorithm* algorithm : kAlgorithms) {
-    if (const auto reason = algorithm->refusal(problem_)) list.emplace_back(algorithm->name, *reason);
+    if (const auto reason = refusal_of(*algorithm, problem_)) list.emplace_back(algorithm->name, *reason);
   }
   return list;
 }
@@ -73,7 +87,7 @@ std::vector<std::pair<std::string, std::string>> Plan::refusals() const {
 std::vector<std::pair<std::string, double>> Plan::costs() const {
   std::vector<std::pair<std::string, double>> list;
   for (const Algorithm* algorithm : kAlgorithms) {
-    if (!algorithm->refusal(problem_)) list.emplace_back(algorithm->name, algorithm->cost(problem_));
+    if (!refusal_of(*algorithm, problem_)) list.emplace_back(algorithm->name, algorithm->cost(problem_));
   }
   return list;
 }

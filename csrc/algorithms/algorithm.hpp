@@ -93,11 +93,12 @@ inline int64_t usual_batch(const Geometry& geometry) noexcept {
 
 struct Algorithm {
   const char* name;
-  // Why this algorithm cannot solve the problem, or nothing. A sentence about workspace names the least that
-  // would do.
+  // Why this algorithm cannot solve the problem, whatever the workspace, or nothing.
   std::optional<std::string> (*refusal)(const Problem&);
   // Expected seconds.
   double (*cost)(const Problem&);
+  // A recipe that would take more than the problem's workspace takes the least that any would, and is not
+  // run.
   std::unique_ptr<Recipe> (*make)(const Problem&);
   // Whether it does fewer products than the definition, so that machine::least_seconds may overrate it.
   bool saves = false;
@@ -111,6 +112,12 @@ inline std::optional<std::string> workspace_refusal(const Problem& problem, size
   if (least <= problem.workspace) return std::nullopt;
   return "workspace: got " + std::to_string(problem.workspace) + " bytes; need at least " +
          std::to_string(least);
+}
+
+// Why an algorithm cannot solve the problem within its workspace, or nothing.
+inline std::optional<std::string> refusal_of(const Algorithm& algorithm, const Problem& problem) {
+  if (auto reason = algorithm.refusal(problem)) return reason;
+  return workspace_refusal(problem, algorithm.make(problem)->workspace_bytes());
 }
 
 // The recipe of the algorithm that needs nothing: no workspace, no packing, any weights.

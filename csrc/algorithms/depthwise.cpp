@@ -592,8 +592,7 @@ std::optional<std::string> refusal(const Problem& problem) {
     if (axis.stride > kMostStride) return "stride above " + std::to_string(kMostStride);
     if (axis.dilation > kMostTaps) return "dilation above " + std::to_string(kMostTaps);
   }
-  const size_t least = make(problem)->workspace_bytes();
-  return workspace_refusal(problem, least);
+  return std::nullopt;
 }
 
 double cost(const Problem& problem) {

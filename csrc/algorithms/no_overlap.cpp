@@ -655,8 +655,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   }
   if (problem.pass == Pass::forward && g.axes[2].stride > 2) return "stride above 2 along the last axis";
   if (g.filters / g.groups * g.taps() > kMostRows) return "more than " + std::to_string(kMostRows) + " rows";
-  const size_t least = make(problem)->workspace_bytes();
-  return workspace_refusal(problem, least);
+  return std::nullopt;
 }
 
 double cost(const Problem& problem) {

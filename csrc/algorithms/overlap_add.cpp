@@ -437,8 +437,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   }
   if (g.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   if (g.channels / g.groups > kMostDepth) return "more than " + std::to_string(kMostDepth) + " channels";
-  const size_t least = make(problem)->workspace_bytes();
-  return workspace_refusal(problem, least);
+  return std::nullopt;
 }
 
 double cost(const Problem& problem) {

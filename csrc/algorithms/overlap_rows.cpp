@@ -118,7 +118,6 @@ class OverlapRows final : public Recipe {
 
   std::string kernel() const override { return tile_.name; }
   size_t workspace_bytes() const noexcept override { return workspace_; }
-  size_t least() const noexcept { return least_; }
   size_t packed_bytes() const noexcept override {
     return aligned(static_cast<size_t>(panels_ * channels_ * tile_.lanes) * sizeof(T));
   }
@@ -251,8 +250,8 @@ class OverlapRows final : public Recipe {
       return (problem_.packed ? 0 : aligned(packed_bytes())) + aligned(bias_bytes()) +
              worker_bytes() * static_cast<size_t>(threads_);
     };
-    least_ = workspace_ = total();
-    if (least_ > problem_.workspace) return;
+    workspace_ = total();
+    if (workspace_ > problem_.workspace) return;
     threads_ = problem_.threads;
     while (threads_ > 1 && total() > problem_.workspace) --threads_;
     block_x_ = x_.places;
@@ -430,7 +429,6 @@ class OverlapRows final : public Recipe {
   int64_t block_y_ = 1;
   int threads_ = 1;
   size_t workspace_ = 0;
-  size_t least_ = 0;
 };
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
@@ -448,9 +446,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   const Axis& z = g.axes[0];
   if (z.size != 1 || z.out != 1 || z.kernel != 1 || z.pad_lo != 0) return "three axes";
   if (columns_of(g) > kMostColumns) return "more than " + std::to_string(kMostColumns) + " columns";
-  const size_t least = compute_dtype(problem.dtype) == DType::f64 ? OverlapRows<double>(problem).least()
-                                                                  : OverlapRows<float>(problem).least();
-  return workspace_refusal(problem, least);
+  return std::nullopt;
 }
 
 double cost(const Problem& problem) {

@@ -136,8 +136,6 @@ class PhaseGemm final : public Recipe {
   bool pack(const void* weight, char* packed, Crew& crew) const override {
     return pack_panels(weight, packed, 0, sides_.groups * panels_, crew);
   }
-  // The least workspace that any such recipe needs.
-  size_t least() const noexcept { return least_; }
 
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
@@ -315,9 +313,8 @@ class PhaseGemm final : public Recipe {
              (packs ? aligned(packing_.panel_bytes() * static_cast<size_t>(pack_panels_)) : 0) +
              worker_bytes_ * static_cast<size_t>(threads_);
     };
-    least_ = total();
-    workspace_ = least_;
-    if (least_ > problem_.workspace) return;
+    workspace_ = total();
+    if (workspace_ > problem_.workspace) return;
     const auto try_set = [&](auto& variable, auto value) {
       const auto before = variable;
       variable = value;
@@ -745,7 +742,6 @@ class PhaseGemm final : public Recipe {
   bool samples_inside_ = false;
   size_t worker_bytes_ = 0;
   size_t workspace_ = 0;
-  size_t least_ = 0;
 };
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
@@ -759,9 +755,7 @@ std::optional<std::string> refusal(const Problem& problem) {
     if (axis.stride > kMostStride) return "stride above " + std::to_string(kMostStride);
   }
   if (problem.geometry.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
-  const auto least = compute_dtype(problem.dtype) == DType::f64 ? PhaseGemm<double>(problem).least()
-                                                                : PhaseGemm<float>(problem).least();
-  return workspace_refusal(problem, least);
+  return std::nullopt;
 }
 
 // What the products and the arrays take, and what is stored.
@@ -802,8 +796,12 @@ double least_seconds(const Problem& problem) { return Making(problem).seconds(pr
 double cost(const Problem& problem) {
   const Making making(problem);
   double offsets = 1;
-  for (const Axis& axis : problem.geometry.axes)
-    offsets *= static_cast<double>(phase_axis(axis, problem.pass).offsets.size());
+  for (const Axis& axis : problem.geometry.axes) {
+    // A gradient reads another for every tap.
+    offsets *= static_cast<double>(problem.pass == Pass::forward
+                                       ? static_cast<int64_t>(phase_axis(axis, problem.pass).offsets.size())
+                                       : axis.kernel);
+  }
   const Axis& x = problem.geometry.axes[2];
   const bool forward = problem.pass == Pass::forward;
   const auto depth = static_cast<double>(making.sides.depth_maps);

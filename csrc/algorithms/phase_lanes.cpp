@@ -122,7 +122,6 @@ class PhaseLanes final : public Recipe {
 
   std::string kernel() const override { return tile_.name; }
   size_t workspace_bytes() const noexcept override { return workspace_; }
-  size_t least() const noexcept { return least_; }
   size_t packed_bytes() const noexcept override {
     return panel_bytes() * static_cast<size_t>(problem_.geometry.groups * columns_.panels);
   }
@@ -251,8 +250,8 @@ class PhaseLanes final : public Recipe {
     const auto total = [&] {
       return aligned(bias_bytes()) + aligned(offset_bytes()) + worker_bytes() * static_cast<size_t>(threads_);
     };
-    least_ = workspace_ = total();
-    if (least_ > problem_.workspace) return;
+    workspace_ = total();
+    if (workspace_ > problem_.workspace) return;
     threads_ = problem_.threads;
     while (threads_ > 1 && total() > problem_.workspace) --threads_;
     int64_t block[kAxes];
@@ -558,7 +557,6 @@ class PhaseLanes final : public Recipe {
   int64_t dst_row_;
   int threads_ = 1;
   size_t workspace_ = 0;
-  size_t least_ = 0;
 };
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
@@ -580,9 +578,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   int64_t taps = 1;
   for (const Axis& axis : g.axes) taps *= axis.kernel / axis.stride;
   if (taps > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
-  const size_t least = compute_dtype(problem.dtype) == DType::f64 ? PhaseLanes<double>(problem).least()
-                                                                  : PhaseLanes<float>(problem).least();
-  return workspace_refusal(problem, least);
+  return std::nullopt;
 }
 
 double cost(const Problem& problem) {

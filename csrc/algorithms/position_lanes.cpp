@@ -80,6 +80,10 @@ LaneAxis lane_axis(const Axis& axis, Pass pass, bool with_taps) {
   const int64_t hop_shift = floor_div(hop, made.src_step);
   const int64_t hop_split = hop - hop_shift * made.src_step;
   std::vector<int64_t> plane_of(static_cast<size_t>(made.src_step), -1);  // of a split
+  // Where nothing runs and no classes are compared, of the shifts only their number and the ends count, and
+  // one cycle of taps has every split.
+  const bool only_ends = !with_taps && (regular || !forward);
+  const int64_t cycle = made.src_step / std::gcd(made.src_step, hop);
   int64_t high = INT64_MIN;
   made.low = INT64_MAX;
   for (int64_t residue = 0; residue < made.dst_step; ++residue) {
@@ -94,15 +98,16 @@ LaneAxis lane_axis(const Axis& axis, Pass pass, bool with_taps) {
     if (same == nullptr) {
       Class fresh;
       fresh.shifts.resize(count);
-      fresh.planes.resize(count);
+      fresh.planes.resize(only_ends ? 0 : count);
       const int64_t offset =
           forward ? -((first * axis.dilation - residue) / axis.stride) : first * axis.dilation - axis.pad_lo;
       int64_t shift = floor_div(offset, made.src_step);
       int64_t split = offset - shift * made.src_step;
-      for (size_t i = 0; i < count; ++i) {
+      const size_t walked = only_ends ? std::min(count, static_cast<size_t>(cycle)) : count;
+      for (size_t i = 0; i < walked; ++i) {
         plane_of[static_cast<size_t>(split)] = 0;
         fresh.shifts[i] = shift;
-        fresh.planes[i] = split;  // till all splits are known
+        if (!only_ends) fresh.planes[i] = split;  // till all splits are known
         shift += hop_shift;
         split += hop_split;
         if (split >= made.src_step) {
@@ -110,6 +115,8 @@ LaneAxis lane_axis(const Axis& axis, Pass pass, bool with_taps) {
           ++shift;
         }
       }
+      if (only_ends && count > 0)
+        fresh.shifts.back() = floor_div(offset + (static_cast<int64_t>(count) - 1) * hop, made.src_step);
       if (count > 0) {
         made.low = std::min({made.low, fresh.shifts.front(), fresh.shifts.back()});
         high = std::max({high, fresh.shifts.front(), fresh.shifts.back()});
@@ -306,10 +313,10 @@ struct Blocks {
 template <class T>
 class PositionLanes final : public Recipe {
  public:
-  explicit PositionLanes(const Problem& problem, bool with_rows = true)
+  explicit PositionLanes(const Problem& problem)
       : problem_(problem),
         activate_(problem),
-        layout_(problem, with_rows),
+        layout_(problem, true),
         gemm_(*layout_.gemm),
         gather_(tconv::kernel(Family::gather, problem.dtype, problem.isa)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
@@ -332,7 +339,6 @@ class PositionLanes final : public Recipe {
 
   std::string kernel() const override { return gemm_.name; }
   size_t workspace_bytes() const noexcept override { return workspace_; }
-  size_t least() const noexcept { return least_; }
   size_t packed_bytes() const noexcept override {
     return group_bytes() * static_cast<size_t>(layout_.groups);
   }
@@ -491,8 +497,8 @@ class PositionLanes final : public Recipe {
              (problem_.packed ? 0 : aligned(group_bytes() * static_cast<size_t>(pack_groups_))) +
              worker_bytes() * static_cast<size_t>(threads_);
     };
-    least_ = workspace_ = total();
-    if (least_ > problem_.workspace) return;
+    workspace_ = total();
+    if (workspace_ > problem_.workspace) return;
     threads_ = problem_.threads;
     while (threads_ > 1 && total() > problem_.workspace) --threads_;
     const Blocks least = blocks_;
@@ -1018,7 +1024,6 @@ class PositionLanes final : public Recipe {
   int64_t pack_groups_ = 1;
   int threads_ = 1;
   size_t workspace_ = 0;
-  size_t least_ = 0;
 };
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
@@ -1042,10 +1047,7 @@ std::optional<std::string> refusal(const Problem& problem) {
     if (lane.irregular) return "stride and dilation make too many kinds of phases";
     if (lane.halo > 4 * lane.positions + 256) return "kernel far longer than the image";
   }
-  const size_t least = compute_dtype(problem.dtype) == DType::f64
-                           ? PositionLanes<double>(problem, false).least()
-                           : PositionLanes<float>(problem, false).least();
-  return workspace_refusal(problem, least);
+  return std::nullopt;
 }
 
 // All products at full speed, and what cost() adds for arrays and what is stored.

@@ -56,7 +56,7 @@ Inner inner_of(const Problem& problem) {
   const size_t own = Room(problem).bytes();
   inner.problem.workspace = problem.workspace > own ? problem.workspace - own : 0;
   for (const Algorithm* algorithm : {&winograd, &phase_gemm}) {
-    if (algorithm->refusal(inner.problem)) continue;
+    if (refusal_of(*algorithm, inner.problem)) continue;
     const double seconds = algorithm->cost(inner.problem);
     if (inner.algorithm != nullptr && seconds >= inner.seconds) continue;
     inner.algorithm = algorithm;

@@ -216,7 +216,6 @@ class WeightDots final : public Recipe {
 
   std::string kernel() const override { return cut_.kernel->name; }
   size_t workspace_bytes() const noexcept override { return total(); }
-  size_t least() const noexcept { return least_; }
 
   bool run(const Call& call) const override {
     const Buffer scratch(total());
@@ -302,8 +301,7 @@ class WeightDots final : public Recipe {
     threads_ = 1;
     const int64_t part = std::exchange(cut_.part, 1);
     const Block block = std::exchange(cut_.block, Block{});
-    least_ = total();
-    if (least_ > problem_.workspace) return;
+    if (total() > problem_.workspace) return;
     cut_.part = part;
     cut_.block = block;
     while (total() > problem_.workspace && cut_.part > 1) cut_.part = (cut_.part + 1) / 2;
@@ -499,7 +497,6 @@ class WeightDots final : public Recipe {
   int64_t taps_;
   std::pair<int64_t, int64_t> within_[kAxes];
   int threads_ = 1;
-  size_t least_ = 0;
 };
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
@@ -512,9 +509,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   if (problem.pass != Pass::weight_gradient) return "the pass is not the weight gradient";
   if (problem.geometry.channels_last) return "maps of a position lie together";
   if (problem.geometry.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
-  const size_t least =
-      with_dtype(problem.dtype, [&](auto e) { return WeightDots<decltype(e)>(problem).least(); });
-  return workspace_refusal(problem, least);
+  return std::nullopt;
 }
 
 double cost(const Problem& problem) { return Cut(problem).seconds; }

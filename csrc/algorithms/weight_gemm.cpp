@@ -104,7 +104,6 @@ class WeightGemm final : public Recipe {
 
   std::string kernel() const override { return gemm_.name; }
   size_t workspace_bytes() const noexcept override { return workspace_; }
-  size_t least() const noexcept { return least_; }
 
   // Expected on one thread.
   double seconds() const noexcept {
@@ -294,8 +293,8 @@ class WeightGemm final : public Recipe {
     span_part_ = 1;
     block_samples_ = 1;
     for (int64_t& size : block_) size = 1;
-    least_ = workspace_ = total();
-    if (least_ > problem_.workspace) return;
+    workspace_ = total();
+    if (workspace_ > problem_.workspace) return;
 
     // All taps and channels of as many filters as are kept close; then less, until it fits.
     span_part_ = roles_.spans;
@@ -693,7 +692,6 @@ class WeightGemm final : public Recipe {
   int64_t span_part_ = 0;
   int threads_ = 1;
   size_t workspace_ = 0;
-  size_t least_ = 0;
 };
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
@@ -704,9 +702,7 @@ std::unique_ptr<Recipe> make(const Problem& problem) {
 std::optional<std::string> refusal(const Problem& problem) {
   if (problem.pass != Pass::weight_gradient) return "the pass is not the weight gradient";
   if (problem.geometry.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
-  const size_t least = compute_dtype(problem.dtype) == DType::f64 ? WeightGemm<double>(problem).least()
-                                                                  : WeightGemm<float>(problem).least();
-  return workspace_refusal(problem, least);
+  return std::nullopt;
 }
 
 double cost(const Problem& problem) {

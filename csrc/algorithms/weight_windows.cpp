@@ -105,28 +105,51 @@ class WeightWindows final : public Recipe {
     const auto& [az, ay, ax] = g.axes;
     first_run_.reserve(static_cast<size_t>(panels_) + 1);
     list_.reserve(static_cast<size_t>(runs_.runs + panels_));
+    const int64_t step = ax.stride * runs_.unit;
+    // Counted and not divided, which long kernels would wait for.
+    int64_t offset = 0;
+    int64_t tap = 0;
+    int64_t tap_y = 0;
+    int64_t tap_z = 0;
+    int64_t map = 0;
+    const auto advance = [&](int64_t length) {
+      offset += length;
+      if (offset < runs_.length) return;
+      offset = 0;
+      if (!runs_.joined && ++tap < ax.kernel) return;
+      tap = 0;
+      if (++tap_y < ay.kernel) return;
+      tap_y = 0;
+      if (++tap_z < az.kernel) return;
+      tap_z = 0;
+      ++map;
+    };
+    // The last that began, and the last that continued, a row: the next are mostly where they are.
+    Run last_of[2] = {};
     for (int64_t panel = 0; panel < panels_; ++panel) {
       first_run_.push_back(list_.size());
       const int64_t last = std::min((panel + 1) * gemm_.lanes, columns_);
       for (int64_t column = panel * gemm_.lanes; column < last;) {
-        const int64_t offset = column % runs_.length;
-        int64_t rest = column / runs_.length;
-        const int64_t tap = runs_.joined ? 0 : rest % ax.kernel;
-        if (!runs_.joined) rest /= ax.kernel;
         Run run{};
-        run.y = rest % ay.kernel * ay.dilation - ay.pad_lo;
-        rest /= ay.kernel;
-        run.z = rest % az.kernel * az.dilation - az.pad_lo;
-        run.map = rest / az.kernel;
+        run.y = tap_y * ay.dilation - ay.pad_lo;
+        run.z = tap_z * az.dilation - az.pad_lo;
+        run.map = map;
         run.at = (tap * ax.dilation - ax.pad_lo) * runs_.unit + offset;
         run.column = column - panel * gemm_.lanes;
         run.length = std::min(runs_.length - offset, last - column);
-        const int64_t step = ax.stride * runs_.unit;
-        run.begin = std::clamp<int64_t>(ceil_div(-run.at, step), 0, ax.size);
-        run.end = std::clamp<int64_t>(floor_div(ax.out * runs_.unit - run.at - run.length, step) + 1,
-                                      run.begin, ax.size);
+        Run& alike = last_of[offset == 0 ? 0 : 1];
+        if (alike.length == run.length && alike.at == run.at) {
+          run.begin = alike.begin;
+          run.end = alike.end;
+        } else {
+          run.begin = std::clamp<int64_t>(ceil_div(-run.at, step), 0, ax.size);
+          run.end = std::clamp<int64_t>(floor_div(ax.out * runs_.unit - run.at - run.length, step) + 1,
+                                        run.begin, ax.size);
+        }
+        alike = run;
         list_.push_back(run);
         column += run.length;
+        advance(run.length);
       }
     }
     first_run_.push_back(list_.size());
@@ -134,7 +157,6 @@ class WeightWindows final : public Recipe {
 
   std::string kernel() const override { return gemm_.name; }
   size_t workspace_bytes() const noexcept override { return total(); }
-  size_t least() const noexcept { return least_; }
 
   bool run(const Call& call) const override {
     const Buffer scratch(total());
@@ -180,8 +202,7 @@ class WeightWindows final : public Recipe {
   size_t total() const noexcept { return small_bytes() + window_bytes() + sums_bytes(); }
 
   void cut() {
-    least_ = total();
-    if (least_ > problem_.workspace) return;
+    if (total() > problem_.workspace) return;
     depth_ = std::min(kMostDepth, positions_);
     const auto even = [this] { depth_ = ceil_div(positions_, ceil_div(positions_, depth_)); };
     even();
@@ -476,7 +497,6 @@ class WeightWindows final : public Recipe {
   std::vector<size_t> first_run_;  // of each panel
   int64_t depth_ = 1;              // positions that are packed at a time
   int64_t part_ = 1;               // panels that are
-  size_t least_ = 0;
 };
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
@@ -491,9 +511,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   if (problem.pass != Pass::weight_gradient) return "the pass is not the weight gradient";
   if (Runs(problem.geometry).runs > kMostRuns)
     return "more than " + std::to_string(kMostRuns) + " runs of neighbours in a window";
-  const size_t least =
-      with_dtype(problem.dtype, [&](auto e) { return WeightWindows<decltype(e)>(problem).least(); });
-  return workspace_refusal(problem, least);
+  return std::nullopt;
 }
 
 double cost(const Problem& problem) {

@@ -92,7 +92,6 @@ class WindowDots final : public Recipe {
 
   std::string kernel() const override { return dots_.name; }
   size_t workspace_bytes() const noexcept override { return total(); }
-  size_t least() const noexcept { return least_; }
   std::string packing_key() const override {
     return "plain " + std::to_string(static_cast<int>(problem_.dtype)) + " " +
            std::to_string(problem_.geometry.weight_elements());
@@ -164,8 +163,7 @@ class WindowDots final : public Recipe {
     const Geometry& g = problem_.geometry;
     const Axis& x = g.axes[2];
     columns_ = std::min<int64_t>(x.size, dots_.lanes);
-    least_ = total();
-    if (least_ > problem_.workspace) return;
+    if (total() > problem_.workspace) return;
     const auto try_set = [&](auto& variable, auto wanted) {
       for (const auto before = variable; wanted > before; wanted = wanted / 2) {
         variable = wanted;
@@ -351,7 +349,6 @@ class WindowDots final : public Recipe {
   int64_t columns_ = 1;     // positions of a row, in a block
   int64_t samples_ = 1;     // staged at a time
   int threads_ = 1;
-  size_t least_ = 0;
 };
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
@@ -370,9 +367,7 @@ std::optional<std::string> refusal(const Problem& given) {
   const auto lanes = static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa));
   if (Windows(g).run < lanes) return "a window's row is shorter than " + std::to_string(lanes);
   if (g.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
-  const size_t least =
-      with_dtype(problem.dtype, [&](auto e) { return WindowDots<decltype(e)>(problem).least(); });
-  return workspace_refusal(problem, least);
+  return std::nullopt;
 }
 
 double cost(const Problem& given) {

@@ -504,7 +504,8 @@ Choice find_choice(const Problem& given, const Maps& maps) {
   for (size_t a = 0; a < kAxes; ++a) options[a] = tiles_for(axes[a], problem.winograd_points);
   // Weights are read once for the tiles of a block, which holds several samples if they are small and there
   // are as many.
-  const double batch = std::pow(static_cast<double>(usual_batch(problem.geometry)), 0.75);
+  const int64_t samples = usual_batch(problem.geometry);
+  const double batch = samples == 1 ? 1 : std::pow(static_cast<double>(samples), 0.75);
   Choice chosen;
   bool chosen_apart = false;
   bool chosen_nested = false;
@@ -666,7 +667,6 @@ class Winograd final : public Recipe {
 
   std::string kernel() const override { return gemm_.name; }
   size_t workspace_bytes() const noexcept override { return workspace_; }
-  size_t least() const noexcept { return least_; }
   bool needs_finite_source() const noexcept override { return true; }
   size_t packed_bytes() const noexcept override {
     return unit_bytes() * static_cast<size_t>(maps_.groups * units_);
@@ -983,8 +983,8 @@ class Winograd final : public Recipe {
     pack_units_ = packs ? 1 : all_units;
     slice_maps_ = maps_.depth;
     set_blocks(fewest_blocks(1));
-    least_ = workspace_ = total();
-    if (least_ > problem_.workspace) return;
+    workspace_ = total();
+    if (workspace_ > problem_.workspace) return;
     for (threads_ = all_seconds() > kWorthSharing ? std::max(1, problem_.threads) : 1;; --threads_) {
       for (int64_t tiles = most; tiles > 0; tiles = tiles * 3 / 4) {
         set_blocks(fewest_blocks(tiles));
@@ -1839,7 +1839,6 @@ class Winograd final : public Recipe {
   bool by_unit_ = false;   // weights are packed when their turn comes
   bool by_chunk_ = false;  // and multiplied one chunk after the other
   size_t workspace_ = 0;
-  size_t least_ = 0;
 };
 
 std::optional<std::string> refusal(const Problem& problem) {
@@ -1859,9 +1858,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   const double products = all.tiles * static_cast<double>(all.products * all.views);
   const auto plain = static_cast<double>(usual.geometry.small_positions() * usual.geometry.taps());
   if (all.points == 1 || products > 0.9 * plain) return "products saved are fewer than transforms cost";
-  const size_t least =
-      with_compute(problem.dtype, [&](auto t) { return Winograd<decltype(t)>(problem).least(); });
-  return workspace_refusal(problem, least);
+  return std::nullopt;
 }
 
 double cost(const Problem& problem) {
