@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 import tconv.torch as tt  # noqa: E402
-from tconv.torch import weights  # noqa: E402
+from tconv.torch import operators, weights  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 nn = torch.nn
@@ -195,12 +195,13 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-@pytest.mark.parametrize("last", [False, True])
-def test_no_change_of_a_weight_is_missed(change: Callable[[Any], Any], last: bool) -> None:
+@pytest.mark.parametrize(("input_last", "weight_last"), [(False, False), (True, False), (True, True)])
+def test_no_change_of_a_weight_is_missed(change: Callable[[Any], Any], input_last: bool, weight_last: bool) -> None:
     theirs = nn.ConvTranspose2d(4, 6, 4, 2, 1)
     x = torch.randn(2, 4, 5, 5)
-    if last:
+    if weight_last:
         theirs.to(memory_format=torch.channels_last)
+    if input_last:
         x = x.contiguous(memory_format=torch.channels_last)
     ours = copy.deepcopy(theirs)
     tt.accelerate(ours)
@@ -265,11 +266,13 @@ def test_no_step_of_an_optimizer_is_missed(optimizer: Callable[[Any], Any]) -> N
             close(layer(x), nn.functional.conv_transpose1d(x, layer.weight, layer.bias, 2, 1))
 
 
-def test_packed_weights_go_with_their_tensor() -> None:
+@pytest.mark.parametrize("last", [False, True])
+def test_packed_weights_go_with_their_tensor(last: bool) -> None:
     gc.collect()
     before = weights.kept_bytes()
-    layer = tt.ConvTranspose1d(64, 64, 4, 2, 1)
-    repeated(layer, torch.randn(1, 64, 9))
+    layer = tt.ConvTranspose2d(64, 64, 4, 2, 1)
+    x = torch.randn(1, 64, 9, 5)
+    repeated(layer, x.contiguous(memory_format=torch.channels_last) if last else x)
     assert weights.kept_bytes() >= before + layer.weight.nbytes
     del layer
     gc.collect()
@@ -357,6 +360,49 @@ def test_a_model_compiles_whole() -> None:
             close(compiled(x), expected)
             model[0].weight.data.mul_(1.0)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("freezing", [False, True])
+def test_compiled_models_copy_nothing_for_the_operator(freezing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inductor lays arrays of convolutions channels last, whichever way the model has them."""
+    seen: list[bool] = []
+    compute = operators.compute
+
+    def spy(solved: Any, small: Any, *rest: Any) -> Any:
+        seen.append(solved.channels_last and small.movedim(1, -1).is_contiguous())
+        return compute(solved, small, *rest)
+
+    monkeypatch.setattr(operators, "compute", spy)
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ConvTranspose2d(8, 6, 4, 2), nn.Conv2d(6, 2, 3)).eval()
+    x = torch.randn(2, 4, 7, 8).contiguous(memory_format=torch.channels_last)
+    expected = model(x).detach()
+    tt.accelerate(model)
+    compiled = torch.compile(model, fullgraph=True, options={"freezing": freezing, "fx_graph_cache": False})
+    with torch.no_grad():
+        close(repeated(compiled, x), expected)
+    assert seen == [True] * 4
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 3), (3, 1)])
+def test_layouts_in_graphs_do_not_hang_on_strides_without_meaning(sizes: tuple[int, int]) -> None:
+    """Along an axis of size 1, the strides a compiler plans with need not be those of the run."""
+    weight = torch.randn(4, 2, 2, 2)
+    options = ([s + 1 for s in sizes], [1, 1], [0, 0], [1, 1], 1)
+    x = torch.randn(2, 4, *sizes)
+    for channels_last in (False, True):
+        lying = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+        strides = {
+            torch.ops.tconv.conv_transpose(
+                torch.as_strided(lying, x.shape, [odd if n == 1 else s for n, s in zip(x.shape, lying.stride())]),
+                weight,
+                None,
+                *options,
+            ).stride()
+            for odd in (0, 1, 4, 12, 99)
+        }
+        assert len(strides) == 1
 
 
 def test_channels_last_models_stay_so() -> None:

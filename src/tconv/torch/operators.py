@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,12 @@ WORKSPACE = workspace_bytes(512)
 _OPTIONS = 5
 """Arguments of an operator that are no tensors."""
 
+LiesLast = Callable[[Tensor, Tensor], bool]
+"""Whether the result of two tensors has its channels last in memory."""
+
 _LIBRARY = torch.library.Library("tconv", "DEF")
+# Compilers may choose how tensors lie, so that none is copied for the operator; PyTorch 2.4 always lets them.
+_TAGS = [getattr(torch.Tag, name) for name in ("pt2_compliant_tag", "flexible_layout") if hasattr(torch.Tag, name)]
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -67,6 +73,21 @@ def _lies_channels_last(tensor: Tensor) -> bool:
             return False
         least = strides[axis] * shape[axis]
     return bool(strides[0] >= least != strides[1])
+
+
+def channels_last_in_graphs(first: Tensor, second: Tensor) -> bool:
+    """Tell the same of tensors in graphs, whose strides along axes of size 1 a compiler may change unseen."""
+    return _lies_channels_last_for_sure(first) or _lies_channels_last_for_sure(second)
+
+
+def _lies_channels_last_for_sure(tensor: Tensor) -> bool:
+    if tensor.dim() not in _CHANNELS_LAST or tensor.is_contiguous():
+        return False
+    shape, strides = tensor.shape, tensor.stride()
+    order = [axis for axis in (1, *reversed(range(2, len(shape)))) if shape[axis] != 1]
+    if order[:1] != [1] or len(order) == 1:
+        return False
+    return all(strides[axis] * shape[axis] <= strides[above] for axis, above in pairwise(order))
 
 
 def as_array(tensor: Tensor, last: bool) -> Array:
@@ -151,6 +172,7 @@ def _check_types(first: Tensor, *others: Tensor | None) -> None:
 
 
 def _forward(
+    lies_last: LiesLast,
     small: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -161,7 +183,7 @@ def _forward(
     groups: int,
 ) -> Tensor:
     _check_types(small, weight, bias)
-    last = channels_last(small, weight)
+    last = lies_last(small, weight)
     large = _large_shape(small, weight, size, groups)
     if bias is not None and bias.shape != (large[1],):
         raise ShapeError(f"conv_transpose: bias: got shape {tuple(bias.shape)}; need ({large[1]},)")
@@ -170,10 +192,17 @@ def _forward(
 
 
 def _input_gradient(
-    large: Tensor, weight: Tensor, size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+    lies_last: LiesLast,
+    large: Tensor,
+    weight: Tensor,
+    size: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    groups: int,
 ) -> Tensor:
     _check_types(large, weight)
-    last = channels_last(large, weight)
+    last = lies_last(large, weight)
     small = _small_shape(large, weight, size, groups)
     window = (tuple(stride), tuple(padding), tuple(dilation), groups, last)
     result = engine.data_gradient(
@@ -187,10 +216,17 @@ def _input_gradient(
 
 
 def _weight_gradient(
-    small: Tensor, large: Tensor, size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+    lies_last: LiesLast,
+    small: Tensor,
+    large: Tensor,
+    size: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    groups: int,
 ) -> Tensor:
     _check_types(small, large)
-    last = channels_last(small, large)
+    last = lies_last(small, large)
     weight = _weight_shape(small, large, size, groups)
     window = (tuple(stride), tuple(padding), tuple(dilation), groups, last)
     result = engine.weight_gradient(
@@ -238,11 +274,11 @@ class Operator:
         self, name: str, tensors: str, compute: Callable[..., Tensor], shape: Callable[..., Shape]
     ) -> None:
         schema = "SymInt[] size, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
-        _LIBRARY.define(f"{name}({tensors}, {schema}) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
-        _LIBRARY.impl(name, compute, "CPU")
+        _LIBRARY.define(f"{name}({tensors}, {schema}) -> Tensor", tags=_TAGS)
+        _LIBRARY.impl(name, partial(compute, channels_last_in_graphs), "CPU")
         torch.library.register_fake(f"tconv::{name}", _fake(shape), lib=_LIBRARY)
         self.overload = getattr(torch.ops.tconv, name).default
-        self._compute = compute
+        self._compute = partial(compute, channels_last)
         self._derivative: Any = None
 
     def __call__(self, first: Tensor, second: Tensor, *rest: Any) -> Tensor:
@@ -309,7 +345,7 @@ class Operator:
 def _fake(shape: Callable[..., Shape]) -> Callable[..., Tensor]:
     def fake(first: Tensor, second: Tensor, *rest: Any) -> Tensor:
         *_, size, _, _, _, groups = rest
-        last = channels_last(first, second)
+        last = channels_last_in_graphs(first, second)
         return torch.empty(
             shape(first, second, size, groups),
             dtype=first.dtype,
@@ -366,8 +402,8 @@ def _derivative(operator: Operator, partials: tuple[Partial, Partial]) -> Any:
             first, second = ctx.saved_tensors
             _, *wanted = ctx.needs_input_grad
             grads = [
-                partial(grad, first, second, ctx.rest[1:]) if want else None
-                for partial, want in zip(partials, wanted)
+                derive(grad, first, second, ctx.rest[1:]) if want else None
+                for derive, want in zip(partials, wanted)
             ]
             if biased:
                 others = (0, *range(2, grad.dim()))

@@ -27,24 +27,30 @@ _MOST_BOUND = 64
 class _Seen:
     """What is known of a tensor whose memory is dense: where it lies, what it held, and that packed.
 
-    The array keeps the memory from being given to another tensor.
+    The array, whose axes go as they lie in memory, keeps that from being given to another tensor.
     """
 
-    def __init__(self, weight: Tensor, last: bool, array: Array) -> None:
-        self.tensor = ref(weight, partial(_forget, id(weight)))
-        self.place = _place(weight, last)
+    def __init__(self, weight: Tensor, array: Array, lies_last: bool, last: bool) -> None:
+        self.tensor = ref(weight, partial(_forget, (id(weight), last)))
+        self.place = _place(weight)
         self.array = array
         self.fingerprint = 0
         self.weights: engine.Weights | None = None
+        self._moved = None if lies_last == last else ((1, -1) if last else (-1, 1))
         self._bound: dict[tuple[int, int], tuple[Geometry, engine.Bound | None]] = {}
 
     def refresh(self, threads: int) -> engine.Weights:
         """Return the weights the tensor holds now, packed before if they are those it held."""
         if self.weights is None or self.fingerprint != engine.fingerprint(self.array, threads=threads):
-            self.weights = engine.Weights(self.array)
+            # The fingerprint is of the copy, which nobody else can change meanwhile.
+            if self._moved is None:
+                self.weights = engine.Weights(self.array)
+                held = self.weights.plain
+            else:
+                held = self.array.copy()
+                self.weights = engine.Weights(np.moveaxis(held, *self._moved))
             self._bound.clear()
-            # Of the copy, which nobody else can change meanwhile.
-            self.fingerprint = engine.fingerprint(self.weights.plain, threads=threads)
+            self.fingerprint = engine.fingerprint(held, threads=threads)
         return self.weights
 
     def bound(self, geometry: Geometry, workspace: int, threads: int) -> engine.Bound | None:
@@ -62,16 +68,20 @@ class _Seen:
         return found[1]
 
 
-_seen: dict[int, _Seen] = {}
+_seen: dict[tuple[int, bool], _Seen] = {}
 
 
-def _forget(key: int, _: object) -> None:
+def _forget(key: tuple[int, bool], _: object) -> None:
     _seen.pop(key, None)
 
 
-def _place(weight: Tensor, last: bool) -> tuple[Any, ...]:
+def _place(weight: Tensor) -> tuple[Any, ...]:
     version = 0 if weight.is_inference() else weight._version
-    return version, weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, last
+    return version, weight.data_ptr(), weight.shape, weight.stride(), weight.dtype
+
+
+def _ordered(weight: Tensor, last: bool) -> Array:
+    return to_numpy(weight.movedim(1, -1) if last else weight)
 
 
 def forward(geometry: Geometry, data: Array, weight: Tensor, bias: Array | None, workspace: int) -> Array:
@@ -81,11 +91,16 @@ def forward(geometry: Geometry, data: Array, weight: Tensor, bias: Array | None,
     """
     threads = torch.get_num_threads()
     last = geometry.channels_last
-    seen = _seen.get(id(weight))
-    if seen is None or seen.tensor() is not weight or seen.place != _place(weight, last):
-        array = to_numpy((weight.movedim(1, -1) if last else weight).resolve_neg())
-        if array.flags.c_contiguous and not weight.is_neg():
-            _seen[id(weight)] = _Seen(weight, last, array)
+    key = id(weight), last
+    seen = _seen.get(key)
+    if seen is None or seen.tensor() is not weight or seen.place != _place(weight):
+        array = _ordered(weight.resolve_neg(), last)
+        if not weight.is_neg():
+            # A weight may lie otherwise than the arrays it is used with.
+            lying = ((_ordered(weight, lies_last), lies_last) for lies_last in (last, not last))
+            dense = next((found for found in lying if found[0].flags.c_contiguous), None)
+            if dense is not None:
+                _seen[key] = _Seen(weight, *dense, last)
         return engine.forward(geometry, data, array, bias, workspace=workspace, threads=threads)
     weights = seen.refresh(threads)
     bound = seen.bound(geometry, workspace, threads)
