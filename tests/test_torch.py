@@ -234,6 +234,19 @@ def test_channels_last_comes_out_where_pytorch_gives_it(rank: int) -> None:
             close(mine, his, 4)
 
 
+@pytest.mark.parametrize("rank", [2, 3])
+def test_gradients_lie_as_what_they_belong_to(rank: int) -> None:
+    """Whichever way the gradient of the result lies: that of a sum has strides of 0."""
+    x = torch.randn(2, 4, *[5] * rank).contiguous(memory_format=CHANNELS_LAST[rank]).requires_grad_()
+    w = torch.randn(4, 6, *[3] * rank)
+    for f in (lambda y: y.sum(), lambda y: y.contiguous().square().sum()):
+        ours, theirs = (
+            torch.autograd.grad(f(function(x, w, stride=2)), x)[0] for function in (OURS[rank], PYTORCH[rank])
+        )
+        close(ours, theirs, 4)
+        assert ours.stride() == theirs.stride()
+
+
 def test_memory_is_shared() -> None:
     x, w = torch.randn(1, 4, 8, 8), torch.randn(4, 2, 2, 2)
     assert operators.as_array(x, False).__array_interface__["data"][0] == x.data_ptr()
@@ -395,6 +408,16 @@ class TestCompiled:
             x = torch.randn(2, 4, height, height + 1)
             close(compiled(x, w, b), function(x, w, b))
         assert counter.frame_count == 1
+
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+    @torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)
+    def test_a_batch_that_follows_from_the_data(self, layout: Any) -> None:
+        _, w, b = tensors(((2, 4, 5, 6), (4, 3, 3, 4)), torch.float32)
+        some = lambda x, chosen: function(x[chosen.nonzero().squeeze(1)], w, b)  # noqa: E731
+        compiled = torch.compile(some, fullgraph=True, backend="aot_eager")
+        x = torch.randn(6, 4, 5, 6).contiguous(memory_format=layout)
+        for chosen in ([1, 0, 1, 1, 0, 1], [1, 0, 0, 1, 0, 0]):
+            close(compiled(x, torch.tensor(chosen)), some(x, torch.tensor(chosen)))
 
     def test_export_with_dynamic_shapes(self) -> None:
         model = torch.nn.Sequential(tt.ConvTranspose1d(4, 3, 8, 4, 2), torch.nn.Tanh())

@@ -81,7 +81,7 @@ def channels_last_in_graphs(first: Tensor, second: Tensor) -> bool:
 
 
 def _lies_channels_last_for_sure(tensor: Tensor) -> bool:
-    if tensor.dim() not in _CHANNELS_LAST or tensor.is_contiguous():
+    if tensor.dim() not in _CHANNELS_LAST:
         return False
     shape, strides = tensor.shape, tensor.stride()
     order = [axis for axis in (1, *reversed(range(2, len(shape)))) if shape[axis] != 1]
@@ -401,6 +401,9 @@ def _derivative(operator: Operator, partials: tuple[Partial, Partial]) -> Any:
         def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
             first, second = ctx.saved_tensors
             _, *wanted = ctx.needs_input_grad
+            if biased and not is_watched((first, second, grad)) and channels_last(first, second):
+                # A gradient that lies otherwise than the result would be copied once for each partial.
+                grad = grad.contiguous(memory_format=_CHANNELS_LAST[grad.dim()])
             grads = [
                 derive(grad, first, second, ctx.rest[1:]) if want else None
                 for derive, want in zip(partials, wanted)
