@@ -12,6 +12,7 @@ namespace tconv {
 namespace {
 
 constexpr int64_t kMostTaps = 1 << 12;
+constexpr int64_t kPiece = 1024;  // positions of a row at a time, which all its taps find in the caches
 constexpr double kStepSeconds = 1.5 / machine::kHertz;  // of a vector that is loaded
 constexpr double kRowSeconds = 60 / machine::kHertz;    // of the taps along x of a row
 
@@ -69,17 +70,17 @@ class WeightMaps final : public Recipe {
               const int64_t at_y = iy * y.stride + ky * y.dilation - y.pad_lo;
               if (at_y < 0 || at_y >= y.out) continue;
               sum_row(row, large + ((sample * z.out + at_z) * y.out + at_y) * x.out * g.channels,
-                      sums + (kz * y.kernel + ky) * x.kernel * lanes_, maps);
+                      sums + (kz * y.kernel + ky) * x.kernel * lanes_, maps, pace);
             }
           }
-          if (pace.stopped(g.taps() * x.size)) return;
+          if (pace.stopped(0)) return;
         }
       }
     }
   }
 
   // A row of either side, and the taps along x: all of them where they meet the large side, else one by one.
-  void sum_row(const S* small, const S* large, T* sums, int64_t maps) const noexcept {
+  void sum_row(const S* small, const S* large, T* sums, int64_t maps, Pace& pace) const noexcept {
     const Axis& x = problem_.geometry.axes[2];
     const int64_t step = problem_.geometry.channels;
     const auto [begin, end] = x.within();
@@ -89,13 +90,15 @@ class WeightMaps final : public Recipe {
     args.b_column = x.dilation * step;
     args.maps = maps;
     const auto some = [&](int64_t first, int64_t last, int64_t tap, int64_t taps) noexcept {
-      if (first >= last) return;
-      args.a = small + first * step;
-      args.b = large + (first * x.stride + tap * x.dilation - x.pad_lo) * step;
       args.sums = sums + tap * lanes_;
-      args.count = last - first;
       args.columns = taps;
-      dots_(args);
+      for (; first < last; first += args.count) {
+        args.a = small + first * step;
+        args.b = large + (first * x.stride + tap * x.dilation - x.pad_lo) * step;
+        args.count = std::min(kPiece, last - first);
+        dots_(args);
+        if (pace.stopped(taps * args.count)) return;
+      }
     };
     some(begin, end, 0, x.kernel);
     for (int64_t tap = 0; tap < x.kernel && (begin > 0 || end < x.size); ++tap) {
