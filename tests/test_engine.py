@@ -541,6 +541,8 @@ def test_knob_forces_a_backend(name: str) -> None:
         ("TCONV_BACKEND", "fast"),
         ("TCONV_THREADS", "many"),
         ("TCONV_THREADS", "-1"),
+        ("TCONV_THREADS", str(2**31)),
+        ("TCONV_KEPT_OUTPUTS", str(2**44)),
         ("TCONV_ISA", "sse9"),
         ("TCONV_PLANS", "x"),
     ],

@@ -27,7 +27,7 @@ class Knob:
 
 def _count(text: str) -> int:
     value = int(text)
-    if value < 0:
+    if not 0 <= value < 2**31:
         raise ValueError
     return value
 
