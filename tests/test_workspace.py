@@ -7,11 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
 
-from oracles import PASSES, Example, assert_close, by_engine, by_taps, example, solved
+from oracles import AMPLE, PASSES, Example, assert_close, by_engine, by_taps, example, solved
 from problem_list import FOLDER, Problem, load
 from tconv import deconvolution, engine, prepare
 from tconv.backends import native
@@ -269,11 +270,14 @@ def test_huge_numbers_on_a_small_result(huge: int) -> None:
         "dilation, middle cut out": Axis(1, 3, 2, 1, huge, huge - 1, -1, 0),
         "all cut off": Axis(1, 3, 1, 1, 1, -huge, huge - 2, 0),
     }
-    for what, axis in small.items():
-        case = example(Geometry(1, 2, 3, 1, (axis,)), "float64")
+    beside = Axis(3, 5, 3, 1, 1, 0, 0, 0)
+    for (what, axis), axes, last, ceiling in product(
+        small.items(), (slice(1), slice(2), slice(None, None, -1)), (False, True), (AMPLE, 1 << 62)
+    ):
+        case = example(Geometry(1, 2, 3, 1, (axis, beside)[axes], channels_last=last), "float64")
         for name in PASSES:
             try:
-                got = by_engine(name, case)
+                got = by_engine(name, case, workspace=ceiling)
             except MXNetError:
                 assert huge > 2**50
                 continue

@@ -13,6 +13,7 @@
 namespace tconv {
 namespace {
 
+constexpr int64_t kMostStride = 1 << 16;
 constexpr int64_t kMostColumns = 4096;
 constexpr int64_t kSumsBytes = 256 << 10;  // that one thread holds in its cache
 constexpr int64_t kAliasBytes = 4096;      // rows so far apart meet in one set of the first cache,
@@ -442,6 +443,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   if (g.groups > 1) return "groups";
   for (const Axis& axis : g.axes) {
     if (axis.dilation != 1 && axis.kernel > 1) return "dilation";
+    if (axis.stride > kMostStride) return "stride above " + std::to_string(kMostStride);
   }
   const Axis& z = g.axes[0];
   if (z.size != 1 || z.out != 1 || z.kernel != 1 || z.pad_lo != 0) return "three axes";
