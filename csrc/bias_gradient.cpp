@@ -1,6 +1,7 @@
 #include "bias_gradient.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "sum_abi.hpp"
@@ -23,6 +24,9 @@ struct Sum {
   double value() const noexcept { return high + low; }
 };
 
+// Element i goes to the sum i % kWide, and these are added by halves.
+constexpr int64_t kWide = 32;
+
 template <class E>
 void sum_map(const typename E::storage* grad, int64_t outer, int64_t stride, int64_t inner,
              typename E::storage* out, const Kernel& kernel, Pace pace) {
@@ -31,33 +35,45 @@ void sum_map(const typename E::storage* grad, int64_t outer, int64_t stride, int
   for (int64_t n = 0; n < outer; ++n) {
     const auto* row = grad + n * stride;
     for (int64_t first = 0; first < inner; first += block) {
-      double sum = 0;
-      kernel(SumArgs{row + first, std::min(block, inner - first), &sum});
-      total.add(sum);
+      const int64_t count = std::min(block, inner - first);
+      const int64_t rows = count / kWide;
+      double sums[kWide];
+      double rest[kWide] = {};
+      kernel(SumArgs{row + first, rows, kWide, kWide, sums});
+      kernel(SumArgs{row + first + rows * kWide, 1, kWide, count % kWide, rest});
+      for (int64_t j = 0; j < kWide; ++j) sums[j] += rest[j];
+      for (int64_t half = kWide / 2; half > 0; half /= 2) {
+        for (int64_t j = 0; j < half; ++j) sums[j] += sums[j + half];
+      }
+      total.add(sums[0]);
     }
     if (pace.stopped(inner)) return;
   }
   *out = E::store(static_cast<typename E::compute>(total.value()));
 }
 
-// Maps innermost: up to `kWide` of them side by side.
-constexpr int64_t kWide = 32;
-
+// Maps innermost: up to `kWide` of them side by side, `outer` rows `step` elements apart. Rows of few maps
+// lie side by side without gaps, and as many are taken for one as fill whole vectors.
 template <class E>
-void sum_columns(const typename E::storage* grad, int64_t outer, int64_t maps, int64_t count,
-                 typename E::storage* out, Pace pace) {
+void sum_columns(const typename E::storage* grad, int64_t outer, int64_t step, int64_t maps,
+                 typename E::storage* out, const Kernel& kernel, Pace pace) {
   constexpr int64_t block = 128;
+  const int64_t together = step == maps ? kWide / std::gcd(maps, kWide) : 1;
   Sum totals[kWide];
-  for (int64_t first = 0; first < outer; first += block) {
-    double sums[kWide] = {};
-    for (int64_t n = first; n < std::min(first + block, outer); ++n) {
-      const auto* row = grad + n * maps;
-      for (int64_t j = 0; j < count; ++j) sums[j] += static_cast<double>(E::load(row[j]));
-    }
-    for (int64_t j = 0; j < count; ++j) totals[j].add(sums[j]);
-    if (pace.stopped(block * count)) return;
+  double sums[kWide * kWide];
+  const auto add = [&](int64_t first, int64_t rows, int64_t joined) {
+    kernel(SumArgs{grad + first * step, rows, joined * step, joined * maps, sums});
+    for (int64_t i = maps; i < joined * maps; ++i) sums[i % maps] += sums[i];
+    for (int64_t m = 0; m < maps; ++m) totals[m].add(sums[m]);
+  };
+  int64_t first = 0;
+  for (; first + together <= outer; first += std::min(block, (outer - first) / together) * together) {
+    const int64_t rows = std::min(block, (outer - first) / together);
+    add(first, rows, together);
+    if (pace.stopped(rows * together * maps)) return;
   }
-  for (int64_t j = 0; j < count; ++j) out[j] = E::store(static_cast<typename E::compute>(totals[j].value()));
+  if (first < outer) add(first, 1, outer - first);
+  for (int64_t m = 0; m < maps; ++m) out[m] = E::store(static_cast<typename E::compute>(totals[m].value()));
 }
 
 }  // namespace
@@ -79,7 +95,7 @@ void bias_gradient(const void* grad, int64_t outer, int64_t maps, int64_t inner,
     } else {
       crew.share((maps + kWide - 1) / kWide, seconds, [&](int64_t unit, int member) noexcept {
         const int64_t first = unit * kWide;
-        sum_columns<E>(from + first, outer, maps, std::min(kWide, maps - first), to + first,
+        sum_columns<E>(from + first, outer, maps, std::min(kWide, maps - first), to + first, sum,
                        Pace(crew, member));
       });
     }

@@ -19,7 +19,7 @@ from oracles import AMPLE, DTYPES, PASSES, Example, assert_close, by_taps, examp
 from problem_list import Problem, load
 from tconv import _core
 from tconv.backends import native
-from tconv.dtypes import as_dtype
+from tconv.dtypes import as_dtype, to_code
 from tconv.errors import ParameterError, ShapeError
 from tconv.geometry import Axis, Geometry
 
@@ -321,3 +321,23 @@ def test_interrupt_stops_a_long_call(long: str, threads: int) -> None:
     assert_close(
         "forward", run(plan(case.geometry, threads=threads), case, "forward"), case, by_taps("forward", case)
     )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("maps", [1, 2, 3, 5, 8, 21, 32, 33, 100])
+def test_bias_gradient_on_every_instruction_set(maps: int, dtype: str) -> None:
+    """Whole numbers add up exactly, and others alike whatever the width of a vector."""
+    generator = np.random.default_rng(maps)
+    kind = as_dtype(dtype)
+    for rows in (1, 7, 130, 5000):
+        whole = generator.integers(-3, 4, (2, rows, maps))
+        for grad in (whole.astype(kind), generator.standard_normal(whole.shape).astype(kind)):
+            for array, sizes in ((grad, (2 * rows, maps, 1)), (grad.swapaxes(1, 2).copy(), (2, maps, rows))):
+                found = []
+                for isa in _core.isas():
+                    out = np.full(maps, np.nan, kind)
+                    _core.bias_gradient(array, *sizes, to_code(kind), out, isa, 2)
+                    found.append(out)
+                assert len({out.tobytes() for out in found}) == 1
+                if (grad == whole).all():
+                    np.testing.assert_array_equal(found[0], whole.sum(axis=(0, 1)).astype(kind))
