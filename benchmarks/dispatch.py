@@ -20,7 +20,7 @@ TOLERANCE = 1.05
 # Seconds by which the same call differs from run to run: a cache line more or less, and the clock itself.
 FLOOR = 0.5e-6
 _REPEATS = 3
-_HOPELESS = 10
+_HOPELESS = 4
 _WORKSPACE = 512 << 20
 
 
@@ -44,7 +44,7 @@ def cases(layer: Layer) -> Iterator[Case]:
 
 
 def _runs(case: Case, threads: int) -> tuple[str, dict[str, Callable[[], Any]]]:
-    """Return the algorithm chosen, and every one that neither refuses nor is expected to take ten times as long."""
+    """Return the algorithm chosen, and those that neither refuse nor are expected to take four times as long."""
     g, dtype = case.geometry, np.dtype(np.float32)
     random = np.random.default_rng(0)
     small, weight, large = (
