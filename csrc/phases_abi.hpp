@@ -2,6 +2,7 @@
 // for vectors of any width.
 #pragma once
 
+#include "pair_abi.hpp"
 #include "spread_abi.hpp"
 
 // Family `phases`, from the compute type to the storage type: for each row r and lane l
@@ -9,7 +10,8 @@
 //         a[a_offset[t] + k * a_step + r] * b[(t * depth + k) * tile lanes + l]
 // summed in the order of t, then k, starting at zero; lanes go to the runs of their vector:
 //   c[r][offset + l - begin] = sum
-// or, in a row of the mask `aside`, to c[r][l].
+// or, in a row of the mask `aside`, to c[r][l]. Some for bf16 take pairs for elements of a and b, two steps
+// of depth in 32 bits, the first in the lower half; bias is float.
 struct PhasesArgs {
   const void* a;
   const void* b;
@@ -30,10 +32,11 @@ struct PhasesArgs {
 
 namespace {
 
-template <class E, int R, int V, int... I>
+template <class E, int R, int V, class Step, int... I>
 [[gnu::always_inline]] inline void phases_rows(const PhasesArgs& args, Sequence<I...>) noexcept {
   using T = typename E::compute;
   using S = typename E::storage;
+  using Element = typename Step::Element;
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
   constexpr int lanes = Vector<T>::lanes;
@@ -42,15 +45,16 @@ template <class E, int R, int V, int... I>
     for (int r = 0; r < R; ++r) __builtin_prefetch(static_cast<S*>(args.c[r]) + run->offset, 1);
   }
   Type sum[R * V] = {};
-  const T* b = static_cast<const T*>(args.b);
+  const Element* b = static_cast<const Element*>(args.b);
   for (int64_t t = 0; t < args.taps; ++t) {
-    const T* a = static_cast<const T*>(args.a) + args.a_offset[t];
+    const Element* a = static_cast<const Element*>(args.a) + args.a_offset[t];
 #pragma GCC unroll 1
     for (int64_t k = args.depth; k > 0; --k) {
-      Type right[V];
+      typename Vector<Element>::type right[V];
 #pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
-      ((sum[I] += right[I % V] * a[I / V]), ...);
+      for (int v = 0; v < V; ++v)
+        right[v] = *reinterpret_cast<const typename Vector<Element>::loose*>(b + v * lanes);
+      (Step::add(sum[I], right[I % V], a[I / V]), ...);
       a += args.a_step;
       b += V * lanes;
     }
@@ -92,12 +96,12 @@ template <class E, int R, int V, int... I>
 }
 
 // Runs `phases_rows` for the number of rows the caller has, each number compiled for itself.
-template <class E, int R, int V>
+template <class E, int R, int V, class Step = OneNumber<typename E::compute>>
 [[gnu::always_inline]] inline void phases(const PhasesArgs& args) noexcept {
   if (args.rows == R) {
-    phases_rows<E, R, V>(args, UpTo<R * V>{});
+    phases_rows<E, R, V, Step>(args, UpTo<R * V>{});
   } else if constexpr (R > 1) {
-    phases<E, R - 1, V>(args);
+    phases<E, R - 1, V, Step>(args);
   }
 }
 

@@ -87,8 +87,13 @@ inline const Kernel& kernel(Family family, DType dtype, Isa isa) {
 // Kernels of family `gemm` for a problem of that type: those on pairs of its elements where the processor has
 // them, else those on the type it is computed in.
 std::span<const Kernel> product_kernels(DType dtype, Isa isa);
+// The kernel that makes pairs for a kernel of products that multiplies those, else null.
+inline const Kernel* pair_kernel(const Kernel& tile) {
+  const auto pairs = kernels(Family::pair, tile.dtype, tile.isa);
+  return !pairs.empty() && pairs.front().isa == tile.isa ? &pairs.front() : nullptr;
+}
 // Steps of depth in one element of what such a kernel multiplies.
-inline int64_t steps_of_element(const Kernel& gemm) noexcept { return gemm.dtype == DType::bf16 ? 2 : 1; }
+inline int64_t steps_of_element(const Kernel& tile) { return pair_kernel(tile) == nullptr ? 1 : 2; }
 
 std::span<const Kernel> all_kernels() noexcept;
 

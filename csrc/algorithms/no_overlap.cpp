@@ -47,12 +47,6 @@ const Kernel& narrowest(const Problem& problem) {
   return *std::min_element(all.begin(), all.end(), has_fewer_lanes);
 }
 
-// The kernel that makes pairs where `tile` multiplies them, else null.
-const Kernel* pairs_of(const Problem& problem, const Kernel& tile) {
-  const auto pairs = kernels(Family::pair, problem.dtype, problem.isa);
-  return !pairs.empty() && pairs.front().isa == tile.isa ? &pairs.front() : nullptr;
-}
-
 template <class T>
 class NoOverlap final : public Recipe {
  public:
@@ -61,7 +55,7 @@ class NoOverlap final : public Recipe {
         activate_(problem),
         spread_(widest(problem)),
         narrow_(narrowest(problem)),
-        pair_(pairs_of(problem, spread_)),
+        pair_(pair_kernel(spread_)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         unspread_(tconv::kernel(Family::unspread, problem.dtype, problem.isa)),
         forward_(problem.pass == Pass::forward),
@@ -673,7 +667,7 @@ double cost(const Problem& problem) {
   const double stores = tile.rows * tile.lanes / vector * 2.0;
   // Vectors of the gradient whose taps are taken apart, read and written in order.
   const double apart = forward ? 0 : positions * groups * depth / vector;
-  const double steps = pairs_of(problem, tile) == nullptr ? depth : std::ceil(depth / 2);
+  const double steps = std::ceil(depth / static_cast<double>(steps_of_element(tile)));
   return calls * (steps * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
                   stores / machine::kHertz) +
          apart * (g.axes[2].stride > 2 ? kApartSeconds : machine::kCopySeconds / 2) +

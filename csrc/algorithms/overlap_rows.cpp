@@ -98,9 +98,9 @@ class OverlapRows final : public Recipe {
       : problem_(problem),
         activate_(problem),
         tile_(best_tile(problem)),
-        pairs_(steps_of_element(tile_) == 2),
+        pair_(pair_kernel(tile_)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
-        convert_(pairs_ ? tconv::kernel(Family::loadpairs, problem.dtype, problem.isa) : load_),
+        convert_(pair_ == nullptr ? load_ : tconv::kernel(Family::loadpairs, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         // Sums are maps side by side; where those lie apart they are taken apart afterwards.
         apart_(!problem.geometry.channels_last && problem.geometry.filters > 1),
@@ -125,8 +125,9 @@ class OverlapRows final : public Recipe {
 
   std::string packing_key() const override {
     std::string key = "overlap_rows";
-    for (const int64_t number : {static_cast<int64_t>(problem_.dtype), int64_t{tile_.lanes}, channels_,
-                                 columns_, apart_ ? problem_.geometry.filters : 1, int64_t{pairs_}}) {
+    for (const int64_t number :
+         {static_cast<int64_t>(problem_.dtype), int64_t{tile_.lanes}, channels_, columns_,
+          apart_ ? problem_.geometry.filters : 1, int64_t{pair_ != nullptr}}) {
       key += " " + std::to_string(number);
     }
     return key;
@@ -135,7 +136,6 @@ class OverlapRows final : public Recipe {
   // Packed: [panel][channel][lane]; pairs of channels take the first half of a panel.
   bool pack(const void* weight, char* packed, Crew& crew) const override {
     const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
-    const Kernel* const pair = pairs_ ? &tconv::kernel(Family::pair, problem_.dtype, problem_.isa) : nullptr;
     crew.share(panels_, seconds, [&](int64_t panel, int) noexcept {
       T* const to = reinterpret_cast<T*>(packed) + panel * channels_ * tile_.lanes;
       const int64_t first = panel * tile_.lanes;
@@ -157,7 +157,7 @@ class OverlapRows final : public Recipe {
       }
       for (int64_t step = 0; columns < tile_.lanes && step < channels_; ++step)
         std::fill(to + step * tile_.lanes + columns, to + (step + 1) * tile_.lanes, T{0});
-      if (pair != nullptr) (*pair)(PairArgs{to, 1, channels_, tile_.lanes});
+      if (pair_ != nullptr) (*pair_)(PairArgs{to, 1, channels_, tile_.lanes});
     });
     return true;
   }
@@ -412,7 +412,7 @@ class OverlapRows final : public Recipe {
   Problem problem_;
   Activate activate_;
   const Kernel& tile_;
-  bool pairs_;  // of channels
+  const Kernel* pair_;  // where products take pairs of channels
   const Kernel& load_;
   const Kernel& convert_;  // what does not lie as products take it
   const Kernel& store_;

@@ -78,9 +78,9 @@ class PhaseGemm final : public Recipe {
         gather_(tconv::kernel(Family::gather, problem.dtype, problem.isa)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
+        pair_(pair_kernel(gemm_)),
         chunk_(chunk_maps(problem.geometry, problem.pass, sides_.depth_maps)),
         packing_(problem, gemm_.lanes, chunk_) {
-    if (steps_of_element(gemm_) == 2) pair_ = &tconv::kernel(Family::pair, gemm_.dtype, gemm_.isa);
     const bool last = problem.geometry.channels_last;
     src_maps_ = sides_.groups * sides_.depth_maps;
     dst_maps_ = sides_.groups * sides_.column_maps;
@@ -719,7 +719,7 @@ class PhaseGemm final : public Recipe {
   const Kernel& load_;
   const Kernel& store_;
   const Kernel* panel_kernel_ = nullptr;
-  const Kernel* pair_ = nullptr;  // where products take pairs
+  const Kernel* pair_;  // where products take pairs
   int64_t chunk_;
   ColumnPacking packing_;
   Strides src_{};

@@ -104,6 +104,7 @@ class PhaseLanes final : public Recipe {
         activate_(problem),
         columns_(problem),
         tile_(*columns_.tile),
+        pair_(pair_kernel(tile_)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         axes_{PhaseLane(problem.geometry.axes[0]), PhaseLane(problem.geometry.axes[1]),
               PhaseLane(problem.geometry.axes[2])},
@@ -128,7 +129,7 @@ class PhaseLanes final : public Recipe {
 
   std::string packing_key() const override {
     const Geometry& g = problem_.geometry;
-    std::string key = "phase_lanes";
+    std::string key = pair_ == nullptr ? "phase_lanes" : "phase_lanes pairs";
     for (const int64_t number : {static_cast<int64_t>(problem_.dtype), int64_t{tile_.lanes}, g.channels,
                                  g.filters, g.groups, int64_t{g.channels_last}}) {
       key += " " + std::to_string(number);
@@ -138,7 +139,7 @@ class PhaseLanes final : public Recipe {
     return key;
   }
 
-  // Packed: [group][panel][tap][channel][lane].
+  // Packed: [group][panel][tap][channel][lane]; pairs of channels take the first half of a panel.
   bool pack(const void* weight, char* packed, Crew& crew) const override {
     std::atomic<bool> finite{true};
     const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
@@ -354,10 +355,17 @@ class PhaseLanes final : public Recipe {
         }
       }
     }
-    return all_finite(packed, columns_.panel_elements());
+    const bool finite = all_finite(packed, columns_.panel_elements());
+    if (pair_ != nullptr) (*pair_)(PairArgs{packed, columns_.taps, columns_.channels, tile_.lanes});
+    return finite;
   }
 
   void fill_strip(const Work& work) const noexcept {
+    copy_strip(work);
+    if (pair_ != nullptr) (*pair_)(PairArgs{work.strip, 1, columns_.channels, strips_.plane});
+  }
+
+  void copy_strip(const Work& work) const noexcept {
     std::memset(work.strip, 0, strip_bytes());
     int64_t from[kAxes];
     int64_t to[kAxes];
@@ -438,7 +446,7 @@ class PhaseLanes final : public Recipe {
     args.b = packed;
     args.a_offset = work.a_offset;
     args.taps = columns_.taps;
-    args.depth = columns_.channels;
+    args.depth = ceil_div(columns_.channels, steps_of_element(tile_));
     args.a_step = strips_.plane;
     args.activation = activate_.get();
     if (work.bias != nullptr) args.bias = work.bias + (work.group * columns_.panels + panel) * tile_.lanes;
@@ -546,6 +554,7 @@ class PhaseLanes final : public Recipe {
   Activate activate_;
   Columns columns_;
   const Kernel& tile_;
+  const Kernel* pair_;  // where products take pairs of channels
   const Kernel& load_;
   std::array<PhaseLane, kAxes> axes_;
   Strips strips_;
@@ -591,7 +600,7 @@ double cost(const Problem& problem) {
     rows *= static_cast<double>(PhaseLane(g.axes[static_cast<size_t>(a)]).positions);
   const int64_t positions = PhaseLane(g.axes[2]).positions;
   const auto panels = static_cast<double>(columns.panels);
-  const double steps = static_cast<double>(columns.taps * columns.channels);
+  const double steps = static_cast<double>(columns.taps * ceil_div(columns.channels, steps_of_element(tile)));
   const double calls = static_cast<double>(ceil_div(positions, tile.rows));
   // A vector goes to its place at once, or in runs.
   const double runs = std::max(1.0, width / static_cast<double>(columns.run));

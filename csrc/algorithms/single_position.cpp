@@ -6,6 +6,7 @@
 #include "algorithms/algorithm.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
+#include "pair_abi.hpp"
 
 namespace tconv {
 namespace {
@@ -14,7 +15,7 @@ constexpr int64_t kMostDepth = 1 << 16;
 
 // The product kernel of most lanes. Batch plays no part, because lanes decide how weights are packed.
 const Kernel& widest(const Problem& problem) {
-  const auto candidates = kernels(Family::gemm, compute_dtype(problem.dtype), problem.isa);
+  const auto candidates = product_kernels(problem.dtype, problem.isa);
   return *std::max_element(candidates.begin(), candidates.end(),
                            [](const Kernel& a, const Kernel& b) { return a.lanes < b.lanes; });
 }
@@ -26,9 +27,11 @@ class SinglePosition final : public Recipe {
       : problem_(problem),
         activate_(problem),
         gemm_(widest(problem)),
+        pair_(pair_kernel(gemm_)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         depth_(problem.geometry.channels / problem.geometry.groups),
+        tile_rows_(pair_ == nullptr ? gemm_.rows : ceil_div(gemm_.rows, kPairRows) * kPairRows),
         columns_(problem.geometry.filters / problem.geometry.groups * problem.geometry.taps()),
         panels_(ceil_div(columns_, gemm_.lanes)),
         tiles_(ceil_div(problem.geometry.batch, gemm_.rows)) {
@@ -46,7 +49,7 @@ class SinglePosition final : public Recipe {
     return static_cast<size_t>(problem_.geometry.groups * panels_) * panel_bytes();
   }
   std::string packing_key() const override {
-    std::string key = "single_position";
+    std::string key = pair_ == nullptr ? "single_position" : "single_position pairs";
     const Geometry& g = problem_.geometry;
     for (const int64_t number : {static_cast<int64_t>(problem_.dtype), int64_t{gemm_.lanes}, g.channels,
                                  g.filters, g.groups, g.taps()}) {
@@ -55,7 +58,7 @@ class SinglePosition final : public Recipe {
     return key;
   }
 
-  // Packed: [group][panel][channel][lane].
+  // Packed: [group][panel][channel][lane]; pairs of channels take the first half of a panel.
   bool pack(const void* weight, char* packed, Crew& crew) const override {
     const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
     crew.share(problem_.geometry.groups * panels_, seconds, [&](int64_t unit, int) noexcept {
@@ -97,7 +100,7 @@ class SinglePosition final : public Recipe {
     return static_cast<size_t>(problem_.geometry.groups * panels_ * gemm_.lanes) * sizeof(T);
   }
   size_t source_bytes() const noexcept {
-    return static_cast<size_t>(problem_.geometry.channels * tiles_ * gemm_.rows) * sizeof(T);
+    return static_cast<size_t>(problem_.geometry.channels * tiles_ * tile_rows_) * sizeof(T);
   }
   // A panel of weights, and sums on their way to another type.
   size_t worker_bytes() const noexcept {
@@ -116,9 +119,9 @@ class SinglePosition final : public Recipe {
     args.rows = depth_;
     args.columns = std::min<int64_t>(gemm_.lanes, columns_ - first);
     load_(args);
-    if (args.columns == gemm_.lanes) return;
-    for (int64_t channel = 0; channel < depth_; ++channel)
+    for (int64_t channel = 0; args.columns < gemm_.lanes && channel < depth_; ++channel)
       std::fill(packed + channel * gemm_.lanes + args.columns, packed + (channel + 1) * gemm_.lanes, T{0});
+    if (pair_ != nullptr) (*pair_)(PairArgs{packed, 1, depth_, gemm_.lanes});
   }
 
   // Samples to rows of a tile, tiles counted through all groups: [group][tile][channel][row].
@@ -128,13 +131,14 @@ class SinglePosition final : public Recipe {
     MoveArgs args{};
     args.src_row = g.channels;
     args.src_column = args.dst_row = 1;
-    args.dst_column = gemm_.rows;
+    args.dst_column = tile_rows_;
     args.columns = depth_;
     const int64_t sample = tile % tiles_ * gemm_.rows;
     args.src = static_cast<const char*>(source) + (sample * g.channels + tile / tiles_ * depth_) * element;
-    args.dst = packed + tile * depth_ * gemm_.rows;
+    args.dst = packed + tile * depth_ * tile_rows_;
     args.rows = std::min<int64_t>(gemm_.rows, g.batch - sample);
     load_(args);
+    if (pair_ != nullptr) (*pair_)(PairArgs{args.dst, 1, depth_, tile_rows_});
   }
 
   // Bias of each column: taps of a filter are neighbours, or filters of a tap.
@@ -162,8 +166,8 @@ class SinglePosition final : public Recipe {
     GemmArgs args{};
     args.a_offset = args.b_offset = &zero;
     args.segments = 1;
-    args.depth = depth_;
-    args.a_step = gemm_.rows;
+    args.depth = ceil_div(depth_, steps_of_element(gemm_));
+    args.a_step = tile_rows_;
     if (call.packed != nullptr) {
       args.b = static_cast<const char*>(call.packed) +
                static_cast<size_t>(group * panels_ + panel) * panel_bytes();
@@ -184,7 +188,7 @@ class SinglePosition final : public Recipe {
     args.lanes = static_cast<int32_t>(plain ? columns : gemm_.lanes);
     for (int64_t tile = 0; tile < tiles_; ++tile) {
       const int64_t sample = tile * gemm_.rows;
-      args.a = source + (group * tiles_ + tile) * depth_ * gemm_.rows;
+      args.a = source + (group * tiles_ + tile) * depth_ * tile_rows_;
       args.rows = static_cast<int32_t>(std::min<int64_t>(gemm_.rows, g.batch - sample));
       char* out =
           static_cast<char*>(call.out) + (sample * g.groups + group) * columns_ * element + first * element;
@@ -208,17 +212,20 @@ class SinglePosition final : public Recipe {
     }
   }
 
-  static constexpr int kMostRows = 32;  // of a tile
+  static constexpr int kMostRows = 32;      // of a tile
+  static constexpr int64_t kPairRows = 16;  // a vector, in which pairs are made
 
   Problem problem_;
   Activate activate_;
   const Kernel& gemm_;
+  const Kernel* pair_;  // where products take pairs of channels
   const Kernel& load_;
   const Kernel& store_;
-  int64_t depth_;    // channels of a group
-  int64_t columns_;  // filters and taps of a group
-  int64_t panels_;   // of columns, of a group
-  int64_t tiles_;    // of samples
+  int64_t depth_;      // channels of a group
+  int64_t tile_rows_;  // as they lie
+  int64_t columns_;    // filters and taps of a group
+  int64_t panels_;     // of columns, of a group
+  int64_t tiles_;      // of samples
   int threads_ = 1;
   size_t workspace_ = 0;
 };
@@ -249,7 +256,8 @@ double cost(const Problem& problem) {
   Problem unpacked = problem;
   unpacked.packed = true;  // plain weights are read once, as packed ones are
   return panels * (tiles * machine::kCallSeconds +
-                   static_cast<double>(g.channels / g.groups) * machine::rows_step_seconds(tile, g.batch)) +
+                   static_cast<double>(ceil_div(g.channels / g.groups, steps_of_element(tile))) *
+                       machine::rows_step_seconds(tile, g.batch)) +
          machine::traffic_seconds(unpacked);
 }
 
