@@ -43,6 +43,8 @@ enum class Family : uint8_t {
   longdots,
   mapdots,
   spread,
+  strassen,
+  quarters,
   plaingemm,
   overlap,
   unspread,

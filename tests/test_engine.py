@@ -175,6 +175,45 @@ def test_the_algorithm_chosen_is_as_accurate_as_the_definition(problem: Problem)
         assert_accurate(case, name, "")
 
 
+STRASSEN = Geometry(3, 96, 12, 1, (Axis(13, 26, 2, 2, 1, 0, 0, 0), Axis(9, 18, 2, 2, 1, 0, 0, 0)))
+
+
+@pytest.mark.parametrize("isa", native._core.isas())
+def test_strassen_is_as_accurate_as_the_definition(isa: str) -> None:
+    for channels in (2, 16, 96, 1024):
+        case = example(replace(STRASSEN, channels=channels), "float32")
+        assert_accurate(case, "forward", "strassen", isa=isa)
+
+
+def test_a_sample_by_strassen_has_the_bits_it_has_alone() -> None:
+    case = example(STRASSEN, "float32")
+
+    def forward(case: Example, threads: int) -> Array:
+        out = np.empty(case.geometry.large_shape, np.float32)
+        plan = plan_for(case, "forward", algorithm="strassen", threads=threads)
+        plan.run(*case.inputs("forward"), out)
+        return out
+
+    for threads in (1, 3):
+        whole = forward(case, threads)
+        for samples in (slice(0, 1), slice(1, 3)):
+            assert same_bits(forward(part(case, samples), 1), whole[samples])
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("array", ["small", "weight"])
+def test_strassen_mixes_nothing_that_is_not_finite(array: str, packed: bool, value: float) -> None:
+    case = example(STRASSEN, "float32")
+    getattr(case, array)[1, 5, 0, 1] = value
+    out = np.empty(case.geometry.large_shape, np.float32)
+    plan = plan_for(case, "forward", algorithm="strassen", packed=packed)
+    source, weight, bias = case.inputs("forward")
+    plan.run(source, plan.pack(weight) if packed else weight, bias, out)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(out, by_taps("forward", case), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("isa", native._core.isas())
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (4, 2), (5, 2), (6, 2)])
 def test_winograd_of_few_maps_is_as_accurate_as_the_definition(kernel: int, stride: int, isa: str) -> None:
@@ -208,17 +247,18 @@ def test_something_refuses_nothing() -> None:
                 assert plan_for(case, name, algorithm="direct", workspace=0).algorithm == "direct"
 
 
-@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("algorithm", ["no_overlap", "position_rows", "strassen"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_outputs_beyond_the_caches_have_the_bits_of_their_parts(dtype: str, last: bool) -> None:
+def test_outputs_beyond_the_caches_have_the_bits_of_their_parts(dtype: str, algorithm: str) -> None:
     # 32 MB or more go past the caches where lines are whole; a filter alone does not.
+    last = algorithm == "position_rows"
+
     def geometry(filters: int) -> Geometry:
-        return Geometry(1, 3, filters, 1, (Axis(512, 1024, 2, 2, 1, 0, 0, 0),) * 2, channels_last=last)
+        return Geometry(1, 4, filters, 1, (Axis(512, 1024, 2, 2, 1, 0, 0, 0),) * 2, channels_last=last)
 
     def forward(filters: int, weight: Array, bias: Array, past: int) -> Array:
         shape = geometry(filters).large_shape
         out = np.empty(prod(shape) + past, source.dtype)[past:].reshape(shape)
-        algorithm = "position_rows" if last else "no_overlap"
         plan = native.plan_for(
             geometry(filters), native.FORWARD, source.dtype, workspace=AMPLE, algorithm=algorithm
         )
@@ -227,7 +267,10 @@ def test_outputs_beyond_the_caches_have_the_bits_of_their_parts(dtype: str, last
 
     source, weight, bias = example(geometry(16), dtype).inputs("forward")
     axis = -1 if last else 1
-    parts = [forward(1, weight.take([f], axis), bias[[f]], 0) for f in range(16)]
+    if algorithm == "strassen":  # which adds up filters
+        parts = [forward(16, weight, bias, 1)]
+    else:
+        parts = [forward(1, weight.take([f], axis), bias[[f]], 0) for f in range(16)]
     for past in (0, 1):
         assert same_bits(forward(16, weight, bias, past), np.concatenate(parts, axis))
 

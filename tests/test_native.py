@@ -255,6 +255,7 @@ LONG = {
     "winograd forward packed": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
     "winograd data_gradient": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
     "no_overlap forward": Geometry(1, 4096, 512, 1, (_line(128, 2, 2),) * 2),
+    "strassen forward": Geometry(1, 4096, 512, 1, (_line(128, 2, 2),) * 2),
     "position_rows forward": Geometry(1, 2048, 2048, 1, (_line(128, 2, 2),) * 2, channels_last=True),
     "overlap_rows forward": Geometry(1, 2048, 4, 1, (_line(512, 5, 2, 2),) * 2, channels_last=True),
     "overlap_add forward": Geometry(1, 512, 512, 1, (_line(64, 16, 2),) * 2),

@@ -10,15 +10,14 @@
 
 #include "algorithms/algorithm.hpp"
 #include "algorithms/past_caches.hpp"
+#include "algorithms/spread_rows.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
 #include "pair_abi.hpp"
-#include "spread_abi.hpp"
 
 namespace tconv {
 namespace {
 
-constexpr int64_t kMostRows = 1 << 20;
 constexpr int64_t kPanelBytes = 256 << 10;  // of input that one thread holds
 constexpr int64_t kMostPanels = 8;
 constexpr int64_t kPackedTiles = 128;   // of weights, that a thread packs at a time
@@ -32,29 +31,15 @@ constexpr int64_t kLeastTurns = 16;
 // A vector of the gradient that is taken apart by a stride above 2.
 constexpr double kApartSeconds = 30 / machine::kHertz;
 
-// Lanes are cut into panels of the widest kernel and, so that few are wasted, up to two of the narrowest.
-constexpr int64_t kMostNarrow = 2;
-
-bool has_fewer_lanes(const Kernel& a, const Kernel& b) { return a.lanes < b.lanes; }
-
-const Kernel& widest(const Problem& problem) {
-  const auto all = kernels(Family::spread, problem.dtype, problem.isa);
-  return *std::max_element(all.begin(), all.end(), has_fewer_lanes);
-}
-
-const Kernel& narrowest(const Problem& problem) {
-  const auto all = kernels(Family::spread, problem.dtype, problem.isa);
-  return *std::min_element(all.begin(), all.end(), has_fewer_lanes);
-}
-
 template <class T>
 class NoOverlap final : public Recipe {
  public:
   explicit NoOverlap(const Problem& problem)
       : problem_(problem),
         activate_(problem),
-        spread_(widest(problem)),
-        narrow_(narrowest(problem)),
+        all_(kernels(Family::spread, problem.dtype, problem.isa),
+             problem.geometry.batch * problem.geometry.small_positions()),
+        spread_(all_.widest()),
         pair_(pair_kernel(spread_)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         unspread_(tconv::kernel(Family::unspread, problem.dtype, problem.isa)),
@@ -72,7 +57,6 @@ class NoOverlap final : public Recipe {
     sample_positions_ = g.small_positions();
     positions_ = g.batch * sample_positions_;
     stream_ = forward_ && phases_ == 2 && g.axes[2].size % vector_ == 0 && goes_past_caches(problem);
-    cut_panels();
     cut();
   }
 
@@ -171,11 +155,6 @@ class NoOverlap final : public Recipe {
   }
   int64_t element() const noexcept { return static_cast<int64_t>(storage_bytes(problem_.dtype)); }
   int64_t vectors() const noexcept { return panels_ * spread_.lanes / vector_; }
-  // The first lane of a panel, of all.
-  int64_t panel_start(int64_t panel) const noexcept {
-    const int64_t wide = std::min(panel, wide_panels_);
-    return wide * spread_.lanes + (panel - wide) * narrow_.lanes;
-  }
   int64_t first_tile(int64_t part) const noexcept { return tiles_ * part / parts_; }
   int64_t block_elements() const noexcept { return panels_ * spread_.lanes * depth_; }
   size_t part_bytes() const noexcept {
@@ -209,25 +188,11 @@ class NoOverlap final : public Recipe {
     return made;
   }
 
-  // Decides how many panels are narrow, so that the fewest lanes are wasted.
-  void cut_panels() {
-    int64_t least = 0;
-    for (int64_t narrow = 0; narrow <= (narrow_.lanes < spread_.lanes ? kMostNarrow : 0); ++narrow) {
-      const int64_t rest = std::max<int64_t>(0, positions_ - narrow * narrow_.lanes);
-      const int64_t wide = ceil_div(rest, spread_.lanes);
-      const int64_t lanes = wide * spread_.lanes + narrow * narrow_.lanes;
-      if (narrow > 0 && lanes >= least) continue;
-      least = lanes;
-      wide_panels_ = wide;
-      all_panels_ = wide + narrow;
-    }
-  }
-
   // Decides blocks of positions, their parts and threads, so that the workspace holds them.
   void cut() {
     threads_ = problem_.threads;
     const int64_t panel_bytes = spread_.lanes * depth_ * static_cast<int64_t>(sizeof(T));
-    panels_ = std::clamp<int64_t>(kPanelBytes / panel_bytes, 1, std::min(all_panels_, kMostPanels));
+    panels_ = std::clamp<int64_t>(kPanelBytes / panel_bytes, 1, std::min(all_.count(), kMostPanels));
     const auto total = [&] {
       return (problem_.packed || by_part_ ? 0 : aligned(packed_bytes())) + aligned(bias_bytes()) +
              worker_bytes() * static_cast<size_t>(threads_);
@@ -254,8 +219,8 @@ class NoOverlap final : public Recipe {
 
   // Blocks of at most `panels_` of all panels.
   void cut_blocks() noexcept {
-    blocks_ = ceil_div(all_panels_, panels_);
-    panels_ = ceil_div(all_panels_, blocks_);
+    blocks_ = ceil_div(all_.count(), panels_);
+    panels_ = ceil_div(all_.count(), blocks_);
   }
 
   // Packs some tiles of a group, whose first one begins at `packed`.
@@ -366,10 +331,10 @@ class NoOverlap final : public Recipe {
     int64_t count;  // of positions
   };
   Block block_at(int64_t block) const noexcept {
-    const int64_t first_panel = std::min(block * panels_, all_panels_);
-    const int64_t last_panel = std::min(first_panel + panels_, all_panels_);
-    const int64_t first = panel_start(first_panel);
-    return {first_panel, last_panel, first, std::min(panel_start(last_panel), positions_) - first};
+    const int64_t first_panel = std::min(block * panels_, all_.count());
+    const int64_t last_panel = std::min(first_panel + panels_, all_.count());
+    const int64_t first = all_.start(first_panel);
+    return {first_panel, last_panel, first, std::min(all_.start(last_panel), positions_) - first};
   }
 
   // Finds where the panels of a block come from and go to.
@@ -377,9 +342,9 @@ class NoOverlap final : public Recipe {
     const auto [first_panel, last_panel, first, count] = block_at(block);
     if (first_panel < last_panel) find_runs(w, first, count);
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
-      const int64_t lane = panel_start(panel) - first;
+      const int64_t lane = all_.start(panel) - first;
       w.states[panel - first_panel] =
-          find_state(call.source, w, group, first, lane, panel_start(panel + 1) - first - lane, count);
+          find_state(call.source, w, group, first, lane, all_.start(panel + 1) - first - lane, count);
     }
   }
 
@@ -388,8 +353,8 @@ class NoOverlap final : public Recipe {
     const auto [first_panel, last_panel, first, count] = block_at(block);
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       if (fused && w.states[panel - first_panel].simple) continue;
-      const int64_t lane = panel_start(panel) - first;
-      const int64_t lanes = panel_start(panel + 1) - first - lane;
+      const int64_t lane = all_.start(panel) - first;
+      const int64_t lanes = all_.start(panel + 1) - first - lane;
       fill_panel(call.source, w, group, first + lane, std::min(lanes, count - lane), lane, lanes);
     }
   }
@@ -428,53 +393,30 @@ class NoOverlap final : public Recipe {
       }
       for (int64_t panel = first_panel; panel < last_panel; ++panel) {
         const PanelState& state = w.states[panel - first_panel];
-        const int64_t lane = panel_start(panel) - first;
+        const int64_t lane = all_.start(panel) - first;
         args.b = w.panel + lane * depth_;
         args.first_run = w.first_run + lane / vector_;
         args.source = fused && state.simple && tile == first_tile ? w.sources + lane / vector_ : nullptr;
         args.whole = state.whole;
         args.stream = stream && state.whole;
         ahead.fetch();
-        (panel < wide_panels_ ? spread_ : narrow_)(args);
+        all_.kernel(panel)(args);
       }
     }
     if (stream) finish_past_caches();
   }
 
-  // Brings the input of the next block to the second cache, a few lines at a time.
-  struct Ahead {
-    const char* at;
-    int64_t row_bytes;  // of a channel
-    int64_t step_bytes;
-    int64_t rows;
-    int64_t done;   // of the row
-    int64_t lines;  // each time
-
-    void fetch() noexcept {
-      for (int64_t line = 0; line < lines && rows > 0; ++line) {
-        __builtin_prefetch(at + done, 0, 2);
-        done += static_cast<int64_t>(kAlignment);
-        if (done < row_bytes) continue;
-        done = 0;
-        at += step_bytes;
-        --rows;
-      }
-    }
-  };
-
+  // The input of the next block.
   Ahead next_source(const void* source, int64_t group, int64_t block, int64_t calls) const noexcept {
     if (!forward_ || by_part_ || block + 1 == blocks_) return {};
-    const int64_t first = panel_start((block + 1) * panels_);
+    const int64_t first = all_.start((block + 1) * panels_);
     const int64_t sample = first / sample_positions_;
     const int64_t at = first % sample_positions_;
-    const int64_t count = std::min({panel_start((block + 2) * panels_) - first, sample_positions_ - at});
+    const int64_t count = std::min({all_.start((block + 2) * panels_) - first, sample_positions_ - at});
     const char* from =
         static_cast<const char*>(source) +
         ((sample * problem_.geometry.channels + group * depth_) * sample_positions_ + at) * element();
-    const int64_t before = static_cast<int64_t>(reinterpret_cast<uintptr_t>(from) % kAlignment);
-    Ahead ahead{from - before, before + count * element(), sample_positions_ * element(), depth_, 0, 0};
-    ahead.lines = ceil_div(ceil_div(ahead.row_bytes, kAlignment) * depth_, calls);
-    return ahead;
+    return {from, count * element(), sample_positions_ * element(), depth_, calls};
   }
 
   // Where the vectors of a panel come from and go to.
@@ -542,7 +484,7 @@ class NoOverlap final : public Recipe {
     args.dst_row = lanes;
     args.phases = static_cast<int32_t>(x.kernel);
     args.run = runs;
-    args.runs = find_rows(runs, first, count);
+    args.runs = find_rows(g, runs, first, 0, count);
     for (int64_t tap = 0; tap < z.kernel * y.kernel; ++tap) {
       args.src = static_cast<const char*>(source) + (group * filters_ * g.large_positions() +
                                                      (tap / y.kernel * y.out + tap % y.kernel) * x.out) *
@@ -552,28 +494,7 @@ class NoOverlap final : public Recipe {
     }
   }
 
-  // The rows of the small side that hold `count` positions from `first`, and where they lie on the large
-  // side.
-  int32_t find_rows(SpreadRun* rows, int64_t first, int64_t count) const noexcept {
-    const Geometry& g = problem_.geometry;
-    const auto& [z, y, x] = g.axes;
-    int32_t found = 0;
-    for (int64_t lane = 0; lane < count;) {
-      const int64_t row = (first + lane) / x.size;
-      const int64_t at = (first + lane) % x.size;
-      const int64_t length = std::min(count - lane, x.size - at);
-      const int64_t at_y = row % y.size;
-      const int64_t at_z = row / y.size % z.size;
-      const int64_t sample = row / y.size / z.size;
-      rows[found++] = {
-          ((sample * g.filters * z.out + at_z * z.stride) * y.out + at_y * y.stride) * x.out + at * x.stride,
-          static_cast<int32_t>(lane), static_cast<int32_t>(lane + length)};
-      lane += length;
-    }
-    return found;
-  }
-
-  // The samples that hold them, and where they lie on the small side.
+  // The samples that hold `count` positions from `first`, and where they lie on the small side.
   int32_t find_samples(SpreadRun* samples, int64_t first, int64_t count) const noexcept {
     int32_t found = 0;
     for (int64_t lane = 0; lane < count;) {
@@ -597,7 +518,7 @@ class NoOverlap final : public Recipe {
       if (end <= 0) {
         w.runs[runs++] = {0, 0, 0};
       } else {
-        runs += forward_ ? find_rows(w.runs + runs, first + begin, end)
+        runs += forward_ ? find_rows(problem_.geometry, w.runs + runs, first + begin, 0, end)
                          : find_samples(w.runs + runs, first + begin, end);
       }
     }
@@ -606,9 +527,9 @@ class NoOverlap final : public Recipe {
 
   Problem problem_;
   Activate activate_;
-  const Kernel& spread_;
-  const Kernel& narrow_;
-  const Kernel* pair_;  // where products take pairs
+  Panels all_;
+  const Kernel& spread_;  // the widest
+  const Kernel* pair_;    // where products take pairs
   const Kernel& load_;
   const Kernel& unspread_;
   bool forward_;
@@ -622,11 +543,9 @@ class NoOverlap final : public Recipe {
   int64_t phases_ = 1;  // rows that take turns along the last axis
   int64_t tiles_ = 0;
   int64_t sample_positions_ = 0;
-  int64_t positions_ = 0;    // of all samples
-  bool stream_ = false;      // whether outputs go past the caches
-  int64_t wide_panels_ = 0;  // of all, the first ones
-  int64_t all_panels_ = 0;
-  int64_t panels_ = 1;  // of a block
+  int64_t positions_ = 0;  // of all samples
+  bool stream_ = false;    // whether outputs go past the caches
+  int64_t panels_ = 1;     // of a block
   int64_t blocks_ = 1;
   int64_t parts_ = 1;     // that tiles are shared in
   bool by_part_ = false;  // weights are packed when their turn comes
@@ -643,18 +562,14 @@ std::optional<std::string> refusal(const Problem& problem) {
   if (problem.pass == Pass::weight_gradient) return "the pass is the weight gradient";
   const Geometry& g = problem.geometry;
   if (g.channels_last) return "maps lie together";
-  for (const Axis& axis : g.axes) {
-    if (axis.kernel != axis.stride || axis.dilation != 1) return "kernel is not the stride";
-    if (axis.pad_lo != 0 || axis.out != axis.size * axis.stride) return "pads or adj";
-  }
+  if (const auto reason = overlap_refusal(g)) return reason;
   if (problem.pass == Pass::forward && g.axes[2].stride > 2) return "stride above 2 along the last axis";
-  if (g.filters / g.groups * g.taps() > kMostRows) return "more than " + std::to_string(kMostRows) + " rows";
   return std::nullopt;
 }
 
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
-  const Kernel& tile = widest(problem);
+  const Kernel& tile = widest(kernels(Family::spread, problem.dtype, problem.isa));
   const bool forward = problem.pass == Pass::forward;
   const double vector = machine::lanes(compute_dtype(problem.dtype), problem.isa);
   const auto channels = static_cast<double>(g.channels / g.groups);

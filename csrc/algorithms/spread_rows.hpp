@@ -1,0 +1,126 @@
+// What the algorithms for kernel = stride share whose lanes are positions of the small side.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "algorithms/algorithm.hpp"
+#include "spread_abi.hpp"
+
+namespace tconv {
+
+inline constexpr int64_t kMostSpreadRows = 1 << 20;
+
+// Why the positions of the large side do not each belong to one of the small side, or nothing.
+inline std::optional<std::string> overlap_refusal(const Geometry& g) {
+  for (const Axis& axis : g.axes) {
+    if (axis.kernel != axis.stride || axis.dilation != 1) return "kernel is not the stride";
+    if (axis.pad_lo != 0 || axis.out != axis.size * axis.stride) return "pads or adj";
+  }
+  if (g.filters / g.groups * g.taps() > kMostSpreadRows)
+    return "more than " + std::to_string(kMostSpreadRows) + " rows";
+  return std::nullopt;
+}
+
+inline bool has_fewer_lanes(const Kernel& a, const Kernel& b) noexcept { return a.lanes < b.lanes; }
+
+inline const Kernel& widest(std::span<const Kernel> candidates) {
+  return *std::max_element(candidates.begin(), candidates.end(), has_fewer_lanes);
+}
+
+// Lanes are cut into panels of the widest kernel of a family and, so that few are wasted, up to two of the
+// narrowest.
+class Panels {
+ public:
+  Panels(std::span<const Kernel> candidates, int64_t lanes)
+      : wide_(tconv::widest(candidates)),
+        narrow_(*std::min_element(candidates.begin(), candidates.end(), has_fewer_lanes)) {
+    int64_t least = 0;
+    for (int64_t narrow = 0; narrow <= (narrow_.lanes < wide_.lanes ? kMostNarrow : 0); ++narrow) {
+      const int64_t rest = std::max<int64_t>(0, lanes - narrow * narrow_.lanes);
+      const int64_t wide = ceil_div(rest, wide_.lanes);
+      const int64_t all = wide * wide_.lanes + narrow * narrow_.lanes;
+      if (narrow > 0 && all >= least) continue;
+      least = all;
+      wide_count_ = wide;
+      count_ = wide + narrow;
+    }
+  }
+
+  const Kernel& widest() const noexcept { return wide_; }
+  const Kernel& kernel(int64_t panel) const noexcept { return panel < wide_count_ ? wide_ : narrow_; }
+  int64_t count() const noexcept { return count_; }
+  // The first lane of a panel, of all.
+  int64_t start(int64_t panel) const noexcept {
+    const int64_t wide = std::min(panel, wide_count_);
+    return wide * wide_.lanes + (panel - wide) * narrow_.lanes;
+  }
+
+ private:
+  static constexpr int64_t kMostNarrow = 2;
+
+  const Kernel& wide_;
+  const Kernel& narrow_;
+  int64_t wide_count_ = 0;  // the first ones
+  int64_t count_ = 0;
+};
+
+// The rows of the small side that hold the positions of some lanes, the first one's being `first`, and where
+// they lie on the large side.
+inline int32_t find_rows(const Geometry& g, SpreadRun* rows, int64_t first, int64_t lane,
+                         int64_t end) noexcept {
+  const auto& [z, y, x] = g.axes;
+  int32_t found = 0;
+  for (int64_t position = first; lane < end;) {
+    const int64_t row = position / x.size;
+    const int64_t at = position % x.size;
+    const int64_t length = std::min(end - lane, x.size - at);
+    const int64_t at_y = row % y.size;
+    const int64_t at_z = row / y.size % z.size;
+    const int64_t sample = row / y.size / z.size;
+    rows[found++] = {
+        ((sample * g.filters * z.out + at_z * z.stride) * y.out + at_y * y.stride) * x.out + at * x.stride,
+        static_cast<int32_t>(lane), static_cast<int32_t>(lane + length)};
+    lane += length;
+    position += length;
+  }
+  return found;
+}
+
+// Brings rows of a matrix to the second cache, a few lines at a time.
+class Ahead {
+ public:
+  Ahead() = default;
+  // Rows of `bytes`, `step` bytes apart, in so many calls.
+  Ahead(const char* from, int64_t bytes, int64_t step, int64_t rows, int64_t calls) noexcept
+      : at_(from - reinterpret_cast<uintptr_t>(from) % kLine),
+        row_bytes_(bytes + (from - at_)),
+        step_(step),
+        rows_(rows),
+        lines_(ceil_div(ceil_div(row_bytes_, kLine) * rows, calls)) {}
+
+  void fetch() noexcept {
+    for (int64_t line = 0; line < lines_ && rows_ > 0; ++line) {
+      __builtin_prefetch(at_ + done_, 0, 2);
+      done_ += kLine;
+      if (done_ < row_bytes_) continue;
+      done_ = 0;
+      at_ += step_;
+      --rows_;
+    }
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+
+  const char* at_ = nullptr;
+  int64_t row_bytes_ = 0;
+  int64_t step_ = 0;
+  int64_t rows_ = 0;
+  int64_t done_ = 0;   // of the row
+  int64_t lines_ = 0;  // each time
+};
+
+}  // namespace tconv

@@ -1,0 +1,5 @@
+#include "strassen_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  strassen<bf16, 8, 2>(*static_cast<const StrassenArgs*>(args));
+}

@@ -1,0 +1,5 @@
+#include "quarters_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  quarters<f64>(*static_cast<const QuartersArgs*>(args));
+}

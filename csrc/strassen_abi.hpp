@@ -1,0 +1,169 @@
+// What the kernels of Strassen's algorithm see: their arguments, and their code for vectors of any width.
+//
+// Rows, lanes and depth are taken in two halves, of which the seven products of half the depth are formed in
+// this order; a is made from the weights and b from the input, a quarter being named by its row and column:
+//   product  a          b          adds to c
+//   0        a11 + a22  b11 + b22  11, 22
+//   1        a22        b21 - b11  11, 21
+//   2        a12 - a22  b21 + b22  11
+//   3        a11 + a12  b22        -11, 12
+//   4        a11        b12 - b22  12, 22
+//   5        a21 + a22  b11        21, -22
+//   6        a21 - a11  b11 + b12  22
+#pragma once
+
+#include "spread_abi.hpp"
+
+constexpr int kStrassenProducts = 7;
+// Tiles of sums that wait for others.
+constexpr int kStrassenKept = 4;
+
+// Family `strassen`, from the compute type to the storage type: for two tiles of rows and two of lanes, which
+// go to c as those of family `spread` do, the vectors of the second tile behind those of the first,
+//   sum[r][l] = bias[r] + what the products add up to, of
+//               a[p * a_product + k * tile rows + r] * b[p * b_product + k * tile lanes + l], k < depth
+struct StrassenArgs {
+  const void* a;
+  int64_t a_product;
+  const void* b;
+  int64_t b_product;
+  int64_t depth;                 // half of all
+  const void* bias;              // one element a row, or null
+  const Activation* activation;  // or null
+  void* const* c;
+  const SpreadRun* run;
+  const int32_t* first_run;
+  void* kept;    // room for tiles of the compute type
+  int32_t rows;  // of both tiles, a multiple of phases
+  int32_t phases;
+  bool whole;   // every vector is one run, of two phases
+  bool stream;  // outputs are lines of their own and go past the caches; `whole`
+};
+
+#if defined(TCONV_KERNEL_NAME)
+
+namespace {
+
+// Stores a tile of sums whose vectors or rows are not all whole. Not inline, for there are many cases.
+template <class E, int R, int V>
+[[gnu::noinline]] void strassen_store(const StrassenArgs& args, int row, int vector,
+                                      const typename Lanes<E>::type* sum) noexcept {
+  const auto begin = [&](int v) { return args.run + args.first_run[vector + v]; };
+  for (int r = 0; r < R && row + r < args.rows; r += args.phases) {
+    void* const c = args.c[(row + r) / args.phases];
+    for (int v = 0; v < V; ++v) {
+      if (args.phases == 1) {
+        spread_vector<E>(begin(v), begin(v + 1), c, sum[r * V + v]);
+      } else {
+        spread_pair<E>(begin(v), begin(v + 1), c, sum[r * V + v], sum[(r + 1) * V + v]);
+      }
+    }
+  }
+}
+
+template <class E, int R, int V, int... I>
+[[gnu::always_inline]] inline void strassen_tiles(const StrassenArgs& args, Sequence<I...>) noexcept {
+  using T = typename E::compute;
+  using S = typename E::storage;
+  using Type = typename Vector<T>::type;
+  typedef typename Vector<T>::loose Loose;
+  constexpr int lanes = Vector<T>::lanes;
+  // Of products 0, 1 and 3, and what tile 11, then 22 has so far.
+  const auto kept = [&args](int place, int i) __attribute__((always_inline)) -> Loose& {
+    return *reinterpret_cast<Loose*>(static_cast<T*>(args.kept) + (place * R * V + i) * lanes);
+  };
+  Type sum[R * V] = {};
+#pragma GCC unroll 1
+  for (int product = 0; product < kStrassenProducts; ++product) {
+    // The tile of c that this product completes.
+    const int row = product < 5 ? 0 : R;
+    const int vector = product == 4 || product == 6 ? V : 0;
+    const auto begin = [&](int v) { return args.run + args.first_run[vector + v]; };
+    if (product >= 3 && !args.stream) {
+      const auto fetch = [&](int r, int v) __attribute__((always_inline)) {
+        if (row + r >= args.rows) return;
+        const int64_t offset = begin(v)->offset + (args.phases == 1 ? 0 : r % 2 * lanes);
+        __builtin_prefetch(static_cast<S*>(args.c[(row + r) / args.phases]) + offset, 1);
+      };
+      (fetch(I / V, I % V), ...);
+    }
+    const T* a = static_cast<const T*>(args.a) + product * args.a_product;
+    const T* b = static_cast<const T*>(args.b) + product * args.b_product;
+#pragma GCC unroll 1
+    for (int64_t k = args.depth; k > 0; --k) {
+      Type right[V];
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
+      __builtin_prefetch(a + kStepsAhead * R);
+      ((sum[I] += right[I % V] * a[I / V]), ...);
+      a += R;
+      b += V * lanes;
+    }
+    switch (product) {
+      case 0:
+        ((kept(0, I) = sum[I]), ...);
+        ((sum[I] = Type{}), ...);
+        continue;
+      case 1:
+        ((kept(1, I) = sum[I]), ...);
+        ((sum[I] += kept(0, I)), ...);
+        continue;
+      case 2:
+        ((kept(3, I) = sum[I]), ...);
+        ((sum[I] = Type{}), ...);
+        continue;
+      case 3:
+        ((kept(2, I) = sum[I]), ...);
+        ((sum[I] = kept(3, I) - sum[I]), ...);
+        break;
+      case 4:
+        ((kept(3, I) = sum[I] + kept(0, I)), ...);
+        ((sum[I] += kept(2, I)), ...);
+        break;
+      case 5:
+        ((kept(3, I) -= sum[I]), ...);
+        ((sum[I] += kept(1, I)), ...);
+        break;
+      default:
+        break;
+    }
+    if (args.bias != nullptr) {
+      const T* bias = static_cast<const T*>(args.bias) + row;
+      ((sum[I] += bias[I / V]), ...);
+    }
+    if (args.activation != nullptr) ((sum[I] = activated<T>(sum[I], *args.activation)), ...);
+    if (args.whole && row + R <= args.rows) {
+      const auto pairs = [&](auto put) __attribute__((always_inline)) {
+        ((I / V % 2 == 0 ? put(static_cast<S*>(args.c[(row + I / V) / 2]) + begin(I % V)->offset, sum[I],
+                               sum[I / V % 2 == 0 ? I + V : I])
+                         : void()),
+         ...);
+      };
+      if (args.stream) {
+        pairs([](S* c, Type even, Type odd)
+                  __attribute__((always_inline)) { whole_pair<E, true>(c, even, odd); });
+      } else {
+        pairs([](S* c, Type even, Type odd)
+                  __attribute__((always_inline)) { whole_pair<E, false>(c, even, odd); });
+      }
+    } else {
+      const Type tile[R * V] = {sum[I]...};
+      strassen_store<E, R, V>(args, row, vector, tile);
+    }
+    if (product == 5) {
+      ((sum[I] = kept(3, I)), ...);
+    } else {
+      ((sum[I] = Type{}), ...);
+    }
+  }
+}
+
+template <class E, int R, int V>
+[[gnu::always_inline]] inline void strassen(const StrassenArgs& args) noexcept {
+  static_assert(R % 2 == 0);
+  strassen_tiles<E, R, V>(args, UpTo<R * V>{});
+}
+
+}  // namespace
+
+#endif
