@@ -30,7 +30,7 @@ constexpr int64_t kWide = 32;
 template <class E>
 void sum_map(const typename E::storage* grad, int64_t outer, int64_t stride, int64_t inner,
              typename E::storage* out, const Kernel& kernel, Pace pace) {
-  constexpr int64_t block = 1024;
+  constexpr int64_t block = 4096;
   Sum total;
   for (int64_t n = 0; n < outer; ++n) {
     const auto* row = grad + n * stride;
@@ -38,10 +38,12 @@ void sum_map(const typename E::storage* grad, int64_t outer, int64_t stride, int
       const int64_t count = std::min(block, inner - first);
       const int64_t rows = count / kWide;
       double sums[kWide];
-      double rest[kWide] = {};
       kernel(SumArgs{row + first, rows, kWide, kWide, sums});
-      kernel(SumArgs{row + first + rows * kWide, 1, kWide, count % kWide, rest});
-      for (int64_t j = 0; j < kWide; ++j) sums[j] += rest[j];
+      if (count % kWide != 0) {
+        double rest[kWide] = {};
+        kernel(SumArgs{row + first + rows * kWide, 1, kWide, count % kWide, rest});
+        for (int64_t j = 0; j < kWide; ++j) sums[j] += rest[j];
+      }
       for (int64_t half = kWide / 2; half > 0; half /= 2) {
         for (int64_t j = 0; j < half; ++j) sums[j] += sums[j + half];
       }
