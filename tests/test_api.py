@@ -682,6 +682,11 @@ REFUSED: list[tuple[type[MXNetError], str, Callable[[], Any]]] = [
     (ShapeError, "target_shape: got (4,); at stride 1, axis 0", lambda: deconvolution(x, w, target_shape=4)),
     (ShapeError, "num_group: got 0; need at least 1", lambda: deconvolution(x, w, num_group=0, out=out)),
     (ShapeError, "data: got 2 channels; need a multiple of num_group 3", lambda: deconvolution(x, w, num_group=3)),
+    (
+        ShapeError,
+        "pad: got ((2147483648, -2147483647),); pad_mode replicate continues an axis by 1048576 positions at most",
+        lambda: deconvolution(x, w, pad=((2**31, 1 - 2**31),), pad_mode="replicate"),
+    ),
     (ParameterError, "stride: got 1.5; need a 64-bit int", lambda: deconvolution(x, w, stride=1.5, out=out)),
     (ParameterError, "stride: got (1, 1); need a 64-bit int", lambda: deconvolution(x, w, stride=(1, 1), out=out)),
     (ParameterError, "pad: got True; need a 64-bit int", lambda: deconvolution(x, w, pad=True, out=out)),

@@ -74,6 +74,9 @@ PAD_MODES = ("zero", "circular", "reflect", "replicate")
 """What a convolution reads beyond the ends of the large side: zeros, or the signal itself, as `numpy.pad` has it
 in its modes wrap, reflect and edge."""
 
+LONGEST_BORDER = 2**20
+"""Positions that a convolution may read beyond an end of a signal that it continues: each is found by itself."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -344,6 +347,11 @@ def _checked(
     pad_mode = window.pad_mode
     if pad_mode != "zero" and not any(max(axis.pad_lo, axis.pad_hi) > 0 for axis in axes):
         pad_mode = "zero"
+    if pad_mode != "zero" and any(max(axis.pad_lo, axis.pad_hi) > LONGEST_BORDER for axis in axes):
+        raise ShapeError(
+            f"{operator}: pad: got {window.pad}; pad_mode {pad_mode} continues an axis by {LONGEST_BORDER} "
+            f"positions at most"
+        )
     geometry = Geometry(batch, channels, filters, window.groups, axes, window.channels_last, pad_mode)
     check_elements(operator, "output", geometry.large_shape)
     check_elements(operator, "output", geometry.small_shape)
