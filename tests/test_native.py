@@ -250,7 +250,6 @@ def _line(size: int, kernel: int, stride: int, pad: int = 0) -> Axis:
 # Seconds of work each, in units as large as the algorithm makes.
 LONG = {
     "direct forward": Geometry(1, 512, 512, 1, (_line(512, 3, 1, 1),) * 2),
-    "direct weight_gradient": Geometry(128, 1, 1, 1, (_line(512, 9, 2, 1),) * 2),
     "winograd forward": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
     "winograd forward packed": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
     "winograd data_gradient": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
