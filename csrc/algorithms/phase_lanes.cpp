@@ -22,6 +22,8 @@ constexpr int64_t kPanelBytes = 256 << 10;
 constexpr int64_t kPanelRun = 8;  // panels of a unit, at least
 constexpr int kMostRows = 32;     // of a tile
 constexpr int kMostLanes = 64;    // of a tile
+// The runs of a panel are found for a row of positions.
+constexpr double kRowSeconds = 70 / machine::kHertz;
 
 // One axis: dst = q * stride + phase - pad reads src = q - tap, for weights k = tap * stride + phase.
 struct PhaseLane {
@@ -606,8 +608,8 @@ double cost(const Problem& problem) {
   const double runs = std::max(1.0, width / static_cast<double>(columns.run));
   const double stored = static_cast<double>(positions) * tile.lanes / width * runs;
   return rows * panels *
-             (steps * machine::rows_step_seconds(tile, positions) + calls * machine::kCallSeconds +
-              stored * machine::kScatterSeconds) +
+             (kRowSeconds + steps * machine::rows_step_seconds(tile, positions) +
+              calls * machine::kCallSeconds + stored * machine::kScatterSeconds) +
          machine::traffic_seconds(problem);
 }
 
