@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cmath>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
@@ -24,6 +23,8 @@ constexpr int64_t kBlockBytes = 512 << 10;  // of operands that one thread makes
 constexpr int64_t kMostPanels = 8;          // of a block
 constexpr int64_t kPackedTiles = 16;        // pairs of tiles that a thread packs at a time
 constexpr int64_t kPackedSteps = 8;         // of depth that it packs side by side
+// Of depth that panels are filled with in turns, so that the input is read in long runs.
+constexpr int64_t kFilledSteps = 2;
 constexpr int64_t kManyVectors = 16;
 constexpr int kHalves = 2;
 
@@ -267,43 +268,57 @@ class Strassen final : public Recipe {
   // Makes the panels of a block, and finds where they go. Returns false where the input holds an infinity or
   // NaN.
   bool fill(const void* source, const Worker& w, int64_t group, int64_t block) const noexcept {
+    const int64_t first = block * block_panels_;
+    const int64_t count = std::min(block_panels_, panels_.count() - first);
     bool finite = true;
-    QuartersArgs args{};
-    args.lane_half = half_;
-    args.depth_half = depth_ * sample_positions_;
-    args.src_step = sample_positions_;
-    args.steps = depth_;
-    args.finite = &finite;
+    for (int64_t step = 0; step < depth_; step += kFilledSteps) {
+      for (int64_t i = 0; i < count; ++i) {
+        if (!fill_panel(source, w.panels + i * panel_elements(), group, first + i, step)) finite = false;
+      }
+    }
     int32_t runs = 0;
     int32_t* first_run = w.first_run;
-    for (int64_t i = 0; i < block_panels_ && block * block_panels_ + i < panels_.count(); ++i) {
-      const int64_t panel = block * block_panels_ + i;
-      const int64_t first = panels_.start(panel);
-      const int64_t width = panels_.start(panel + 1) - first;
-      const int64_t end = std::min(first + width, lanes());
-      T* const to = w.panels + i * panel_elements();
-      if (end < first + width) std::fill(to, to + panel_elements(), T{0});
-      args.dst_step = width;
-      args.dst_product = product_elements(width);
-      for (int64_t lane = first; lane < end; lane += args.lanes) {
-        const Piece piece = piece_at(lane, end);
-        args.src = static_cast<const char*>(source) + source_offset(piece.position, group) * element();
-        args.lanes = piece.count;
-        args.second_lanes = piece.second_count;
-        args.dst = to + lane - first;
-        quarters_(args);
-      }
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t begin = panels_.start(first + i);
+      const int64_t end = panels_.start(first + i + 1);
       w.whole[i] = true;
       for (int half = 0; half < kHalves; ++half) {
-        for (int64_t begin = first; begin < first + width; begin += vector_) {
+        for (int64_t lane = begin; lane < end; lane += vector_) {
           *first_run++ = runs;
-          const int32_t found = find_runs(w.runs + runs, begin, std::min(begin + vector_, end), half);
+          const int32_t found = find_runs(w.runs + runs, lane, std::min(lane + vector_, lanes()), half);
           if (found != 1 || w.runs[runs].end - w.runs[runs].begin != vector_) w.whole[i] = false;
           runs += found;
         }
       }
     }
     *first_run = runs;
+    return finite;
+  }
+
+  // Makes some steps of a panel. Returns false where fill() does.
+  bool fill_panel(const void* source, T* to, int64_t group, int64_t panel, int64_t step) const noexcept {
+    const int64_t first = panels_.start(panel);
+    const int64_t width = panels_.start(panel + 1) - first;
+    const int64_t end = std::min(first + width, lanes());
+    if (step == 0 && end < first + width) std::fill(to, to + panel_elements(), T{0});
+    bool finite = true;
+    QuartersArgs args{};
+    args.lane_half = half_;
+    args.depth_half = depth_ * sample_positions_;
+    args.src_step = sample_positions_;
+    args.steps = std::min(kFilledSteps, depth_ - step);
+    args.dst_step = width;
+    args.dst_product = product_elements(width);
+    args.finite = &finite;
+    for (int64_t lane = first; lane < end; lane += args.lanes) {
+      const Piece piece = piece_at(lane, end);
+      args.src = static_cast<const char*>(source) +
+                 (source_offset(piece.position, group) + step * sample_positions_) * element();
+      args.lanes = piece.count;
+      args.second_lanes = piece.second_count;
+      args.dst = to + step * width + lane - first;
+      quarters_(args);
+    }
     return finite;
   }
 
@@ -433,7 +448,8 @@ double cost(const Problem& problem) {
       static_cast<double>(ceil_div(rows, kHalves * tile.rows)) * groups * std::max(1.0, lanes / tile.lanes);
   // A tile is kept, or stored, after every product, and others are added to it.
   const double stores = static_cast<double>(tile.rows * tile.lanes / vector) * 2.5;
-  const double copied = lanes / static_cast<double>(vector) * groups * depth * kStrassenProducts;
+  // Operands that are made of the input, which lies far apart.
+  const double copied = 2.5 * lanes / static_cast<double>(vector) * groups * depth * kStrassenProducts;
   return calls * kStrassenProducts *
              (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
               stores / machine::kHertz) +
