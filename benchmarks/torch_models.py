@@ -339,7 +339,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--match", default="", help="time models whose name matches this regular expression")
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each way of running each model")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each way of running each model")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--lengths", action="store_true", help=f"instead, time a vocoder at {_LENGTHS} lengths")
     parser.add_argument("--json", type=Path)
