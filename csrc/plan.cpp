@@ -13,14 +13,29 @@
 
 namespace tconv {
 
-#define TCONV_ALGORITHM(name) extern const Algorithm name;
+#define TCONV_ALGORITHM(name, passes) extern const Algorithm name;
 #include "algorithms/algorithms.inc"
 #undef TCONV_ALGORITHM
 
 namespace {
 
+namespace passes {
+constexpr unsigned forward = 1U << static_cast<unsigned>(Pass::forward);
+constexpr unsigned data_gradient = 1U << static_cast<unsigned>(Pass::data_gradient);
+constexpr unsigned weight_gradient = 1U << static_cast<unsigned>(Pass::weight_gradient);
+constexpr unsigned maps = forward | data_gradient;
+constexpr unsigned any = maps | weight_gradient;
+}  // namespace passes
+
 constexpr const Algorithm* kAlgorithms[] = {
-#define TCONV_ALGORITHM(name) &name,
+#define TCONV_ALGORITHM(name, passes) &name,
+#include "algorithms/algorithms.inc"
+#undef TCONV_ALGORITHM
+};
+
+// Those of other passes would refuse, but their code is seldom near.
+constexpr unsigned kPasses[] = {
+#define TCONV_ALGORITHM(name, of) passes::of,
 #include "algorithms/algorithms.inc"
 #undef TCONV_ALGORITHM
 };
@@ -40,13 +55,14 @@ Plan::Plan(const Problem& problem, std::string_view wanted) : problem_(problem) 
   check(problem.geometry);
   const Problem compared = usual(problem);
   const double with_every_product = machine::least_seconds(compared);
+  const unsigned pass = 1U << static_cast<unsigned>(problem.pass);
   std::array<bool, std::size(kAlgorithms)> too_large{};
   double least = 0;
   while (recipe_ == nullptr) {
     size_t chosen = std::size(kAlgorithms);
     for (size_t i = 0; i < std::size(kAlgorithms); ++i) {
       const Algorithm& algorithm = *kAlgorithms[i];
-      if (too_large[i] || (!wanted.empty() && wanted != algorithm.name)) continue;
+      if (wanted.empty() ? too_large[i] || (kPasses[i] & pass) == 0 : wanted != algorithm.name) continue;
       if (algorithm_ != nullptr && !algorithm.saves && with_every_product >= least) continue;
       if (algorithm_ != nullptr && algorithm.floor != nullptr && algorithm.floor(compared) >= least) continue;
       if (const auto reason = algorithm.refusal(problem)) {
@@ -71,7 +87,6 @@ Plan::Plan(const Problem& problem, std::string_view wanted) : problem_(problem) 
       algorithm_ = nullptr;
     }
   }
-  careful_ = make_direct(problem);
   seconds_ = problem == compared ? least : algorithm_->cost(problem);
   packing_key_ = recipe_->packing_key();
 }
@@ -108,7 +123,7 @@ PackedWeights Plan::pack(const void* weight, Crew& crew) const {
 
 void Plan::run(const void* source, const void* weight, const void* bias, void* out, Crew& crew) const {
   const Call call{source, weight, nullptr, bias, out, crew};
-  if (!recipe_->run(call)) careful_->run(call);
+  if (!recipe_->run(call)) make_direct(problem_)->run(call);
 }
 
 void Plan::run_packed(const void* source, const PackedWeights& packed, const void* bias, void* out,
@@ -117,88 +132,90 @@ void Plan::run_packed(const void* source, const PackedWeights& packed, const voi
     throw ParameterError("weights: packed for another plan; pack them for this one");
   }
   if (packed.packed() == nullptr || !recipe_->run({source, nullptr, packed.packed(), bias, out, crew})) {
-    careful_->run({source, packed.plain(), nullptr, bias, out, crew});
+    make_direct(problem_)->run({source, packed.plain(), nullptr, bias, out, crew});
   }
 }
 
 namespace {
 
-struct Key {
-  Problem problem;
+// A plan and what it was asked for, beside its problem.
+struct Entry {
+  uint64_t hash;
   std::string algorithm;
-
-  bool operator==(const Key&) const = default;
+  std::shared_ptr<const Plan> plan;
 };
 
-struct KeyHash {
-  size_t operator()(const Key& key) const noexcept {
-    uint64_t hash = 0x9e3779b97f4a7c15u;
-    const auto mix = [&hash](uint64_t value) {
-      hash = (hash ^ value) * 0xff51afd7ed558ccdu;
-      hash ^= hash >> 32;
-    };
-    const Problem& p = key.problem;
-    const Geometry& g = p.geometry;
-    mix(static_cast<uint64_t>(g.batch));
-    mix(static_cast<uint64_t>(g.channels) << 32 ^ static_cast<uint64_t>(g.filters));
-    mix(static_cast<uint64_t>(g.groups) << 8 ^ static_cast<uint64_t>(p.pass) << 4 ^
-        static_cast<uint64_t>(p.dtype) << 1 ^ static_cast<uint64_t>(g.channels_last));
-    for (const Axis& axis : g.axes) {
-      mix(static_cast<uint64_t>(axis.size) << 24 ^ static_cast<uint64_t>(axis.out));
-      mix(static_cast<uint64_t>(axis.kernel) << 40 ^ static_cast<uint64_t>(axis.stride) << 20 ^
-          static_cast<uint64_t>(axis.dilation) << 10 ^ static_cast<uint64_t>(axis.pad_lo));
-    }
-    mix(static_cast<uint64_t>(p.workspace) << 8 ^ static_cast<uint64_t>(p.threads) << 3 ^
-        static_cast<uint64_t>(p.isa) << 1 ^ static_cast<uint64_t>(p.packed));
-    mix(static_cast<uint64_t>(p.winograd_points));
-    mix(std::bit_cast<uint64_t>(p.activation.slope) ^ std::bit_cast<uint64_t>(p.activation.low) << 1 ^
-        std::bit_cast<uint64_t>(p.activation.high) << 2);
-    return hash ^ std::hash<std::string>{}(key.algorithm);
+uint64_t hash_of(const Problem& p, std::string_view algorithm) noexcept {
+  uint64_t hash = 0x9e3779b97f4a7c15u;
+  const auto mix = [&hash](uint64_t value) {
+    hash = (hash ^ value) * 0xff51afd7ed558ccdu;
+    hash ^= hash >> 32;
+  };
+  const Geometry& g = p.geometry;
+  mix(static_cast<uint64_t>(g.batch));
+  mix(static_cast<uint64_t>(g.channels) << 32 ^ static_cast<uint64_t>(g.filters));
+  mix(static_cast<uint64_t>(g.groups) << 8 ^ static_cast<uint64_t>(p.pass) << 4 ^
+      static_cast<uint64_t>(p.dtype) << 1 ^ static_cast<uint64_t>(g.channels_last));
+  for (const Axis& axis : g.axes) {
+    mix(static_cast<uint64_t>(axis.size) << 24 ^ static_cast<uint64_t>(axis.out));
+    mix(static_cast<uint64_t>(axis.kernel) << 40 ^ static_cast<uint64_t>(axis.stride) << 20 ^
+        static_cast<uint64_t>(axis.dilation) << 10 ^ static_cast<uint64_t>(axis.pad_lo));
   }
-};
-
-using Entry = std::pair<Key, std::shared_ptr<const Plan>>;
+  mix(static_cast<uint64_t>(p.workspace) << 8 ^ static_cast<uint64_t>(p.threads) << 3 ^
+      static_cast<uint64_t>(p.isa) << 1 ^ static_cast<uint64_t>(p.packed));
+  mix(static_cast<uint64_t>(p.winograd_points));
+  mix(std::bit_cast<uint64_t>(p.activation.slope) ^ std::bit_cast<uint64_t>(p.activation.low) << 1 ^
+      std::bit_cast<uint64_t>(p.activation.high) << 2);
+  return hash ^ std::hash<std::string_view>{}(algorithm);
+}
 
 std::mutex cache_mutex;
 std::list<Entry> by_age;  // latest first
-std::unordered_map<Key, std::list<Entry>::iterator, KeyHash> by_key;
+std::unordered_multimap<uint64_t, std::list<Entry>::iterator> by_hash;
 CacheCounters counters{0, 0, 0, 1024};
 
 const int fork_handlers =
     pthread_atfork([] { cache_mutex.lock(); }, [] { cache_mutex.unlock(); }, [] { cache_mutex.unlock(); });
 
-std::shared_ptr<const Plan> look(const Key& key) {
-  const auto found = by_key.find(key);
-  if (found == by_key.end()) return nullptr;
-  by_age.splice(by_age.begin(), by_age, found->second);
-  return found->second->second;
+std::shared_ptr<const Plan> look(uint64_t hash, const Problem& problem, std::string_view algorithm) {
+  for (auto [found, end] = by_hash.equal_range(hash); found != end; ++found) {
+    const auto entry = found->second;
+    if (entry->algorithm != algorithm || entry->plan->problem() != problem) continue;
+    by_age.splice(by_age.begin(), by_age, entry);
+    return entry->plan;
+  }
+  return nullptr;
 }
 
 void shrink(std::list<Entry>& dropped) {
-  while (by_key.size() > counters.limit) {
-    by_key.erase(by_age.back().first);
-    dropped.splice(dropped.begin(), by_age, std::prev(by_age.end()));
+  while (by_age.size() > counters.limit) {
+    const auto oldest = std::prev(by_age.end());
+    auto found = by_hash.find(oldest->hash);
+    while (found->second != oldest) ++found;
+    by_hash.erase(found);
+    dropped.splice(dropped.begin(), by_age, oldest);
   }
 }
 
 }  // namespace
 
 std::shared_ptr<const Plan> find_plan(const Problem& problem, std::string_view algorithm) {
-  Key key{problem, std::string(algorithm)};
+  const uint64_t hash = hash_of(problem, algorithm);
   {
     const std::lock_guard lock(cache_mutex);
-    if (auto plan = look(key)) {
+    if (auto plan = look(hash, problem, algorithm)) {
       ++counters.hits;
       return plan;
     }
     ++counters.misses;
   }
   auto made = std::make_shared<const Plan>(problem, algorithm);
+  std::list<Entry> fresh{{hash, std::string(algorithm), made}};
   std::list<Entry> dropped;  // destroyed after the lock
   const std::lock_guard lock(cache_mutex);
-  if (auto plan = look(key)) return plan;
-  by_age.emplace_front(key, made);
-  by_key.emplace(std::move(key), by_age.begin());
+  if (auto plan = look(hash, problem, algorithm)) return plan;
+  by_hash.emplace(hash, fresh.begin());
+  by_age.splice(by_age.begin(), fresh);
   shrink(dropped);
   return made;
 }
@@ -206,7 +223,7 @@ std::shared_ptr<const Plan> find_plan(const Problem& problem, std::string_view a
 CacheCounters cache_counters() noexcept {
   const std::lock_guard lock(cache_mutex);
   CacheCounters now = counters;
-  now.size = by_key.size();
+  now.size = by_age.size();
   return now;
 }
 
@@ -220,7 +237,7 @@ void limit_cache(uint64_t limit) {
 void clear_cache() noexcept {
   std::list<Entry> dropped;
   const std::lock_guard lock(cache_mutex);
-  by_key.clear();
+  by_hash.clear();
   dropped.swap(by_age);
   counters.hits = counters.misses = 0;
 }

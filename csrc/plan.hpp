@@ -57,7 +57,6 @@ class Plan {
   Problem problem_;
   const Algorithm* algorithm_ = nullptr;
   std::unique_ptr<Recipe> recipe_;
-  std::unique_ptr<Recipe> careful_;  // takes over where weights are not finite
   std::string packing_key_;
   double seconds_ = 0;
 };
