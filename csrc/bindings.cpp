@@ -13,7 +13,10 @@
 #include <algorithm>
 #include <optional>
 #include <span>
+#include <string>
 #include <tuple>
+#include <unordered_map>
+#include <vector>
 
 #include "bias_gradient.hpp"
 #include "elementwise.hpp"
@@ -310,29 +313,51 @@ std::shared_ptr<PackedWeights> pack_plan(const Plan& plan, nb::handle weight) {
 }
 
 // Weights that do not change, packed in every order that a plan has asked for. An order depends on kernel,
-// stride and groups, seldom on sizes, so there is mostly one.
+// stride and groups, seldom on sizes, so there is mostly one. Many sizes are met a few times only, so where
+// plans also take plain weights, another order is packed after as many calls as cost about the same.
 class KeptWeights {
  public:
   explicit KeptWeights(nb::object plain) : plain_(std::move(plain)) {}
 
+  // For one call of a plan; null where plain weights serve it.
   std::shared_ptr<PackedWeights> packed_for(const Plan& plan) {
     if (auto known = look(plan)) return known;
+    if (!orders_.empty() && plan.takes_plain()) {
+      int& calls = calls_[plan.packing_key()];
+      if (orders_.size() >= kMostOrders || calls < kCallsBeforePacking) {
+        calls = std::min(calls + 1, kCallsBeforePacking);
+        return nullptr;
+      }
+    }
     auto packed = pack_plan(plan, plain_);
     // Another thread may have packed them meanwhile.
     if (auto known = look(plan)) return known;
-    constexpr size_t most = 4;
-    if (orders_.size() >= most) orders_.clear();
+    if (orders_.size() >= kMostOrders) orders_.clear();
+    std::erase_if(alive_, [](const auto& order) { return order.expired(); });
+    alive_.emplace_back(packed);
     return orders_.emplace_back(std::move(packed));
   }
+
+  nb::object operand_for(const Plan& plan) {
+    auto packed = packed_for(plan);
+    return packed == nullptr ? plain_ : nb::cast(std::move(packed));
+  }
+
+  nb::handle plain() const noexcept { return plain_; }
 
   // Of all orders together, the plain one not counted.
   size_t bytes() const noexcept {
     size_t sum = 0;
-    for (const auto& packed : orders_) sum += packed->bytes();
+    for (const auto& order : alive_) {
+      if (const auto packed = order.lock()) sum += packed->bytes();
+    }
     return sum;
   }
 
  private:
+  static constexpr size_t kMostOrders = 4;
+  static constexpr int kCallsBeforePacking = 5;
+
   std::shared_ptr<PackedWeights> look(const Plan& plan) const noexcept {
     for (const auto& packed : orders_) {
       if (packed->key() == plan.packing_key()) return packed;
@@ -342,6 +367,9 @@ class KeptWeights {
 
   nb::object plain_;
   std::vector<std::shared_ptr<PackedWeights>> orders_;
+  // With those that made room for others and are still bound.
+  std::vector<std::weak_ptr<PackedWeights>> alive_;
+  std::unordered_map<std::string, int> calls_;  // that asked for an order before it was packed
 };
 
 // Smaller arrays are had sooner from NumPy.
@@ -403,7 +431,7 @@ class Bound {
     std::shared_ptr<const PackedWeights> packed = found->packed;
     if (weights_ != nullptr && packed == nullptr) packed = pack(*plan, from.shape());
     nb::object result = out.is_none() ? make(*plan, shape) : nb::borrow(out);
-    Arrays arrays(*plan, from, packed.get(), weight, bias, result);
+    Arrays arrays(*plan, from, packed.get(), weights_ == nullptr ? weight : weights_->plain(), bias, result);
     if (!arrays.fit() || (!out.is_none() && !has_shape(arrays.out(), shape))) return nb::none();
     arrays.run();
     return result;
@@ -464,9 +492,10 @@ class Bound {
     return insert({{source.begin(), source.end()}, find_plan(problem, ""), nullptr, std::move(result)});
   }
 
-  // Packs, and keeps it with the entry of `source` if that is still there.
+  // Packs if that pays, and keeps it with the entry of `source` if that is still there.
   std::shared_ptr<const PackedWeights> pack(const Plan& plan, std::span<const Py_ssize_t> source) {
     std::shared_ptr<const PackedWeights> packed = weights_->packed_for(plan);
+    if (packed == nullptr) return packed;
     for (Entry& entry : entries_) {
       if (std::ranges::equal(entry.source, source)) entry.packed = packed;
     }
@@ -682,6 +711,8 @@ NB_MODULE(_core, m) {
       .def_prop_ro("threads", [](const Plan& plan) { return plan.problem().threads; })
       .def_prop_ro("workspace_bytes", [](const Plan& plan) { return plan.recipe().workspace_bytes(); })
       .def_prop_ro("packing_key", &Plan::packing_key)
+      .def_prop_ro("takes_plain", &Plan::takes_plain,
+                   "Whether a plan for packed weights also takes plain ones, for the same bits.")
       .def_prop_ro("packed_bytes", [](const Plan& plan) { return plan.recipe().packed_bytes(); })
       .def_prop_ro("seconds", &Plan::seconds)
       .def_prop_ro("flops", [](const Plan& plan) { return 2 * plan.problem().geometry.multiply_adds(); })
@@ -698,7 +729,9 @@ NB_MODULE(_core, m) {
   nb::class_<KeptWeights>(m, "KeptWeights",
                           "Weights that do not change, packed in every order that a plan has asked for.")
       .def(nb::init<nb::object>(), "plain"_a)
-      .def("packed_for", &KeptWeights::packed_for, "plan"_a, "Return the weights in the order a plan wants.")
+      .def("operand_for", &KeptWeights::operand_for, "plan"_a,
+           "Return the weights for one call of a plan: in its order, or plain where packing them does not "
+           "pay.")
       .def_prop_ro("nbytes", &KeptWeights::bytes, "Bytes of all orders together, the plain one not counted.");
 
   nb::class_<Bound>(m, "Bound",

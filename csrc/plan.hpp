@@ -47,6 +47,9 @@ class Plan {
   // The seconds expected of each of the others.
   std::vector<std::pair<std::string, double>> costs() const;
 
+  // Whether a plan for packed weights also takes plain ones, for the same bits.
+  bool takes_plain() const { return recipe_->takes_plain(); }
+
   PackedWeights pack(const void* weight, Crew& crew) const;
   void run(const void* source, const void* weight, const void* bias, void* out, Crew& crew) const;
   // Throws ParameterError where the weights were packed for another plan.

@@ -203,6 +203,19 @@ def test_prepared_serves_any_batch_and_size() -> None:
     assert up.nbytes >= w[:4].nbytes
 
 
+@pytest.mark.parametrize("sizes", [[(n, 5) for n in range(2, 12)], [(3, 4, n) for n in range(3, 9)]], ids=str)
+def test_prepared_computes_alike_whatever_sizes_came_before(sizes: list[tuple[int, ...]]) -> None:
+    generator = np.random.default_rng(8)
+    w = generator.standard_normal((40, 36, *(4 for _ in sizes[0]))).astype(np.float32)
+    up = tconv.prepare(w, stride=2, pad=1)
+    for size in sizes:
+        x = generator.standard_normal((1, 40, *size)).astype(np.float32)
+        alone = tconv.prepare(w, stride=2, pad=1)(x).tobytes()
+        assert all(up(x).tobytes() == alone for _ in range(7))
+        # An array that has to be copied, on the way that takes care.
+        assert up(np.repeat(x, 2, axis=-1)[..., ::2]).tobytes() == alone
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize(
     ("kernel", "options", "shapes"),

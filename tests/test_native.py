@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,66 @@ def test_packed_weights_serve_other_batches_sizes_and_pads(algorithm: str, name:
         out = run(plan(other, name, algorithm=algorithm, packed=True), case, name, packed)
         np.testing.assert_array_equal(out, run(plan(other, name, algorithm=algorithm), case, name))
         assert_close(name, out, case, by_taps(name, case))
+
+
+def test_plans_for_packed_weights_take_plain_ones_for_the_same_bits() -> None:
+    isas = _core.isas()
+    ways = {("float32", isa) for isa in isas} | {(dtype, isas[0]) for dtype in DTYPES}
+    taken = set()
+    for problem in load("corners"):
+        for last in (False, True):
+            geometry = replace(problem.geometry, channels_last=last)
+            if 0 in geometry.small_shape or 0 in geometry.large_shape:
+                continue
+            for name, (dtype, isa) in product(WEIGHTED, ways):
+                try:
+                    made = plan(geometry, name, as_dtype(dtype), algorithm="winograd", packed=True, isa=isa)
+                except ParameterError:
+                    continue
+                if not made.takes_plain:
+                    continue
+                taken.add((name, (dtype, isa)))
+                case = example(geometry, dtype)
+                packed = run(made, case, name, made.pack(case.weight))
+                np.testing.assert_array_equal(run(made, case, name), packed)
+                if dtype != "float32":
+                    continue
+                case.weight.flat[0] = np.inf
+                with np.errstate(invalid="ignore"):
+                    packed = run(made, case, name, made.pack(case.weight))
+                    np.testing.assert_array_equal(run(made, case, name), packed)
+    assert taken == set(product(WEIGHTED, ways))
+
+
+def test_another_order_is_packed_after_some_calls() -> None:
+    weight = np.ones((64, 40, 4, 4), np.float32)
+    plans = {}
+    for size in range(2, 20):
+        axis = Axis(size, size * 2, 4, 2, 1, 1, 1, 0)
+        made = plan(Geometry(1, 64, 40, 1, (axis, axis)), packed=True, algorithm="winograd")
+        if made.takes_plain:
+            plans[made.packing_key] = made
+    first, *others = plans.values()
+    assert others
+    kept = native.KeptWeights(weight)
+
+    def asks(made: _core.Plan) -> str:
+        operand = kept.operand_for(made)
+        assert operand is weight or isinstance(operand, _core.PackedWeights)
+        return "plain" if operand is weight else "packed"
+
+    assert asks(first) == "packed"
+    for orders, other in enumerate(others, start=1):
+        held = kept.nbytes
+        found = [asks(other) for _ in range(8)]
+        if orders < 4:
+            assert found == ["plain"] * 5 + ["packed"] * 3
+            assert kept.nbytes > held
+        else:
+            # No more are kept.
+            assert found == ["plain"] * 8
+            assert kept.nbytes == held
+    assert asks(first) == "packed"
 
 
 def test_packed_weights_of_another_problem_are_refused() -> None:

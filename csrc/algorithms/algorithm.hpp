@@ -74,6 +74,9 @@ class Recipe {
   virtual size_t packed_bytes() const noexcept { return 0; }
   // Returns false where the weights hold an infinity or NaN and the recipe would multiply them with padding.
   virtual bool pack(const void* /*weight*/, char* /*packed*/, Crew& /*crew*/) const { return true; }
+  // Of a recipe for packed weights: whether run() also takes plain ones, for the same bits, in less time than
+  // it takes to pack them.
+  virtual bool takes_plain() const { return false; }
   // Whether run() needs a finite source, so that what is packed must keep the plain weights too.
   virtual bool needs_finite_source() const noexcept { return false; }
   // Returns false, having written nothing that counts, where pack() would or the source is not finite but has

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <mutex>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -622,6 +623,9 @@ template <class T>
 class Winograd final : public Recipe {
  public:
   explicit Winograd(const Problem& problem)
+      : Winograd(problem, best_choice(problem, Maps(problem, product_kernel(problem)))) {}
+
+  Winograd(const Problem& problem, const Choice& choice)
       : problem_(problem),
         activate_(problem),
         gemm_(product_kernel(problem)),
@@ -632,7 +636,7 @@ class Winograd final : public Recipe {
         in_(tconv::kernel(Family::winogradin, compute_dtype(problem.dtype), problem.isa)),
         out_(tconv::kernel(Family::winogradout, compute_dtype(problem.dtype), problem.isa)),
         maps_(problem, gemm_),
-        tiling_(problem, best_choice(problem, maps_)),
+        tiling_(problem, choice),
         src_(problem.geometry.channels_last, maps_.groups * maps_.depth, tiling_.axes[0].src_size,
              y().src_size, x().src_size),
         dst_(problem.geometry.channels_last, maps_.groups * maps_.columns, tiling_.axes[0].dst_size,
@@ -695,7 +699,10 @@ class Winograd final : public Recipe {
     return pack_units(weight, packed, 0, maps_.groups * units_, crew);
   }
 
+  bool takes_plain() const override { return problem_.packed && from_plain().by_unit_; }
+
   bool run(const Call& call) const override {
+    if (problem_.packed && call.packed == nullptr) return from_plain().run(call);
     const Buffer scratch(workspace_);
     Pieces pieces(scratch.data());
     char* packed = call.packed == nullptr && !by_unit_
@@ -779,6 +786,16 @@ class Winograd final : public Recipe {
 
     int64_t count() const noexcept { return end - begin; }
   };
+
+  // The same with the same tiles for plain weights, which seldom come.
+  const Winograd& from_plain() const {
+    std::call_once(plain_made_, [this] {
+      Problem plain = problem_;
+      plain.packed = false;
+      from_plain_ = std::make_unique<Winograd>(plain, best_choice(problem_, maps_));
+    });
+    return *from_plain_;
+  }
 
   const TiledAxis& y() const noexcept { return tiling_.axes[1]; }
   const TiledAxis& x() const noexcept { return tiling_.axes[2]; }
@@ -1839,6 +1856,8 @@ class Winograd final : public Recipe {
   bool by_unit_ = false;   // weights are packed when their turn comes
   bool by_chunk_ = false;  // and multiplied one chunk after the other
   size_t workspace_ = 0;
+  mutable std::once_flag plain_made_;
+  mutable std::unique_ptr<Winograd> from_plain_;
 };
 
 std::optional<std::string> refusal(const Problem& problem) {

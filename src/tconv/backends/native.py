@@ -258,7 +258,7 @@ def _weighted(
 ) -> None:
     if isinstance(weight, KeptWeights):
         plan = plan_for(geometry, pass_, source.dtype, packed=True, **limits)
-        plan.run(source, weight.packed_for(plan), bias, out)
+        plan.run(source, weight.operand_for(plan), bias, out)
     else:
         plan = plan_for(geometry, pass_, source.dtype, **limits)
         plan.run(source, weight, bias, out)
