@@ -148,8 +148,9 @@ def measure(layer: Layer, pass_: str, threads: int, opponents: dict[str, Any], s
 def _new_shape(layer: Layer, threads: int, steady: float) -> float | None:
     """Return the seconds by which the first call on a shape is longer than later ones, weights prepared.
 
-    Every call has an array of its own, for one that was read before is nearer to the core, whatever its shape. None
-    for layers of which a call takes so long that the difference of two says nothing.
+    Every call has an array of its own, for one that was read before is nearer to the core, whatever its shape.
+    Later calls are those by which weights are packed for good. None for layers of which a call takes so long that
+    the difference of two says nothing.
     """
     if steady > _LONGEST_FIRST_CALL:
         return None
@@ -160,12 +161,12 @@ def _new_shape(layer: Layer, threads: int, steady: float) -> float | None:
         shape = (*layer.x.shape[:-1], layer.x.shape[-1] + more)
         generator = np.random.default_rng(more)
         times = []
-        for _ in range(6):
+        for _ in range(12):
             x = generator.standard_normal(shape, np.float32).astype(layer.x.dtype, copy=False)
             before = time.perf_counter()
             prepared(x)
             times.append(time.perf_counter() - before)
-        longer.append(times[0] - statistics.median(times[1:]))
+        longer.append(times[0] - statistics.median(times[-5:]))
     return statistics.median(longer)
 
 
