@@ -114,13 +114,15 @@ class Strassen final : public Recipe {
     std::vector<int64_t> filled(static_cast<size_t>(threads_), -1);
     call.crew.share(
         problem_.geometry.groups * blocks_ * parts_, seconds, [&](int64_t unit, int member) noexcept {
-          const int64_t part = unit % parts_;
-          const int64_t block = unit / parts_ % blocks_;
+          const int64_t share_parts = parts_ / shares_;
+          const int64_t block = unit / share_parts % blocks_;
+          const int64_t share = unit / share_parts / blocks_ % shares_;
           const int64_t group = unit / parts_ / blocks_;
+          const int64_t part = share * share_parts + unit % share_parts;
           const auto index = static_cast<size_t>(member);
           const Worker w = worker(workers + index * worker_bytes());
-          if (filled[index] != unit / parts_) {
-            filled[index] = unit / parts_;
+          if (const int64_t wanted = group * blocks_ + block; filled[index] != wanted) {
+            filled[index] = wanted;
             if (!fill(call.source, w, group, block)) finite.store(false, std::memory_order_relaxed);
           }
           multiply(call, reinterpret_cast<const T*>(packed + static_cast<size_t>(group) * group_bytes()),
@@ -200,6 +202,9 @@ class Strassen final : public Recipe {
     block_panels_ = ceil_div(panels_.count(), blocks_);
     const int64_t units = blocks_ * problem_.geometry.groups;
     parts_ = threads_ > 1 && units < 6 * threads_ ? std::min(tiles_, ceil_div(6 * threads_, units)) : 1;
+    // Weights that were packed on one core come slowly to another, so each thread takes those that it packed.
+    shares_ = problem_.packed || problem_.geometry.groups > 1 ? 1 : std::min<int64_t>(parts_, threads_);
+    parts_ = parts_ / shares_ * shares_;
     workspace_ = total();
   }
 
@@ -413,7 +418,8 @@ class Strassen final : public Recipe {
   bool stream_ = false;  // whether outputs go past the caches
   int64_t block_panels_ = 1;
   int64_t blocks_ = 1;
-  int64_t parts_ = 1;  // that tiles are shared in
+  int64_t shares_ = 1;  // of the parts, all blocks of one before those of the next
+  int64_t parts_ = 1;   // that tiles are shared in
   int threads_ = 1;
   size_t workspace_ = 0;
 };
