@@ -505,7 +505,8 @@ class Bound {
   bool has_dtype(nb::handle array) const {
     const nb::object found = nb::steal(PyObject_GetAttr(array.ptr(), dtype_name_.ptr()));
     if (!found.is_valid()) throw nb::python_error();
-    return found.is(dtype_);
+    // NumPy makes several of one type.
+    return found.is(dtype_) || found.equal(dtype_);
   }
 
   static bool has_shape(const View& array, const Shape& shape) {

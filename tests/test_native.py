@@ -228,6 +228,9 @@ def test_a_bound_pass_takes_arrays_that_need_no_care(name: str, dtype: str) -> N
     assert bound(source, second, bias, out) is out
     assert out.tobytes() == found.tobytes()
     assert bound.knows(source.shape)
+    # Another object that means the same type.
+    same = source.astype(source.dtype.newbyteorder("="))
+    assert bound(same, second, bias, None).tobytes() == found.tobytes()
     # What follows needs care, and nothing is done.
     out[...] = 0
     strided = np.repeat(source, 2, axis=-1)[..., ::2]

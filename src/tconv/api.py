@@ -204,7 +204,7 @@ def _recall(repeats: dict[Any, _Repeat[_Way]], x: Array, w: Array, said: tuple[A
         known = repeats.get((dtype, x.shape, w.shape, said))
     except TypeError:  # a list among the words
         return None
-    if known is None or w.dtype is not dtype:
+    if known is None or w.dtype != dtype:
         return None
     if not all(map(is_, said, known.said)) and not all(map(_alike, said, known.said)):
         return None
@@ -217,7 +217,7 @@ def _repeated(x: Array, w: Array, bias: Any, out: Any, said: tuple[Any, ...]) ->
     if known is None:
         return None
     if bias is not None and (
-        type(bias) is not np.ndarray or bias.dtype is not x.dtype or bias.shape != known.shapes["bias"]
+        type(bias) is not np.ndarray or bias.dtype != x.dtype or bias.shape != known.shapes["bias"]
     ):
         return None
     if out is not None and type(out) is not np.ndarray:

@@ -276,7 +276,7 @@ class BoundGradients:
 
         Whoever calls has checked all shapes, and the type of the weight.
         """
-        if grad.dtype is not self._dtype:
+        if grad.dtype != self._dtype:
             return None
         of_data = of_weight = of_bias = None
         if self._data is not None and (of_data := self._data(grad, weight, None, None)) is None:
@@ -340,7 +340,7 @@ def _quick(
 ) -> Array | None:
     """Compute if the weights are plain and no array needs care, else return None."""
     dtype = source.dtype
-    if isinstance(weight, Weights) or weight.dtype is not dtype or (bias is not None and bias.dtype is not dtype):
+    if isinstance(weight, Weights) or weight.dtype != dtype or (bias is not None and bias.dtype != dtype):
         return None
     known: dict[Any, Bound | None] = geometry.__dict__.setdefault("_bound", {})
     key = (pass_name, dtype, *limits.values())
