@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--match", default="", help="time layers whose name matches this regular expression")
     parser.add_argument("--slice", default="1/1", help="I/N: of N parts of the list, time the I-th")
-    parser.add_argument("--seconds", type=float, default=0.2, help="for each element type, layer and layout")
+    parser.add_argument("--seconds", type=float, default=0.1, help="for each element type, layer and layout")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
