@@ -12,7 +12,6 @@ import argparse
 import datetime
 import json
 import os
-import re
 import statistics
 import sys
 from collections.abc import Iterable
@@ -22,11 +21,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import tconv
-from layers import LARGEST_ERROR, PASSES, check, expected_of, ours_of
+from layers import LARGEST_ERROR, PASSES, check, expected_of, ours_of, problems
 from peers.layer import Layer
 from problem_list import Problem, load
 from tconv.tuning import processor
-from timing import summary, time_in_turn
+from timing import pin, summary, time_in_turn
 
 MODES = ("prepared", "channel-last")
 DTYPES = tuple(LARGEST_ERROR)
@@ -103,15 +102,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.1, help="for each element type, layer and layout")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < options.threads:
-        raise SystemExit(f"--threads: got {options.threads}; this process may use {len(cores)} cores")
-    os.sched_setaffinity(0, cores[: options.threads])
-    part, parts = map(int, options.slice.split("/"))
+    pin(options.threads)
     rows = []
-    for problem in load("layers")[part - 1 :: parts]:
-        if not re.search(options.match, problem.name, re.IGNORECASE):
-            continue
+    for problem in problems(options.match, options.slice):
         rows.append(measure(problem, options.threads, options.seconds))
         _print(rows[-1])
         if options.json:

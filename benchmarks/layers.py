@@ -31,12 +31,12 @@ import dispatch
 import peers
 import tconv
 from peers.layer import Array, Layer, RefusalError, Way, channels_first, channels_last
-from problem_list import load
+from problem_list import Problem, load
 from tconv import _core
 from tconv.backends import native
 from tconv.dtypes import to_code
 from tconv.tuning import processor
-from timing import summary, time_in_turn
+from timing import pin, summary, time_in_turn
 
 PASSES = ("forward", "backward")
 LARGEST_ERROR = {"float32": 1e-4, "float64": 1e-12, "float16": 1e-2, "bfloat16": 5e-2}
@@ -207,10 +207,12 @@ def _write(path: Path, rows: list[dict[str, Any]], versions: dict[str, str]) -> 
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def _layers(match: str, part: int, parts: int, dtype: str) -> Iterator[Layer]:
+def problems(match: str, slice_: str) -> Iterator[Problem]:
+    """Yield the layers whose name matches, of the I-th of N parts of the list."""
+    part, parts = map(int, slice_.split("/"))
     for problem in load("layers")[part - 1 :: parts]:
         if re.search(match, problem.name, re.IGNORECASE):
-            yield Layer(problem.name, problem.geometry, dtype)
+            yield problem
 
 
 def _assert_best(layers: Iterable[Layer], threads: int, seconds: float) -> None:
@@ -245,11 +247,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.json and options.dtype != "float32":
         raise SystemExit("--json: keeps results in float32 only")
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < options.threads:
-        raise SystemExit(f"--threads: got {options.threads}; this process may use {len(cores)} cores")
-    os.sched_setaffinity(0, cores[: options.threads])
-    layers = _layers(options.match, *map(int, options.slice.split("/")), options.dtype)
+    pin(options.threads)
+    layers = (
+        Layer(problem.name, problem.geometry, options.dtype) for problem in problems(options.match, options.slice)
+    )
     if options.assert_:
         _assert_best(layers, options.threads, options.seconds)
         return

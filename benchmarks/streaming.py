@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import tconv
-from timing import summary, time_in_turn
+from timing import pin, summary, time_in_turn
 
 CHUNKS = (1, 2, 5, 10, 20, 50)
 # Channels, filters, kernel, stride, pad.
@@ -83,7 +82,7 @@ def main() -> None:
     parser.add_argument("--match", default="", help="part of the names of the models to run")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])
+    pin(given.threads)
     rows = []
     print("| layer | whole (ms) | " + " | ".join(f"{chunk} frames" for chunk in CHUNKS) + " |")
     print("| --- " * (len(CHUNKS) + 2) + "|")

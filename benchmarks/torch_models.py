@@ -39,7 +39,7 @@ import vocoder
 
 import tconv.torch
 from tconv.tuning import processor
-from timing import summary, take_turn
+from timing import pin, summary, take_turn
 
 _LARGEST_ERROR = 1e-3
 _TURNS = 7
@@ -344,10 +344,7 @@ def main() -> None:
     parser.add_argument("--lengths", action="store_true", help=f"instead, time a vocoder at {_LENGTHS} lengths")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < options.threads:
-        raise SystemExit(f"--threads: got {options.threads}; this process may use {len(cores)} cores")
-    os.sched_setaffinity(0, cores[: options.threads])
+    pin(options.threads)
     torch.set_num_threads(options.threads)
     if options.lengths:
         row = measure_lengths(options.threads)
