@@ -69,9 +69,9 @@ void sum_columns(const typename E::storage* grad, int64_t outer, int64_t step, i
     for (int64_t m = 0; m < maps; ++m) totals[m].add(sums[m]);
   };
   int64_t first = 0;
-  for (; first + together <= outer; first += std::min(block, (outer - first) / together) * together) {
-    const int64_t rows = std::min(block, (outer - first) / together);
+  while (const int64_t rows = std::min(block, (outer - first) / together)) {
     add(first, rows, together);
+    first += rows * together;
     if (pace.stopped(rows * together * maps)) return;
   }
   if (first < outer) add(first, 1, outer - first);

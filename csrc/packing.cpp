@@ -11,6 +11,20 @@
 #include "phases.hpp"
 
 namespace tconv {
+namespace {
+
+constexpr int64_t kSliceMaps = 64;  // that one thread packs at a time
+
+}  // namespace
+
+void copy_bytes(const void* from, char* to, size_t bytes, Crew& crew) {
+  constexpr size_t part = size_t{1} << 20;
+  crew.share(static_cast<int64_t>((bytes + part - 1) / part),
+             static_cast<double>(bytes) / machine::kStoreBytesPerSecond, [&](int64_t unit, int) noexcept {
+               const size_t first = static_cast<size_t>(unit) * part;
+               std::memcpy(to + first, static_cast<const char*>(from) + first, std::min(part, bytes - first));
+             });
+}
 
 void gather_maps(const Kernel& load, MoveArgs move, DType dtype) noexcept {
   constexpr int64_t line = 16;
@@ -28,20 +42,6 @@ void gather_maps(const Kernel& load, MoveArgs move, DType dtype) noexcept {
     move.src = from + line * move.src_row * stored;
     move.dst = static_cast<char*>(move.dst) + line * move.dst_row * computed;
   }
-}
-namespace {
-
-constexpr int64_t kSliceMaps = 64;  // that one thread packs at a time
-
-}  // namespace
-
-void copy_bytes(const void* from, char* to, size_t bytes, Crew& crew) {
-  constexpr size_t part = size_t{1} << 20;
-  crew.share(static_cast<int64_t>((bytes + part - 1) / part),
-             static_cast<double>(bytes) / machine::kStoreBytesPerSecond, [&](int64_t unit, int) noexcept {
-               const size_t first = static_cast<size_t>(unit) * part;
-               std::memcpy(to + first, static_cast<const char*>(from) + first, std::min(part, bytes - first));
-             });
 }
 
 ColumnPacking::ColumnPacking(const Problem& problem, int lanes, int64_t chunk_maps)

@@ -33,12 +33,21 @@ constexpr const Algorithm* kAlgorithms[] = {
 #undef TCONV_ALGORITHM
 };
 
-// Those of other passes would refuse, but their code is seldom near.
+// Of which passes each is asked.
 constexpr unsigned kPasses[] = {
 #define TCONV_ALGORITHM(name, of) passes::of,
 #include "algorithms/algorithms.inc"
 #undef TCONV_ALGORITHM
 };
+
+bool serves(size_t algorithm, Pass pass) noexcept {
+  return (kPasses[algorithm] >> static_cast<unsigned>(pass) & 1) != 0;
+}
+
+std::optional<std::string> refusal_of_pass(Pass pass) {
+  constexpr const char* names[] = {"forward", "the data gradient", "the weight gradient"};
+  return std::string("the pass is ") + names[static_cast<size_t>(pass)];
+}
 
 // For the same reason one thread is what they are compared on. The gradient of weights is a sum over the
 // batch.
@@ -55,17 +64,17 @@ Plan::Plan(const Problem& problem, std::string_view wanted) : problem_(problem) 
   check(problem.geometry);
   const Problem compared = usual(problem);
   const double with_every_product = machine::least_seconds(compared);
-  const unsigned pass = 1U << static_cast<unsigned>(problem.pass);
   std::array<bool, std::size(kAlgorithms)> too_large{};
   double least = 0;
   while (recipe_ == nullptr) {
     size_t chosen = std::size(kAlgorithms);
     for (size_t i = 0; i < std::size(kAlgorithms); ++i) {
       const Algorithm& algorithm = *kAlgorithms[i];
-      if (wanted.empty() ? too_large[i] || (kPasses[i] & pass) == 0 : wanted != algorithm.name) continue;
+      const bool serving = serves(i, problem.pass);
+      if (wanted.empty() ? too_large[i] || !serving : wanted != algorithm.name) continue;
       if (algorithm_ != nullptr && !algorithm.saves && with_every_product >= least) continue;
       if (algorithm_ != nullptr && algorithm.floor != nullptr && algorithm.floor(compared) >= least) continue;
-      if (const auto reason = algorithm.refusal(problem)) {
+      if (const auto reason = serving ? algorithm.refusal(problem) : refusal_of_pass(problem.pass)) {
         if (!wanted.empty()) throw ParameterError(std::string(wanted) + ": refuses: " + *reason);
         continue;
       }
@@ -93,16 +102,21 @@ Plan::Plan(const Problem& problem, std::string_view wanted) : problem_(problem) 
 
 std::vector<std::pair<std::string, std::string>> Plan::refusals() const {
   std::vector<std::pair<std::string, std::string>> list;
-  for (const Algorithm* algorithm : kAlgorithms) {
-    if (const auto reason = refusal_of(*algorithm, problem_)) list.emplace_back(algorithm->name, *reason);
+  for (size_t i = 0; i < std::size(kAlgorithms); ++i) {
+    const Algorithm& algorithm = *kAlgorithms[i];
+    const bool serving = serves(i, problem_.pass);
+    if (const auto reason = serving ? refusal_of(algorithm, problem_) : refusal_of_pass(problem_.pass))
+      list.emplace_back(algorithm.name, *reason);
   }
   return list;
 }
 
 std::vector<std::pair<std::string, double>> Plan::costs() const {
   std::vector<std::pair<std::string, double>> list;
-  for (const Algorithm* algorithm : kAlgorithms) {
-    if (!refusal_of(*algorithm, problem_)) list.emplace_back(algorithm->name, algorithm->cost(problem_));
+  for (size_t i = 0; i < std::size(kAlgorithms); ++i) {
+    const Algorithm& algorithm = *kAlgorithms[i];
+    if (serves(i, problem_.pass) && !refusal_of(algorithm, problem_))
+      list.emplace_back(algorithm.name, algorithm.cost(problem_));
   }
   return list;
 }

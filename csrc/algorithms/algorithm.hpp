@@ -1,17 +1,21 @@
 // What an algorithm is: it may refuse a problem, it says what a problem would cost, it makes a recipe.
 //
-// To add one: a file `<name>.cpp` here that defines `const Algorithm <name>`, and its line in algorithms.inc.
+// To add one: a file `<name>.cpp` here that defines `const Algorithm <name>`, and its line in algorithms.inc,
+// which tells its passes.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
 
 #include "activation_abi.hpp"
 #include "dtypes.hpp"
 #include "geometry.hpp"
+#include "memory.hpp"
 #include "registry.hpp"
 #include "thread_pool.hpp"
 
@@ -82,7 +86,41 @@ class Recipe {
   // Returns false, having written nothing that counts, where pack() would or the source is not finite but has
   // to be. Throws OutOfMemoryError, Interrupted.
   virtual bool run(const Call& call) const = 0;
+
+ protected:
+  // The packed weights of a call, packed here where they come plain; null where pack() returns false.
+  const char* packed_weights(const Call& call, Pieces& pieces) const {
+    if (call.packed != nullptr) return static_cast<const char*>(call.packed);
+    char* const packed = pieces.take(packed_bytes());
+    return pack(call.weight, packed, call.crew) ? packed : nullptr;
+  }
 };
+
+// Shares units that return whether what they read is finite; returns whether all did.
+template <class Work>
+bool share_finite(Crew& crew, int64_t units, double seconds, const Work& work) {
+  static_assert(std::is_nothrow_invocable_r_v<bool, const Work&, int64_t, int>);
+  std::atomic<bool> finite{true};
+  crew.share(units, seconds, [&](int64_t unit, int member) noexcept {
+    if (!work(unit, member)) finite.store(false, std::memory_order_relaxed);
+  });
+  return finite.load();
+}
+
+// Makes a recipe whose class is a template of the type in which it computes.
+template <template <class> class Made>
+std::unique_ptr<Recipe> make_computed(const Problem& problem) {
+  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<Made<double>>(problem);
+  return std::make_unique<Made<float>>(problem);
+}
+
+// The same of the type of its elements.
+template <template <class> class Made>
+std::unique_ptr<Recipe> make_stored(const Problem& problem) {
+  return with_dtype(problem.dtype, [&](auto e) -> std::unique_ptr<Recipe> {
+    return std::make_unique<Made<decltype(e)>>(problem);
+  });
+}
 
 // Algorithms may differ in the last bit, and a batch must give the same bits whole or in parts: so they are
 // compared for this batch, which the call does not decide. Layers of many weights seldom see more than a
@@ -96,7 +134,7 @@ inline int64_t usual_batch(const Geometry& geometry) noexcept {
 
 struct Algorithm {
   const char* name;
-  // Why this algorithm cannot solve the problem, whatever the workspace, or nothing.
+  // Why this algorithm cannot solve a problem of its passes, whatever the workspace, or nothing.
   std::optional<std::string> (*refusal)(const Problem&);
   // Expected seconds.
   double (*cost)(const Problem&);
@@ -117,7 +155,7 @@ inline std::optional<std::string> workspace_refusal(const Problem& problem, size
          std::to_string(least);
 }
 
-// Why an algorithm cannot solve the problem within its workspace, or nothing.
+// Why an algorithm cannot solve a problem of its passes within its workspace, or nothing.
 inline std::optional<std::string> refusal_of(const Algorithm& algorithm, const Problem& problem) {
   if (auto reason = algorithm.refusal(problem)) return reason;
   return workspace_refusal(problem, algorithm.make(problem)->workspace_bytes());

@@ -3,7 +3,6 @@
 // tap are neighbours; from there the windows of a panel of positions are copied together, and one long
 // product serves all channels.
 #include <algorithm>
-#include <atomic>
 #include <numeric>
 #include <vector>
 
@@ -160,8 +159,7 @@ class DataWindows final : public Recipe {
   bool pack(const void* weight, char* packed, Crew& crew) const override {
     const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
     const int64_t squares = ceil_div(channels_, kLineElements);
-    std::atomic<bool> finite{true};
-    crew.share(problem_.geometry.groups * squares, seconds, [&](int64_t unit, int) noexcept {
+    return share_finite(crew, problem_.geometry.groups * squares, seconds, [&](int64_t unit, int) noexcept {
       const int64_t group = unit / squares;
       const int64_t channel = unit % squares * kLineElements;
       const int64_t block = channel / block_;
@@ -175,10 +173,8 @@ class DataWindows final : public Recipe {
       args.rows = std::min(kLineElements, channels_ - channel);
       args.columns = depth_;
       load_(args);
-      if (!inside_ && !finite_weights(from, args.rows * depth_))
-        finite.store(false, std::memory_order_relaxed);
+      return inside_ || finite_weights(from, args.rows * depth_);
     });
-    return finite.load();
   }
 
   bool run(const Call& call) const override {
@@ -472,14 +468,7 @@ class DataWindows final : public Recipe {
   int threads_ = 1;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  return with_dtype(problem.dtype, [&](auto e) -> std::unique_ptr<Recipe> {
-    return std::make_unique<DataWindows<decltype(e)>>(problem);
-  });
-}
-
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass != Pass::data_gradient) return "the pass is not the data gradient";
   const Geometry& g = problem.geometry;
   if (g.channels_last) return "maps that lie together";
   for (const Axis& axis : g.axes) {
@@ -490,7 +479,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   // Neither batch nor threads may decide, and more threads take smaller blocks.
   Problem alone = problem;
   alone.threads = 1;
-  return workspace_refusal(problem, make(alone)->workspace_bytes());
+  return workspace_refusal(problem, make_stored<DataWindows>(alone)->workspace_bytes());
 }
 
 double cost(const Problem& problem) {
@@ -523,6 +512,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm data_windows;
-const Algorithm data_windows{"data_windows", refusal, cost, make};
+const Algorithm data_windows{"data_windows", refusal, cost, make_stored<DataWindows>};
 
 }  // namespace tconv

@@ -112,12 +112,8 @@ class Depthwise final : public Recipe {
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
     Pieces pieces(scratch.data());
-    const char* packed = static_cast<const char*>(call.packed);
-    if (packed == nullptr) {
-      char* made = pieces.take(packed_bytes());
-      if (!pack(call.weight, made, call.crew)) return false;
-      packed = made;
-    }
+    const char* packed = packed_weights(call, pieces);
+    if (packed == nullptr) return false;
     const T* bias = nullptr;
     if (call.bias != nullptr) {
       T* made = pieces.take<T>(bias_bytes());
@@ -572,13 +568,7 @@ class Depthwise final : public Recipe {
   size_t workspace_ = 0;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<Depthwise<double>>(problem);
-  return std::make_unique<Depthwise<float>>(problem);
-}
-
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass == Pass::weight_gradient) return "the pass is the weight gradient";
   const Geometry& g = problem.geometry;
   const int64_t most = g.channels_last ? 1 : kMostMaps;
   if (std::max(g.channels, g.filters) > most * g.groups) {
@@ -621,6 +611,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm depthwise;
-const Algorithm depthwise{"depthwise", refusal, cost, make};
+const Algorithm depthwise{"depthwise", refusal, cost, make_computed<Depthwise>};
 
 }  // namespace tconv

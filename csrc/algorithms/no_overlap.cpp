@@ -90,12 +90,7 @@ class NoOverlap final : public Recipe {
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
     Pieces pieces(scratch.data());
-    const char* packed = static_cast<const char*>(call.packed);
-    if (packed == nullptr && !by_part_) {
-      char* made = pieces.take(packed_bytes());
-      pack(call.weight, made, call.crew);
-      packed = made;
-    }
+    const char* packed = by_part_ ? nullptr : packed_weights(call, pieces);
     const T* bias = nullptr;
     if (call.bias != nullptr) {
       T* made = pieces.take<T>(bias_bytes());
@@ -553,13 +548,7 @@ class NoOverlap final : public Recipe {
   size_t workspace_ = 0;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<NoOverlap<double>>(problem);
-  return std::make_unique<NoOverlap<float>>(problem);
-}
-
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass == Pass::weight_gradient) return "the pass is the weight gradient";
   const Geometry& g = problem.geometry;
   if (g.channels_last) return "maps lie together";
   if (const auto reason = overlap_refusal(g)) return reason;
@@ -592,6 +581,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm no_overlap;
-const Algorithm no_overlap{"no_overlap", refusal, cost, make};
+const Algorithm no_overlap{"no_overlap", refusal, cost, make_computed<NoOverlap>};
 
 }  // namespace tconv

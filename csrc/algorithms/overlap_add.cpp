@@ -420,14 +420,7 @@ class OverlapAdd final : public Recipe {
   int threads_ = 1;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  return with_dtype(problem.dtype, [&](auto e) -> std::unique_ptr<Recipe> {
-    return std::make_unique<OverlapAdd<decltype(e)>>(problem);
-  });
-}
-
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass != Pass::forward) return "the pass is not forward";
   if (problem.packed) return "the weights come packed";
   const Geometry& g = problem.geometry;
   if (g.channels_last) return "maps lie together";
@@ -462,6 +455,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm overlap_add;
-const Algorithm overlap_add{"overlap_add", refusal, cost, make};
+const Algorithm overlap_add{"overlap_add", refusal, cost, make_stored<OverlapAdd>};
 
 }  // namespace tconv

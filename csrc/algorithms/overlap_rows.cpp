@@ -165,12 +165,7 @@ class OverlapRows final : public Recipe {
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
     Pieces pieces(scratch.data());
-    const char* packed = static_cast<const char*>(call.packed);
-    if (packed == nullptr) {
-      char* const made = pieces.take(packed_bytes());
-      pack(call.weight, made, call.crew);
-      packed = made;
-    }
+    const char* packed = packed_weights(call, pieces);
     T* bias = nullptr;
     if (call.bias != nullptr) {
       bias = pieces.take<T>(bias_bytes());
@@ -432,13 +427,7 @@ class OverlapRows final : public Recipe {
   size_t workspace_ = 0;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<OverlapRows<double>>(problem);
-  return std::make_unique<OverlapRows<float>>(problem);
-}
-
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass != Pass::forward) return "the pass is not forward";
   const Geometry& g = problem.geometry;
   if (g.groups > 1) return "groups";
   for (const Axis& axis : g.axes) {
@@ -477,6 +466,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm overlap_rows;
-const Algorithm overlap_rows{"overlap_rows", refusal, cost, make};
+const Algorithm overlap_rows{"overlap_rows", refusal, cost, make_computed<OverlapRows>};
 
 }  // namespace tconv

@@ -744,13 +744,7 @@ class PhaseGemm final : public Recipe {
   size_t workspace_ = 0;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<PhaseGemm<double>>(problem);
-  return std::make_unique<PhaseGemm<float>>(problem);
-}
-
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass == Pass::weight_gradient) return "the pass is the weight gradient";
   for (const Axis& axis : problem.geometry.axes) {
     if (axis.stride > kMostStride) return "stride above " + std::to_string(kMostStride);
   }
@@ -822,6 +816,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm phase_gemm;
-const Algorithm phase_gemm{"phase_gemm", refusal, cost, make, false, least_seconds};
+const Algorithm phase_gemm{"phase_gemm", refusal, cost, make_computed<PhaseGemm>, false, least_seconds};
 
 }  // namespace tconv

@@ -143,15 +143,12 @@ class PhaseLanes final : public Recipe {
 
   // Packed: [group][panel][tap][channel][lane]; pairs of channels take the first half of a panel.
   bool pack(const void* weight, char* packed, Crew& crew) const override {
-    std::atomic<bool> finite{true};
     const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
-    crew.share(problem_.geometry.groups * columns_.panels, seconds, [&](int64_t unit, int) noexcept {
-      if (!pack_panel(weight, reinterpret_cast<T*>(packed + static_cast<size_t>(unit) * panel_bytes()),
-                      unit / columns_.panels, unit % columns_.panels)) {
-        finite.store(false, std::memory_order_relaxed);
-      }
-    });
-    return finite.load();
+    return share_finite(
+        crew, problem_.geometry.groups * columns_.panels, seconds, [&](int64_t unit, int) noexcept {
+          return pack_panel(weight, reinterpret_cast<T*>(packed + static_cast<size_t>(unit) * panel_bytes()),
+                            unit / columns_.panels, unit % columns_.panels);
+        });
   }
 
   bool run(const Call& call) const override {
@@ -570,13 +567,7 @@ class PhaseLanes final : public Recipe {
   size_t workspace_ = 0;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<PhaseLanes<double>>(problem);
-  return std::make_unique<PhaseLanes<float>>(problem);
-}
-
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass != Pass::forward) return "the pass is not forward";
   const Geometry& g = problem.geometry;
   for (const Axis& axis : g.axes) {
     if (axis.dilation != 1) return "dilation";
@@ -616,6 +607,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm phase_lanes;
-const Algorithm phase_lanes{"phase_lanes", refusal, cost, make};
+const Algorithm phase_lanes{"phase_lanes", refusal, cost, make_computed<PhaseLanes>};
 
 }  // namespace tconv

@@ -2,7 +2,6 @@
 // residues of the stride. Input is copied once, a strip at a time, with its border of zeros; every tap then
 // reads it shifted. Along one axis most of it is read where it lies instead.
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -553,17 +552,13 @@ class PositionLanes final : public Recipe {
   // Packed: [group][tile][chunk][map of the chunk][tap][row].
   bool pack_groups(const void* weight, char* packed, int64_t first, int64_t last, Crew& crew) const {
     const auto tiles = static_cast<int64_t>(layout_.tiles.size());
-    std::atomic<bool> finite{true};
     const double seconds = static_cast<double>(last - first) * static_cast<double>(group_bytes()) / 2e9;
-    crew.share((last - first) * tiles, seconds, [&](int64_t unit, int member) noexcept {
+    return share_finite(crew, (last - first) * tiles, seconds, [&](int64_t unit, int member) noexcept {
       char* to = packed + static_cast<size_t>(unit / tiles) * group_bytes();
       const auto& tile = layout_.tiles[static_cast<size_t>(unit % tiles)];
-      if (!pack_tile(weight, reinterpret_cast<T*>(to) + tile.first_tap * layout_.depth_maps * gemm_.rows,
-                     first + unit / tiles, tile, Pace(crew, member))) {
-        finite.store(false, std::memory_order_relaxed);
-      }
+      return pack_tile(weight, reinterpret_cast<T*>(to) + tile.first_tap * layout_.depth_maps * gemm_.rows,
+                       first + unit / tiles, tile, Pace(crew, member));
     });
-    return finite.load();
   }
 
   bool pack_tile(const void* weight, T* packed, int64_t group, const Layout::Tile& tile,
@@ -1026,13 +1021,7 @@ class PositionLanes final : public Recipe {
   size_t workspace_ = 0;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<PositionLanes<double>>(problem);
-  return std::make_unique<PositionLanes<float>>(problem);
-}
-
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass == Pass::weight_gradient) return "the pass is the weight gradient";
   const Geometry& g = problem.geometry;
   const bool forward = problem.pass == Pass::forward;
   int64_t rows = (forward ? g.filters : g.channels) / g.groups;
@@ -1102,6 +1091,7 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm position_lanes;
-const Algorithm position_lanes{"position_lanes", refusal, cost, make, false, least_seconds};
+const Algorithm position_lanes{"position_lanes", refusal, cost, make_computed<PositionLanes>, false,
+                               least_seconds};
 
 }  // namespace tconv

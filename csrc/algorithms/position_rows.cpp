@@ -84,12 +84,7 @@ class PositionRows final : public Recipe {
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
     Pieces pieces(scratch.data());
-    const char* packed = static_cast<const char*>(call.packed);
-    if (packed == nullptr) {
-      char* made = pieces.take(packed_bytes());
-      pack(call.weight, made, call.crew);
-      packed = made;
-    }
+    const char* packed = packed_weights(call, pieces);
     const T* bias = nullptr;
     if (call.bias != nullptr) {
       T* made = pieces.take<T>(bias_bytes());
@@ -331,13 +326,7 @@ class PositionRows final : public Recipe {
   size_t workspace_ = 0;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<PositionRows<double>>(problem);
-  return std::make_unique<PositionRows<float>>(problem);
-}
-
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass == Pass::weight_gradient) return "the pass is the weight gradient";
   const Geometry& g = problem.geometry;
   if (!g.channels_last) return "maps lie apart";
   for (const Axis& axis : g.axes) {
@@ -372,6 +361,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm position_rows;
-const Algorithm position_rows{"position_rows", refusal, cost, make};
+const Algorithm position_rows{"position_rows", refusal, cost, make_computed<PositionRows>};
 
 }  // namespace tconv

@@ -230,13 +230,7 @@ class SinglePosition final : public Recipe {
   size_t workspace_ = 0;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<SinglePosition<double>>(problem);
-  return std::make_unique<SinglePosition<float>>(problem);
-}
-
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass != Pass::forward) return "the pass is not forward";
   const Geometry& g = problem.geometry;
   if (g.small_positions() != 1) return "more than one input position";
   for (const Axis& axis : g.axes) {
@@ -264,6 +258,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm single_position;
-const Algorithm single_position{"single_position", refusal, cost, make};
+const Algorithm single_position{"single_position", refusal, cost, make_computed<SinglePosition>};
 
 }  // namespace tconv

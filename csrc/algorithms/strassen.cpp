@@ -6,7 +6,6 @@
 // The halves of the positions are those of each sample, so that a sample's bits do not depend on the others.
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
@@ -82,25 +81,18 @@ class Strassen final : public Recipe {
   bool pack(const void* weight, char* packed, Crew& crew) const override {
     const int64_t runs = ceil_div(tiles_, kPackedTiles);
     const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
-    std::atomic<bool> finite{true};
-    crew.share(problem_.geometry.groups * runs, seconds, [&](int64_t unit, int) noexcept {
+    return share_finite(crew, problem_.geometry.groups * runs, seconds, [&](int64_t unit, int) noexcept {
       const int64_t first = unit % runs * kPackedTiles;
       T* const to = reinterpret_cast<T*>(packed + static_cast<size_t>(unit / runs) * group_bytes());
-      if (!pack_tiles(weight, to, unit / runs, first, std::min(first + kPackedTiles, tiles_)))
-        finite.store(false, std::memory_order_relaxed);
+      return pack_tiles(weight, to, unit / runs, first, std::min(first + kPackedTiles, tiles_));
     });
-    return finite.load();
   }
 
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
     Pieces pieces(scratch.data());
-    const char* packed = static_cast<const char*>(call.packed);
-    if (packed == nullptr) {
-      char* made = pieces.take(packed_bytes());
-      if (!pack(call.weight, made, call.crew)) return false;
-      packed = made;
-    }
+    const char* packed = packed_weights(call, pieces);
+    if (packed == nullptr) return false;
     const T* bias = nullptr;
     if (call.bias != nullptr) {
       T* made = pieces.take<T>(bias_bytes());
@@ -110,25 +102,24 @@ class Strassen final : public Recipe {
     call.crew.limit(threads_);
     char* const workers = pieces.rest();
     const double seconds = machine::seconds(problem_) * threads_;
-    std::atomic<bool> finite{true};
     std::vector<int64_t> filled(static_cast<size_t>(threads_), -1);
-    call.crew.share(
-        problem_.geometry.groups * blocks_ * parts_, seconds, [&](int64_t unit, int member) noexcept {
-          const int64_t share_parts = parts_ / shares_;
+    const int64_t share_parts = parts_ / shares_;
+    return share_finite(
+        call.crew, problem_.geometry.groups * blocks_ * parts_, seconds,
+        [&](int64_t unit, int member) noexcept {
           const int64_t block = unit / share_parts % blocks_;
           const int64_t share = unit / share_parts / blocks_ % shares_;
           const int64_t group = unit / parts_ / blocks_;
           const int64_t part = share * share_parts + unit % share_parts;
           const auto index = static_cast<size_t>(member);
           const Worker w = worker(workers + index * worker_bytes());
-          if (const int64_t wanted = group * blocks_ + block; filled[index] != wanted) {
-            filled[index] = wanted;
-            if (!fill(call.source, w, group, block)) finite.store(false, std::memory_order_relaxed);
-          }
+          const int64_t wanted = group * blocks_ + block;
+          const bool finite = filled[index] == wanted || fill(call.source, w, group, block);
+          filled[index] = wanted;
           multiply(call, reinterpret_cast<const T*>(packed + static_cast<size_t>(group) * group_bytes()),
                    bias, w, group, block, tiles_ * part / parts_, tiles_ * (part + 1) / parts_);
+          return finite;
         });
-    return finite.load();
   }
 
  private:
@@ -424,13 +415,7 @@ class Strassen final : public Recipe {
   size_t workspace_ = 0;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<Strassen<double>>(problem);
-  return std::make_unique<Strassen<float>>(problem);
-}
-
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass != Pass::forward) return "the pass is a gradient";
   const Geometry& g = problem.geometry;
   if (g.channels_last) return "maps lie together";
   if (const auto reason = overlap_refusal(g)) return reason;
@@ -465,6 +450,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm strassen;
-const Algorithm strassen{"strassen", refusal, cost, make, true};
+const Algorithm strassen{"strassen", refusal, cost, make_computed<Strassen>, true};
 
 }  // namespace tconv

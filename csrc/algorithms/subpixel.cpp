@@ -176,7 +176,6 @@ class Subpixel final : public Recipe {
 std::unique_ptr<Recipe> make(const Problem& problem) { return std::make_unique<Subpixel>(problem); }
 
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass != Pass::forward) return "the pass is not forward";
   const Geometry& g = problem.geometry;
   const auto& [z, y, x] = g.axes;
   if (g.filters != 1) return "more than one filter";

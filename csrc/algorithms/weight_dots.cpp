@@ -499,14 +499,7 @@ class WeightDots final : public Recipe {
   int threads_ = 1;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  return with_dtype(problem.dtype, [&](auto e) -> std::unique_ptr<Recipe> {
-    return std::make_unique<WeightDots<decltype(e)>>(problem);
-  });
-}
-
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass != Pass::weight_gradient) return "the pass is not the weight gradient";
   if (problem.geometry.channels_last) return "maps of a position lie together";
   if (problem.geometry.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   return std::nullopt;
@@ -517,6 +510,6 @@ double cost(const Problem& problem) { return Cut(problem).seconds; }
 }  // namespace
 
 extern const Algorithm weight_dots;
-const Algorithm weight_dots{"weight_dots", refusal, cost, make};
+const Algorithm weight_dots{"weight_dots", refusal, cost, make_stored<WeightDots>};
 
 }  // namespace tconv

@@ -694,13 +694,7 @@ class WeightGemm final : public Recipe {
   size_t workspace_ = 0;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<WeightGemm<double>>(problem);
-  return std::make_unique<WeightGemm<float>>(problem);
-}
-
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass != Pass::weight_gradient) return "the pass is not the weight gradient";
   if (problem.geometry.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   return std::nullopt;
 }
@@ -713,6 +707,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm weight_gemm;
-const Algorithm weight_gemm{"weight_gemm", refusal, cost, make};
+const Algorithm weight_gemm{"weight_gemm", refusal, cost, make_computed<WeightGemm>};
 
 }  // namespace tconv

@@ -121,14 +121,7 @@ class WeightMaps final : public Recipe {
   int threads_;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  return with_dtype(problem.dtype, [&](auto e) -> std::unique_ptr<Recipe> {
-    return std::make_unique<WeightMaps<decltype(e)>>(problem);
-  });
-}
-
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass != Pass::weight_gradient) return "the pass is not the weight gradient";
   const Geometry& g = problem.geometry;
   if (g.channels != g.groups || g.filters != g.groups) return "more than a map in a group";
   if (!g.channels_last) return "maps of a position lie apart";
@@ -153,6 +146,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm weight_maps;
-const Algorithm weight_maps{"weight_maps", refusal, cost, make};
+const Algorithm weight_maps{"weight_maps", refusal, cost, make_stored<WeightMaps>};
 
 }  // namespace tconv

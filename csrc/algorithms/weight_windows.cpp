@@ -508,7 +508,6 @@ std::unique_ptr<Recipe> make(const Problem& problem) {
 }
 
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass != Pass::weight_gradient) return "the pass is not the weight gradient";
   if (Runs(problem.geometry).runs > kMostRuns)
     return "more than " + std::to_string(kMostRuns) + " runs of neighbours in a window";
   return std::nullopt;

@@ -705,13 +705,7 @@ class WeightWinograd final : public Recipe {
   size_t workspace_ = 0;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  if (compute_dtype(problem.dtype) == DType::f64) return std::make_unique<WeightWinograd<double>>(problem);
-  return std::make_unique<WeightWinograd<float>>(problem);
-}
-
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass != Pass::weight_gradient) return "the pass is not the weight gradient";
   const Geometry& g = problem.geometry;
   if (g.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   if (std::min(g.channels, g.filters) / g.groups < kFewMaps)
@@ -730,6 +724,6 @@ double cost(const Problem& problem) { return Layout(problem).seconds; }
 }  // namespace
 
 extern const Algorithm weight_winograd;
-const Algorithm weight_winograd{"weight_winograd", refusal, cost, make, true};
+const Algorithm weight_winograd{"weight_winograd", refusal, cost, make_computed<WeightWinograd>, true};
 
 }  // namespace tconv

@@ -351,14 +351,7 @@ class WindowDots final : public Recipe {
   int threads_ = 1;
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  return with_dtype(problem.dtype, [&](auto e) -> std::unique_ptr<Recipe> {
-    return std::make_unique<WindowDots<decltype(e)>>(problem);
-  });
-}
-
 std::optional<std::string> refusal(const Problem& given) {
-  if (given.pass != Pass::data_gradient) return "the pass is not the data gradient";
   const Problem problem = in_a_row(given);
   const Geometry& g = problem.geometry;
   const Axis& x = g.axes[2];
@@ -406,6 +399,6 @@ double cost(const Problem& given) {
 }  // namespace
 
 extern const Algorithm window_dots;
-const Algorithm window_dots{"window_dots", refusal, cost, make};
+const Algorithm window_dots{"window_dots", refusal, cost, make_stored<WindowDots>};
 
 }  // namespace tconv

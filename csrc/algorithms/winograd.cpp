@@ -355,11 +355,6 @@ const Kernel& product_kernel(const Problem& problem) {
   });
 }
 
-template <class Body>
-auto with_compute(DType dtype, const Body& body) {
-  return compute_dtype(dtype) == DType::f64 ? body(double{}) : body(float{});
-}
-
 // Transformed weights of all groups.
 double packed_bytes(const Counts& counts, const Maps& maps, const Problem& problem) noexcept {
   return static_cast<double>(maps.groups * counts.phase_points * counts.views * maps.padded_depth() *
@@ -1507,24 +1502,21 @@ class Winograd final : public Recipe {
 
   // Units of weights: [chunk][point][view and map][vector of the chunk][lane], transformed.
   bool pack_units(const void* weight, char* packed, int64_t first, int64_t last, Crew& crew) const {
-    std::atomic<bool> finite{true};
     const double seconds = static_cast<double>(unit_bytes()) * static_cast<double>(last - first) / 4e9;
     const int64_t slices = ceil_div(maps_.depth, kPackedMaps);
     T* const units = reinterpret_cast<T*>(packed);
     if (maps_.padded_depth() > maps_.depth) {
       std::memset(packed, 0, unit_bytes() * static_cast<size_t>(last - first));
     }
-    crew.share((last - first) * unit_blocks_ * slices, seconds, [&](int64_t index, int) noexcept {
-      const int64_t unit = index / slices / unit_blocks_;
-      const int64_t block = index / slices % unit_blocks_;
-      const int64_t begin = index % slices * kPackedMaps;
-      T* to = units + unit * unit_elements_;
-      if (!pack_block(weight, to, first + unit, block, begin, std::min(begin + kPackedMaps, maps_.depth),
-                      {0, depth_})) {
-        finite.store(false, std::memory_order_relaxed);
-      }
-    });
-    return finite;
+    return share_finite(crew, (last - first) * unit_blocks_ * slices, seconds,
+                        [&](int64_t index, int) noexcept {
+                          const int64_t unit = index / slices / unit_blocks_;
+                          const int64_t block = index / slices % unit_blocks_;
+                          const int64_t begin = index % slices * kPackedMaps;
+                          T* to = units + unit * unit_elements_;
+                          return pack_block(weight, to, first + unit, block, begin,
+                                            std::min(begin + kPackedMaps, maps_.depth), {0, depth_});
+                        });
   }
 
   // From one element of plain weights to the next.
@@ -1861,7 +1853,6 @@ class Winograd final : public Recipe {
 };
 
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.pass == Pass::weight_gradient) return "the pass is the weight gradient";
   bool saves = false;
   for (const Axis& axis : problem.geometry.axes) {
     if (axis.stride > kMostStride) return "stride above " + std::to_string(kMostStride);
@@ -1899,15 +1890,9 @@ double cost(const Problem& problem) {
          (problem.packed ? 0 : packing);
 }
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  return with_compute(problem.dtype, [&](auto t) -> std::unique_ptr<Recipe> {
-    return std::make_unique<Winograd<decltype(t)>>(problem);
-  });
-}
-
 }  // namespace
 
 extern const Algorithm winograd;
-const Algorithm winograd{"winograd", refusal, cost, make, true};
+const Algorithm winograd{"winograd", refusal, cost, make_computed<Winograd>, true};
 
 }  // namespace tconv
