@@ -127,9 +127,10 @@ def measure(layer: Layer, pass_: str, threads: int, opponents: dict[str, Any], s
     for name in ours:
         against = eager if name in _UNPREPARED else ways.keys() - ours.keys()
         best[name] = min(against, key=lambda peer: found[peer]["median"], default=None)
-    first_call = None
-    if pass_ == "forward":
-        first_call = _new_shape(layer, threads, found["prepared"]["median"] * 1e-3)
+    first_call, dearest_call = None, None
+    # Of layers of which a call takes so long, the difference of two says nothing.
+    if pass_ == "forward" and found["prepared"]["median"] * 1e-3 <= _LONGEST_FIRST_CALL:
+        first_call, dearest_call = (longer * 1e3 for longer in _new_shapes(layer, threads))
     return {
         "layer": layer.name,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -139,24 +140,23 @@ def measure(layer: Layer, pass_: str, threads: int, opponents: dict[str, Any], s
         "milliseconds": found,
         "best peer": best,
         "ratio": {name: found[peer]["median"] / found[name]["median"] for name, peer in best.items() if peer},
-        "first call": None if first_call is None else first_call * 1e3,
+        "first call": first_call,
+        "dearest call": dearest_call,
         "plans": plans,
         "refusals": refusals,
     }
 
 
-def _new_shape(layer: Layer, threads: int, steady: float) -> float | None:
-    """Return the seconds by which the first call on a shape is longer than later ones, weights prepared.
+def _new_shapes(layer: Layer, threads: int) -> tuple[float, float]:
+    """Return the seconds by which calls on new shapes are longer than later ones, weights prepared.
 
-    Every call has an array of its own, for one that was read before is nearer to the core, whatever its shape.
-    Later calls are those by which weights are packed for good. None for layers of which a call takes so long that
-    the difference of two says nothing.
+    Those of the first call, a median of several shapes, and those of the longest call of all until weights are
+    packed for good. Every call has an array of its own, for one that was read before is nearer to the core,
+    whatever its shape.
     """
-    if steady > _LONGEST_FIRST_CALL:
-        return None
     prepared = tconv.prepare(layer.w, **_options(layer), threads=threads)
     prepared(layer.x)
-    longer = []
+    first, dearest = [], []
     for more in range(1, _NEW_SHAPES + 1):
         shape = (*layer.x.shape[:-1], layer.x.shape[-1] + more)
         generator = np.random.default_rng(more)
@@ -166,8 +166,10 @@ def _new_shape(layer: Layer, threads: int, steady: float) -> float | None:
             before = time.perf_counter()
             prepared(x)
             times.append(time.perf_counter() - before)
-        longer.append(times[0] - statistics.median(times[-5:]))
-    return statistics.median(longer)
+        later = statistics.median(times[-5:])
+        first.append(times[0] - later)
+        dearest.append(max(times) - later)
+    return statistics.median(first), max(dearest)
 
 
 def _print(row: dict[str, Any]) -> None:

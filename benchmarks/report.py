@@ -136,21 +136,21 @@ def _gains(rows: list[Row]) -> Iterator[str]:
 
 def _first_calls(rows: list[Row]) -> Iterator[str]:
     """Yield the lines about calls on shapes not met before."""
-    longer = {
-        row["layer"]: row["first call"] * 1e3
-        for row in rows
-        if row["threads"] == 1 and row.get("first call") is not None
-    }
-    if longer:
-        most = max(longer, key=longer.__getitem__)
-        yield "## The first call on a new shape"
-        yield ""
-        yield (
-            f"Longer than later ones by {statistics.median(longer.values()):.0f} µs (median of the {len(longer)} "
-            f"layers below 10 ms), at most {longer[most]:.0f} µs ({most}); weights prepared, one thread, the last "
-            "axis a few positions longer than those met, every call with an array of its own."
-        )
-        yield ""
+    some = [row for row in rows if row["threads"] == 1 and row.get("first call") is not None]
+    if not some:
+        return
+    first, dearest = ({row["layer"]: row[call] for row in some} for call in ("first call", "dearest call"))
+    most, worst = (max(times, key=times.__getitem__) for times in (first, dearest))
+    yield "## The first call on a new shape"
+    yield ""
+    yield (
+        f"Longer than later ones by {statistics.median(first.values()) * 1e3:.0f} µs (median of the {len(first)} "
+        f"layers below 10 ms), at most {first[most]:.1f} ms ({most}); weights prepared, one thread, the last axis "
+        "a few positions longer than those met, every call with an array of its own. The longest of the first "
+        "twelve calls on any shape, one of which may pack weights for good, takes "
+        f"{dearest[worst]:.0f} ms more ({worst})."
+    )
+    yield ""
 
 
 def _shares(rows: list[Row], peak: float) -> Iterator[str]:
