@@ -55,9 +55,13 @@ struct Geometry {
   int64_t groups = 1;
   bool channels_last = false;
   std::array<Axis, kAxes> axes;
+  // Whether maps of the small side lie apart although all others lie together. Only `subpixel` asks for that.
+  bool small_apart = false;
 
   bool operator==(const Geometry&) const = default;
 
+  // Whether maps of the small side lie together.
+  bool small_last() const noexcept { return channels_last && !small_apart; }
   int64_t taps() const noexcept { return axes[0].kernel * axes[1].kernel * axes[2].kernel; }
   int64_t small_positions() const noexcept { return axes[0].size * axes[1].size * axes[2].size; }
   int64_t large_positions() const noexcept { return axes[0].out * axes[1].out * axes[2].out; }

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
@@ -41,13 +42,15 @@ struct Class {
   int64_t length() const noexcept { return kWinogradTaps[tile]; }  // positions of a tile
 };
 
-constexpr WinogradTile kTwoTaps[] = {kF22, kF23, kF24};
-constexpr WinogradTile kThreeTaps[] = {kF32, kF33, kF34};
+// Tiles for phases of two, three and four taps, of two, three and four positions; plain where there is none.
 constexpr int kLengths = 3;
+constexpr WinogradTile kTiles[][kLengths] = {{kF22, kF23, kF24}, {kF32, kF33, kF34}, {kF42, kF43, kPlain}};
 // About how many times the error of plain sums a tile makes, an axis, and what is tolerated in all.
-constexpr double kTwoTapsError[] = {1, 1, 1.4};
-constexpr double kThreeTapsError[] = {1, 1.3, 1.8};
+constexpr double kError[][kLengths] = {{1, 1, 1.4}, {1, 1.3, 1.8}, {1.4, 1.8, 0}};
 constexpr double kMostError = 3;
+
+// Whether there are tiles for phases of so many taps.
+constexpr bool tiled(int64_t taps) noexcept { return taps >= 2 && taps <= std::ssize(kTiles) + 1; }
 
 // `length`: which of the tiles above; those of one column are equally long.
 std::vector<Class> classes(const Axis& axis, int length) {
@@ -61,8 +64,9 @@ std::vector<Class> classes(const Axis& axis, int length) {
   const bool regular = axis.dilation == 1 && axis.size > 1;
   for (int64_t k = 0; k < std::min(axis.kernel, axis.stride); ++k) {
     const int64_t taps = ceil_div(axis.kernel - k, axis.stride);
-    if (regular && (taps == 2 || taps == 3)) {
-      add((taps == 2 ? kTwoTaps : kThreeTaps)[length], k);
+    const WinogradTile tile = regular && tiled(taps) ? kTiles[taps - 2][length] : kPlain;
+    if (tile != kPlain) {
+      add(tile, k);
     } else {
       for (int64_t tap = k; tap < axis.kernel; tap += axis.stride) add(kPlain, tap);
     }
@@ -107,8 +111,7 @@ struct Layout {
         double worst = 1;
         for (const Class& c : some[a]) {
           fits &= c.points() <= std::max(4, problem.winograd_points);
-          if (c.tile != kPlain)
-            worst = std::max(worst, (c.outputs() == 2 ? kTwoTapsError : kThreeTapsError)[length[a]]);
+          if (c.tile != kPlain) worst = std::max(worst, kError[c.outputs() - 2][length[a]]);
         }
         error *= worst;
       }
@@ -457,8 +460,8 @@ class WeightWinograd final : public Recipe {
       count[a] = layout_.length(a) * (a == 2 ? band.cells : 1);
     }
     const int64_t size[kAxes] = {g.axes[0].size, g.axes[1].size, g.axes[2].size};
-    fill(source, strip, g.channels, part.group * channels_ + map, std::min(vector_, channels_ - map),
-         band.sample, first, count, size, finite);
+    fill(source, g.small_last(), strip, g.channels, part.group * channels_ + map,
+         std::min(vector_, channels_ - map), band.sample, first, count, size, finite);
     for (const Combination& c : layout_.combinations) {
       const int64_t depth = part.bands * band_tiles(c);
       WinogradInArgs args{};
@@ -513,7 +516,7 @@ class WeightWinograd final : public Recipe {
       count[a] = window(a, a == 2 ? band.cells : 1);
     }
     const int64_t size[kAxes] = {z.out, y.out, x.out};
-    fill(grad, strip, g.filters, part.group * filters_ + part.panel * gemm_.lanes + map,
+    fill(grad, g.channels_last, strip, g.filters, part.group * filters_ + part.panel * gemm_.lanes + map,
          std::min(vector_, maps - map), band.sample, first, count, size, finite);
     const int64_t row = count[2] * vector_;
     for (const Combination& c : layout_.combinations) {
@@ -543,10 +546,9 @@ class WeightWinograd final : public Recipe {
   }
 
   // Rows of one vector of maps, zeros beside the array: [z][y][x][lane].
-  void fill(const void* source, T* strip, int64_t all_maps, int64_t map, int64_t maps, int64_t sample,
-            const int64_t (&first)[kAxes], const int64_t (&count)[kAxes], const int64_t (&size)[kAxes],
-            bool* finite) const noexcept {
-    const bool last = problem_.geometry.channels_last;
+  void fill(const void* source, bool last, T* strip, int64_t all_maps, int64_t map, int64_t maps,
+            int64_t sample, const int64_t (&first)[kAxes], const int64_t (&count)[kAxes],
+            const int64_t (&size)[kAxes], bool* finite) const noexcept {
     const int64_t places = size[0] * size[1] * size[2];
     const int64_t step = last ? all_maps : 1;
     StripArgs args{};
@@ -713,9 +715,9 @@ std::optional<std::string> refusal(const Problem& problem) {
   bool some = false;
   for (const Axis& axis : g.axes) {
     const int64_t taps = ceil_div(axis.kernel, axis.stride);
-    some |= axis.dilation == 1 && axis.size > 1 && (taps == 2 || taps == 3) && axis.kernel > axis.stride;
+    some |= axis.dilation == 1 && axis.size > 1 && tiled(taps) && axis.kernel > axis.stride;
   }
-  if (!some) return "no axis has two or three neighbouring taps in a phase";
+  if (!some) return "no axis has two to four neighbouring taps in a phase";
   return std::nullopt;
 }
 
