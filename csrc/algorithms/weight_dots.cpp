@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <numeric>
 #include <utility>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/planes.hpp"
 #include "longdots_abi.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
@@ -30,47 +30,6 @@ constexpr double kPlaneSeconds = 1.3 / machine::kHertz;
 // A vector of the large side read and taken apart, and a row of it beside.
 constexpr double kApartSeconds = 6 / machine::kHertz;
 constexpr double kRowSeconds = 60 / machine::kHertz;
-
-// An axis of the large side by the residues of the stride: tap k of position i is element i + shift of the
-// plane of its residue.
-struct Planes {
-  std::vector<int64_t> residues;  // that taps have, ascending
-  std::vector<int64_t> plane;     // of each tap
-  std::vector<int64_t> shift;     // of each tap, from `first` on
-  int64_t first = 0;
-  int64_t spread = 0;  // the largest shift
-
-  explicit Planes(const Axis& axis) {
-    // Taps a period apart have one residue. Those of a whole period are all that the step divides alike.
-    const int64_t step = std::gcd(axis.dilation, axis.stride);
-    const int64_t period = axis.stride / step;
-    const int64_t count = std::min(axis.kernel, period);
-    shift.reserve(static_cast<size_t>(axis.kernel));
-    plane.reserve(static_cast<size_t>(axis.kernel));
-    for (int64_t k = 0; k < count; ++k) {
-      const int64_t at = k * axis.dilation - axis.pad_lo;
-      shift.push_back(floor_div(at, axis.stride));
-      plane.push_back(at - shift.back() * axis.stride);
-    }
-    residues = plane;
-    if (count == period) {
-      const int64_t least = plane.front() % step;
-      for (int64_t i = 0; i < count; ++i) residues[static_cast<size_t>(i)] = least + i * step;
-      for (int64_t& p : plane) p /= step;
-    } else {
-      std::sort(residues.begin(), residues.end());
-      for (int64_t& p : plane) p = std::lower_bound(residues.begin(), residues.end(), p) - residues.begin();
-    }
-    for (size_t k = 0; static_cast<int64_t>(shift.size()) < axis.kernel; ++k) {
-      shift.push_back(shift[k] + period * axis.dilation / axis.stride);
-      plane.push_back(plane[k]);
-    }
-    first = shift.front();
-    for (int64_t& s : shift) s -= first;
-    spread = shift.back();
-  }
-  int64_t count() const noexcept { return static_cast<int64_t>(residues.size()); }
-};
 
 // How positions are cut into blocks: the samples, and the sizes of a box of each.
 struct Block {
@@ -369,52 +328,15 @@ class WeightDots final : public Recipe {
                 const int64_t at_z = (box.begin[0] + iz + pz.first) * z.stride + rz;
                 const int64_t at_y = (box.begin[1] + iy + py.first) * y.stride + ry;
                 const bool inside = at_z >= 0 && at_z < z.out && at_y >= 0 && at_y < y.out;
-                take_row_apart(inside ? map + (at_z * y.out + at_y) * x.out : nullptr,
-                               to + (iz * cut_.extent(1) + iy) * cut_.extent(2), box);
+                take_row_apart<E>(load_, px, x, box.begin[2], box.size[2],
+                                  inside ? map + (at_z * y.out + at_y) * x.out : nullptr,
+                                  to + (iz * cut_.extent(1) + iy) * cut_.extent(2), cut_.pitch());
               }
             }
             to += px.count() * cut_.pitch();
           }
         }
       }
-    }
-  }
-
-  // A row of the large side, or zeros, to a row of each plane along x.
-  void take_row_apart(const S* row, T* to, const Box& box) const noexcept {
-    const Planes& px = cut_.planes[2];
-    const Axis& x = problem_.geometry.axes[2];
-    const int64_t count = box.size[2] + px.spread;
-    const int64_t first = box.begin[2] + px.first;
-    const int64_t pitch = cut_.pitch();
-    if (row == nullptr) {
-      for (int64_t p = 0; p < px.count(); ++p) std::fill_n(to + p * pitch, count, T{0});
-      return;
-    }
-    // Positions that find an element of each residue in the row.
-    const int64_t low = std::clamp<int64_t>(ceil_div(-px.residues.front(), x.stride) - first, 0, count);
-    const int64_t high =
-        std::clamp<int64_t>(floor_div(x.out - 1 - px.residues.back(), x.stride) + 1 - first, low, count);
-    for (int64_t p = 0; p < px.count(); ++p) {
-      const auto clipped = [&](int64_t i) noexcept {
-        const int64_t at = (first + i) * x.stride + px.residues[static_cast<size_t>(p)];
-        to[p * pitch + i] = at < 0 || at >= x.out ? T{0} : E::load(row[at]);
-      };
-      for (int64_t i = 0; i < low; ++i) clipped(i);
-      for (int64_t i = high; i < count; ++i) clipped(i);
-    }
-    if (low == high) return;
-    MoveArgs args{};
-    const S* const from = row + (first + low) * x.stride;
-    if (px.count() == x.stride && x.stride > 1) {
-      args = {from, x.stride, 1, to + low, 1, pitch, high - low, x.stride};
-      load_(args);
-      return;
-    }
-    for (int64_t p = 0; p < px.count(); ++p) {
-      args = {
-          from + px.residues[static_cast<size_t>(p)], 0, x.stride, to + p * pitch + low, 0, 1, 1, high - low};
-      load_(args);
     }
   }
 
