@@ -332,6 +332,7 @@ LONG = {
     "depthwise forward": Geometry(4, 256, 256, 256, (_line(512, 4, 2, 1),) * 2),
     "single_position forward": Geometry(256, 8192, 2048, 1, (_line(1, 8, 1),) * 2),
     "weight_winograd weight_gradient": Geometry(2, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
+    "weight_winograd_rows weight_gradient": Geometry(64, 64, 8, 1, (_line(256, 9, 3, 4),) * 2),
     "weight_dots weight_gradient": Geometry(64, 64, 8, 1, (_line(256, 9, 2, 4),) * 2),
     "weight_maps weight_gradient": Geometry(64, 8, 8, 8, (_line(512, 16, 2, 1),) * 2, channels_last=True),
     "weight_windows weight_gradient": Geometry(2, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
