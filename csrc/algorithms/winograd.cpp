@@ -717,6 +717,7 @@ class Winograd final : public Recipe {
       w.products = pieces.take<T>(sum_bytes());
       w.outputs = pieces.take<T>(output_bytes());
       w.segments = pieces.take<Segment>(segment_bytes());
+      w.fetches = pieces.take<Fetch>(fetch_bytes());
     }
     std::atomic<bool> finite{true};
     if (by_unit_) {
@@ -751,6 +752,7 @@ class Winograd final : public Recipe {
     T* products;
     T* outputs;
     Segment* segments;
+    Fetch* fetches;
     int64_t block;  // whose windows are transformed
   };
 
@@ -856,6 +858,10 @@ class Winograd final : public Recipe {
     return static_cast<size_t>(output_elements() * (by_chunk_ ? blocks_ : 1)) * sizeof(T);
   }
   size_t segment_bytes() const noexcept { return static_cast<size_t>(block_segments_) * sizeof(Segment); }
+  // What is fetched while a unit is multiplied: next weights or windows, plain weights, and where outputs go.
+  size_t fetch_bytes() const noexcept {
+    return static_cast<size_t>(2 + block_segments_ * output_rows()) * sizeof(Fetch);
+  }
   int64_t block_tiles() const noexcept { return block_segments_ * segment_tiles_; }
 
   // A unit is made of the chunks that hold whole vectors of columns with all their phases, `width` times as
@@ -977,10 +983,10 @@ class Winograd final : public Recipe {
     const bool packs = !problem_.packed;
     const int64_t all_units = maps_.groups * units_;
     const auto total = [&] {
-      const size_t worker = aligned(strip_bytes()) + aligned(sum_bytes()) + aligned(output_bytes()) +
-                            aligned(segment_bytes()) + (by_unit_ ? aligned(slice_bytes()) : 0) +
-                            (by_chunk_ ? aligned(turned_bytes()) : 0) +
-                            (shares_windows() ? 0 : aligned(transformed_bytes()));
+      const size_t worker =
+          aligned(strip_bytes()) + aligned(sum_bytes()) + aligned(output_bytes()) + aligned(segment_bytes()) +
+          aligned(fetch_bytes()) + (by_unit_ ? aligned(slice_bytes()) : 0) +
+          (by_chunk_ ? aligned(turned_bytes()) : 0) + (shares_windows() ? 0 : aligned(transformed_bytes()));
       return (packs && !by_unit_ ? aligned(unit_bytes() * static_cast<size_t>(pack_units_)) : 0) +
              aligned(bias_bytes()) + (shares_windows() ? aligned(shared_bytes()) : 0) +
              worker * static_cast<size_t>(threads_);
@@ -1165,7 +1171,7 @@ class Winograd final : public Recipe {
         for (int64_t block = 0; block < blocks_; ++block) {
           if (part.call.crew.stopped(member)) return;
           const int64_t segments = enter(block);
-          multiply_chunk(w, tiles_in(w.segments, segments), phase, w.packed, depth, fetch);
+          multiply_chunk(w, tiles_in(w.segments, segments), phase, w.packed, depth, fetch, 2);
           if (depth.end == depth_) finish_chunk(part, w, segments, index, phase);
         }
       }
@@ -1260,12 +1266,16 @@ class Winograd final : public Recipe {
 
   // Fetches into the cache what a strip reads that begins at `src` and is else like `strip`.
   [[gnu::always_inline]] void fetch_row(const char* src, const StripArgs& strip) const noexcept {
-    if (strip.position_stride != 1) return;
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     const int64_t begin = std::max<int64_t>(0, strip.first);
-    const int64_t bytes = (std::min(strip.size, strip.first + strip.count) - begin) * element;
-    for (int64_t m = 0; m < strip.maps; ++m) {
-      const char* row = src + (m * strip.map_stride + begin) * element;
+    const int64_t positions = std::min(strip.size, strip.first + strip.count) - begin;
+    // The neighbours are positions of a map or, a vector at most, maps of a position.
+    const bool together = strip.position_stride != 1;
+    const int64_t rows = together ? positions : strip.maps;
+    const int64_t bytes = (together ? strip.maps : positions) * element;
+    const int64_t step = (together ? strip.position_stride : strip.map_stride) * element;
+    const char* row = src + begin * strip.position_stride * element;
+    for (int64_t r = 0; r < rows; ++r, row += step) {
       for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
     }
   }
@@ -1345,26 +1355,87 @@ class Winograd final : public Recipe {
     const int64_t tiles = tiles_in(w.segments, segments);
     const int64_t point = point_weights(depth.count());
     // The next weights, or where those are near the core the next windows.
-    Fetch fetch[2] = {{}, ahead};
+    w.fetches[0] = {};
+    w.fetches[1] = ahead;
+    const bool whole = depth.end == depth_;
+    const int64_t fetches = 2 + (whole ? list_outputs(part, w, segments, unit, w.fetches + 2) : 0);
     for (int64_t chunk = 0; chunk < unit_chunks_; ++chunk) {
       multiply_chunk(w, tiles, chunk, weights + chunk_start_[static_cast<size_t>(chunk)] * point, depth,
-                     fetch);
-      if (depth.end == depth_) finish_chunk(part, w, segments, unit, chunk);
-      if (depth.begin > 0 || depth.end < depth_) w.products += product_elements();
+                     w.fetches, fetches);
+      if (whole) finish_chunk(part, w, segments, unit, chunk);
+      if (depth.begin > 0 || !whole) w.products += product_elements();
     }
-    if (depth.end == depth_) store_unit(part, w, segments, unit);
-    return fetch[1];
+    if (whole) store_unit(part, w, segments, unit);
+    return w.fetches[1];
+  }
+
+  // What is on the image of the rows of outputs of a segment: the first position, its place on the image, and
+  // how many there are.
+  struct Run {
+    int64_t begin;
+    int64_t at;
+    int64_t count;
+  };
+
+  Run run_of(const Segment& s) const noexcept {
+    const int64_t start = s.x * x().outputs() * x().phases + x().first;
+    const int64_t begin = std::max<int64_t>(0, -start);
+    const int64_t width = s.tiles * x().outputs() * x().phases;
+    return {begin, start + begin, std::min(width, x().dst_size - start) - begin};
+  }
+
+  // Rows of outputs of a tile.
+  int64_t output_rows() const noexcept {
+    const TiledAxis& z = tiling_.axes[0];
+    return z.outputs() * z.phases * y().outputs() * y().phases;
+  }
+
+  // Where such a row starts in a map of the output, -1 if it is off the image.
+  int64_t row_at(const Segment& s, int64_t row) const noexcept {
+    const TiledAxis& z = tiling_.axes[0];
+    const int64_t y_rows = y().outputs() * y().phases;
+    const int64_t at_z = s.z * z.outputs() * z.phases + z.first + row / y_rows;
+    const int64_t at_y = s.y * y_rows + y().first + row % y_rows;
+    if (at_z < 0 || at_z >= z.dst_size || at_y < 0 || at_y >= y().dst_size) return -1;
+    return s.sample * dst_.sample + at_z * dst_.axis[0] + at_y * dst_.axis[1];
+  }
+
+  // Lists the lines of memory that the outputs of a unit go to.
+  int64_t list_outputs(const Part& part, const Worker& w, int64_t segments, int64_t unit,
+                       Fetch* fetch) const noexcept {
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const int64_t map = unit * unit_blocks_ * maps_.lanes;
+    const int64_t maps = std::min(unit_blocks_ * maps_.lanes, maps_.columns - map);
+    const bool maps_last = dst_.map == 1;
+    int64_t count = 0;
+    for (int64_t i = 0; i < segments; ++i) {
+      const Segment& s = w.segments[i];
+      const Run run = run_of(s);
+      for (int64_t r = 0; run.count > 0 && r < output_rows(); ++r) {
+        const int64_t row = row_at(s, r);
+        if (row < 0) continue;
+        const int64_t offset = row + (part.group * maps_.columns + map) * dst_.map + run.at * dst_.axis[2];
+        const char* const at = static_cast<const char*>(part.call.out) + offset * element;
+        const auto before = static_cast<int64_t>(reinterpret_cast<uintptr_t>(at) % kAlignment);
+        const int64_t step = (maps_last ? dst_.axis[2] : dst_.map) * element;
+        int64_t bytes = (maps_last ? maps : run.count) * element;
+        int64_t runs = maps_last ? run.count : maps;
+        if (bytes == step) bytes *= std::exchange(runs, 1);
+        fetch[count++] = {at - before, bytes + before, {step, 0}, runs, 1, 0, 0};
+      }
+    }
+    return count;
   }
 
   // Makes the products of one chunk, or adds to them.
   void multiply_chunk(const Worker& w, int64_t tiles, int64_t chunk, const T* weights, const Depth& depth,
-                      Fetch (&fetch)[2]) const noexcept {
+                      Fetch* fetch, int64_t fetches) const noexcept {
     const int64_t point = point_weights(depth.count());
     const auto bytes = static_cast<int64_t>(sizeof(T));
     Fetch& next = fetch[0];
     RowGemmArgs gemm{};
     gemm.fetch = fetch;
-    gemm.fetches = 2;
+    gemm.fetches = fetches;
     gemm.a_row = row_;
     gemm.c_row = chunk_lanes_;
     gemm.depth = depth.count();
@@ -1470,30 +1541,25 @@ class Winograd final : public Recipe {
   void store(const Part& part, const Worker& w, int64_t segments, int64_t unit,
              int64_t block) const noexcept {
     const int64_t tiles = tiles_in(w.segments, segments);
-    const TiledAxis& z = tiling_.axes[0];
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     const int64_t map = (unit * unit_blocks_ + block) * maps_.lanes;
     UnstripArgs args{};
     args.map_stride = dst_.map;
     args.position_stride = dst_.axis[2];
     args.maps = std::min(maps_.lanes, maps_.columns - map);
-    const int64_t z_rows = z.outputs() * z.phases;
-    const int64_t y_rows = y().outputs() * y().phases;
     for (int64_t i = 0; i < segments; ++i) {
       const Segment& s = w.segments[i];
+      T* const outputs = outputs_of(w, tiles, block, s);
       const int64_t width = s.tiles * x().outputs() * x().phases;
-      activate_(outputs_of(w, tiles, block, s), z_rows * y_rows * width * maps_.lanes);
-      const int64_t start = s.x * x().outputs() * x().phases + x().first;
-      const int64_t begin = std::max<int64_t>(0, -start);
-      args.count = std::min(width, x().dst_size - start) - begin;
+      activate_(outputs, output_rows() * width * maps_.lanes);
+      const Run run = run_of(s);
+      args.count = run.count;
       if (args.count <= 0) continue;
-      for (int64_t r = 0; r < z_rows * y_rows; ++r) {
-        const int64_t at_z = s.z * z_rows + z.first + r / y_rows;
-        const int64_t at_y = s.y * y_rows + y().first + r % y_rows;
-        if (at_z < 0 || at_z >= z.dst_size || at_y < 0 || at_y >= y().dst_size) continue;
-        const int64_t offset = s.sample * dst_.sample + (part.group * maps_.columns + map) * dst_.map +
-                               at_z * dst_.axis[0] + at_y * dst_.axis[1] + (start + begin) * dst_.axis[2];
-        args.src = outputs_of(w, tiles, block, s) + (r * width + begin) * maps_.lanes;
+      for (int64_t r = 0; r < output_rows(); ++r) {
+        const int64_t row = row_at(s, r);
+        if (row < 0) continue;
+        const int64_t offset = row + (part.group * maps_.columns + map) * dst_.map + run.at * dst_.axis[2];
+        args.src = outputs + (r * width + run.begin) * maps_.lanes;
         args.dst = static_cast<char*>(part.call.out) + offset * element;
         unstrip_(args);
       }
