@@ -44,7 +44,8 @@ def _smaller(geometry: Geometry) -> Geometry:
 
 def _shorter(axis: Axis) -> Axis:
     size = (axis.size + 1) // 2
-    return axis._replace(size=size, out=axis.out - (axis.size - size) * axis.stride)
+    out = axis.out - (axis.size - size) * axis.stride
+    return axis._replace(size=size, out=out) if out > 0 else axis
 
 
 def load(name: str) -> list[Problem]:
