@@ -91,6 +91,7 @@ struct PhaseClass {
   int64_t taps = 1;    // of a phase, 0 where all its outputs are the bias
   int64_t late = 0;    // positions by which its phases begin later
   int64_t offset = 0;  // of its windows
+  int64_t origin = 0;  // of its windows, where phases are of the source: which of its axis
   int64_t copies = 1;  // products of a tile with the same weights: all outputs, where a tap is alone
 
   int64_t points() const noexcept { return taps == 0 ? 0 : kWinogradPoints[tile]; }
@@ -101,7 +102,8 @@ struct PhaseClass {
 // Late or not, and the most taps, one less, or none.
 constexpr size_t kMostClasses = 6;
 
-// What tiles of a kind make of an axis, in numbers.
+// What tiles of a kind make of an axis, in numbers. The data gradient has phases too where they are nested:
+// those of the source, which read apart, and whose outputs add up.
 //
 // One class of phases takes one transform, but its tiles begin before the image where pads are no multiple of
 // the stride, and its phases take the tile of the one with most taps. Phases apart by where they begin waste
@@ -113,6 +115,7 @@ struct AxisTiles {
   int64_t phases = 1;
   int64_t views = 1;
   int64_t first = 0;    // dst position of phase 0 of output 0 of the first tile
+  int64_t spread = 1;   // positions of dst from an output to the next: forward as many as there are phases
   int64_t first_u = 0;  // forward: the first tile's position on the source
   int64_t late = 0;     // forward: phases that begin one position later
   int64_t classes = 0;
@@ -133,6 +136,8 @@ struct AxisTiles {
   int points() const noexcept { return kWinogradPoints[tile]; }
   int outputs() const noexcept { return kWinogradOutputs[tile]; }
   int tile_taps() const noexcept { return kWinogradTaps[tile]; }
+  bool adds_phases() const noexcept { return spread < phases; }
+  int64_t origins() const noexcept { return adds_phases() ? phases : views; }
   int64_t tiles() const noexcept { return ceil_div(positions, outputs()); }
   // The same for comparisons: the last tile of a long axis counts by what it holds, so that signals that
   // differ by a position choose alike and share packed weights.
@@ -170,7 +175,7 @@ PhaseClass phase_class(const Axis& axis, const AxisTiles& made, int64_t phase) n
 AxisTiles forward_tiles(const Axis& axis, WinogradTile tile, bool apart, bool nested) noexcept {
   AxisTiles made;
   made.tile = tile;
-  made.phases = axis.stride;
+  made.phases = made.spread = axis.stride;
   const bool before = axis.grid == 2 && made.outputs() == 2;
   made.first_u = floor_div(axis.pad_lo, axis.stride) - (before ? 1 : 0);
   made.late = apart ? axis.pad_lo - made.first_u * axis.stride : 0;
@@ -185,35 +190,58 @@ AxisTiles forward_tiles(const Axis& axis, WinogradTile tile, bool apart, bool ne
   return made;
 }
 
+// Data gradient: kernel index from one tap of a view to the next.
+int64_t tap_step(const Axis& axis, WinogradTile tile) noexcept {
+  return tile == kPlain ? 1 : axis.stride / axis.dilation;
+}
+
+// The class of a phase of the source.
+PhaseClass source_class(const Axis& axis, WinogradTile tile, int64_t phase) noexcept {
+  PhaseClass of;
+  of.taps = ceil_div(axis.kernel - phase, tap_step(axis, tile));
+  of.tile = nested_tile(tile, of.taps);
+  of.origin = phase;
+  if (of.tile == kPlain) of.copies = kWinogradOutputs[tile];
+  return of;
+}
+
 // Data gradient: small position t is the sum over k of large[t * s + k * dilation - pad] * weight[k]. A view
-// takes taps a stride apart.
-AxisTiles gradient_tiles(const Axis& axis, WinogradTile tile) noexcept {
+// takes taps a stride apart; nested, a phase.
+AxisTiles gradient_tiles(const Axis& axis, WinogradTile tile, bool nested) noexcept {
   AxisTiles made;
   made.tile = tile;
   made.positions = axis.size;
-  made.add({tile, made.tile_taps()});
-  const int64_t step = tile == kPlain ? 1 : axis.stride / axis.dilation;
+  const int64_t step = tap_step(axis, tile);
   const int64_t cycle = step * made.tile_taps();
+  made.nested = nested && step <= static_cast<int64_t>(kMostClasses) && axis.kernel % step != 0 &&
+                axis.kernel > step && axis.kernel < cycle;
+  if (made.nested) {
+    made.phases = step;
+    for (int64_t phase = 0; phase < step; ++phase) made.add(source_class(axis, tile, phase));
+    return made;
+  }
+  made.add({tile, made.tile_taps()});
   made.views = axis.kernel / cycle * step + std::min(axis.kernel % cycle, step);
   return made;
 }
 
 AxisTiles axis_tiles(const Axis& axis, Pass pass, WinogradTile tile, bool apart, bool nested) noexcept {
-  return pass == Pass::forward ? forward_tiles(axis, tile, apart, nested) : gradient_tiles(axis, tile);
+  return pass == Pass::forward ? forward_tiles(axis, tile, apart, nested)
+                               : gradient_tiles(axis, tile, nested);
 }
 
-// One axis in tiles. Output o of tile t and phase p is at dst (t * outputs + o) * phases + p + first; window
-// element i of its view v is at src (t * outputs + offset + i) * src_step + origin[v], with the offset of the
-// class of p.
+// One axis in tiles. Output o of tile t and phase p is at dst (t * outputs + o) * spread + p % spread +
+// first; window element i of its view v is at src (t * outputs + offset + i) * src_step + origin[v], with the
+// offset of the class of p, and where phases add up its origin.
 struct TiledAxis : AxisTiles {
   int64_t src_size = 1;
   int64_t dst_size = 1;
   int64_t src_step = 1;
   int64_t window = 1;             // elements that all classes read of a view
   std::vector<int64_t> class_of;  // of each phase
-  std::vector<int64_t> origin;    // of each view
+  std::vector<int64_t> origin;    // of each view, or of each phase where they add up
   std::vector<int64_t> taps;      // kernel index by phase, view and tap of the tile; -1 for none
-  // Forward: the phase of each kernel index, how many each phase has, and from one of those to the next.
+  // The phase of each kernel index, how many each phase has, and from one of those to the next.
   std::vector<int64_t> phase_of;
   std::vector<int64_t> phase_taps;
   int64_t tap_step = 1;
@@ -221,6 +249,9 @@ struct TiledAxis : AxisTiles {
   const PhaseClass& of_phase(int64_t phase) const noexcept {
     return of_class[static_cast<size_t>(class_of[static_cast<size_t>(phase)])];
   }
+  int64_t origin_at(int64_t index) const noexcept { return origin[static_cast<size_t>(index)]; }
+  // The view that begins there.
+  int64_t view_at(int64_t index) const noexcept { return adds_phases() ? 0 : index; }
   // As many as the tile of the phase's class takes.
   const int64_t* taps_of(int64_t phase, int64_t view) const noexcept {
     return taps.data() + (phase * views + view + 1) * tile_taps() - kWinogradTaps[of_phase(phase).tile];
@@ -264,14 +295,21 @@ TiledAxis forward_axis(const Axis& axis, const AxisTiles& tiles) {
 }
 
 TiledAxis gradient_axis(const Axis& axis, const AxisTiles& tiles) {
-  TiledAxis made{tiles, axis.out, axis.size, axis.stride, tiles.points(), {0}, {}, {}, {}, {}};
-  const int64_t length = made.tile_taps();
-  // Kernel index from one tap to the next.
-  const int64_t step = made.tile == kPlain ? 1 : axis.stride / axis.dilation;
+  TiledAxis made{tiles, axis.out, axis.size, axis.stride, tiles.points(), {}, {}, {}, {}, {}};
+  const int64_t step = tap_step(axis, made.tile);
+  if (made.nested) made.tap_step = step;
+  made.phase_taps.assign(static_cast<size_t>(made.phases), 0);
+  for (int64_t phase = 0; phase < made.phases; ++phase) made.class_of.push_back(phase);
   for (int64_t k = 0; k < axis.kernel; ++k) {
-    if (k / step % length != 0) continue;
+    const int64_t phase = made.nested ? k % step : 0;
+    made.phase_of.push_back(phase);
+    ++made.phase_taps[static_cast<size_t>(phase)];
+    if (k / step % made.tile_taps() != 0) continue;
     made.origin.push_back(k * axis.dilation - axis.pad_lo);
-    for (int64_t j = 0; j < length; ++j) made.taps.push_back(k + j * step < axis.kernel ? k + j * step : -1);
+    const int64_t count = kWinogradTaps[made.of_phase(phase).tile];
+    for (int64_t j = count - made.tile_taps(); j < count; ++j) {
+      made.taps.push_back(j >= 0 && k + j * step < axis.kernel ? k + j * step : -1);
+    }
   }
   return made;
 }
@@ -282,6 +320,7 @@ struct Counts {
   int64_t points = 1;
   int64_t outputs = 1;
   int64_t phases = 1;
+  int64_t spread = 1;
   int64_t classes = 1;
   int64_t views = 1;
   int64_t class_points = 1;
@@ -289,10 +328,15 @@ struct Counts {
   int64_t products = 1;
 
   Counts with(const AxisTiles& axis) const noexcept {
-    return {tiles * axis.even_tiles(),        points * axis.points(),
-            outputs * axis.outputs(),         phases * axis.phases,
-            classes * axis.classes,           views * axis.views,
-            class_points * axis.class_points, phase_points * axis.phase_points,
+    return {tiles * axis.even_tiles(),
+            points * axis.points(),
+            outputs * axis.outputs(),
+            phases * axis.phases,
+            spread * axis.spread,
+            classes * axis.classes,
+            views * axis.views,
+            class_points * axis.class_points,
+            phase_points * axis.phase_points,
             products * axis.products};
   }
 };
@@ -429,7 +473,7 @@ double sample_seconds(const Counts& counts, const Maps& maps) noexcept {
 double window_seconds(const Problem& problem, const Choice& choice, const Maps& maps) noexcept {
   const auto& [z, y, x] = choice;
   const Counts all = counts(choice);
-  const auto rows = static_cast<double>(z.points() * z.views * y.points() * y.views);
+  const auto rows = static_cast<double>(z.points() * z.origins() * y.points() * y.origins());
   const int64_t step = problem.pass == Pass::forward ? 1 : problem.geometry.axes[2].stride;
   const auto vectors =
       static_cast<double>(x.outputs() * step * maps.groups * ceil_div(maps.depth, maps.lanes));
@@ -510,7 +554,7 @@ Choice find_choice(const Problem& given, const Maps& maps) {
   const bool late =
       std::any_of(axes.begin(), axes.end(), [](const Axis& axis) { return axis.pad_lo % axis.stride != 0; });
   for (const auto& [apart, nested] : {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
-    if ((apart || nested) && problem.pass != Pass::forward) continue;
+    if (apart && problem.pass != Pass::forward) continue;
     if ((apart && !late) || (nested && !nests)) continue;  // as if it were not
     if (apart && gridded) continue;
     std::vector<AxisTiles> made[kAxes];
@@ -569,6 +613,7 @@ Choice best_choice(const Problem& given, const Maps& maps) {
 struct Form {
   WinogradTile tile[kAxes] = {};
   int64_t offset[kAxes] = {};
+  int64_t origin[kAxes] = {};
   int64_t copies[kAxes] = {};
   int64_t points = 1;  // with weights of their own; 0 where phases have no taps
   int64_t start = 0;   // of its points among those of all classes
@@ -578,6 +623,7 @@ struct Form {
     for (size_t a = 0; a < kAxes; ++a) {
       tile[a] = points == 0 ? kPlain : of[a].tile;
       offset[a] = of[a].offset;
+      origin[a] = of[a].origin;
       copies[a] = points == 0 ? tiling.axes[a].outputs() : of[a].copies;
     }
   }
@@ -630,6 +676,7 @@ class Winograd final : public Recipe {
         pack_(tconv::kernel(Family::winogradpack, problem.dtype, problem.isa)),
         in_(tconv::kernel(Family::winogradin, compute_dtype(problem.dtype), problem.isa)),
         out_(tconv::kernel(Family::winogradout, compute_dtype(problem.dtype), problem.isa)),
+        sum_(tconv::kernel(Family::winogradsum, compute_dtype(problem.dtype), problem.isa)),
         maps_(problem, gemm_),
         tiling_(problem, choice),
         src_(problem.pass == Pass::forward ? problem.geometry.small_last() : problem.geometry.channels_last,
@@ -852,7 +899,7 @@ class Winograd final : public Recipe {
   size_t product_bytes() const noexcept { return static_cast<size_t>(product_elements()) * sizeof(T); }
   // Of one block, or of all where a chunk is multiplied with all of them before the next.
   int64_t output_elements() const noexcept {
-    return unit_blocks_ * block_tiles() * tiling_.counts.outputs * phases_ * maps_.lanes;
+    return unit_blocks_ * block_tiles() * tiling_.counts.outputs * tiling_.counts.spread * maps_.lanes;
   }
   size_t output_bytes() const noexcept {
     return static_cast<size_t>(output_elements() * (by_chunk_ ? blocks_ : 1)) * sizeof(T);
@@ -1280,6 +1327,14 @@ class Winograd final : public Recipe {
     }
   }
 
+  // Whether phases of a class read the windows at some origins.
+  bool reads(const Form& form, const std::array<int64_t, kAxes>& origins) const noexcept {
+    for (size_t a = 0; a < kAxes; ++a) {
+      if (tiling_.axes[a].adds_phases() && form.origin[a] != origins[a]) return false;
+    }
+    return true;
+  }
+
   // Transforms the windows of one segment for one vector of maps.
   void transform(const Part& part, Worker& w, int64_t segments, int64_t index) const noexcept {
     const Segment& s = w.segments[index / depth_blocks()];
@@ -1307,12 +1362,11 @@ class Winograd final : public Recipe {
     in.step[2] = x().src_step * maps_.lanes;
     in.tile_stride = row_;
     in.tiles = s.tiles;
-    int64_t view = 0;
-    for (const int64_t z_origin : z.origin) {
-      for (const int64_t y_origin : y().origin) {
+    for (int64_t vz = 0; vz < z.origins(); ++vz) {
+      for (int64_t vy = 0; vy < y().origins(); ++vy) {
         for (int64_t i = 0; i < z.window * y().window; ++i) {
-          const int64_t at_z = (s.z * z.outputs() + i / y().window) * z.src_step + z_origin;
-          const int64_t at_y = (s.y * y().outputs() + i % y().window) * y().src_step + y_origin;
+          const int64_t at_z = (s.z * z.outputs() + i / y().window) * z.src_step + z.origin_at(vz);
+          const int64_t at_y = (s.y * y().outputs() + i % y().window) * y().src_step + y().origin_at(vy);
           T* row = w.strip + i * width * maps_.lanes;
           if (at_z < 0 || at_z >= z.src_size || at_y < 0 || at_y >= y().src_size) {
             std::fill_n(row, strip.count * maps_.lanes, T{0});
@@ -1325,10 +1379,11 @@ class Winograd final : public Recipe {
           if (ahead != 0) fetch_row(static_cast<const char*>(strip.src) + ahead, strip);
           strip_(strip);
         }
-        for (const int64_t x_origin : x().origin) {
-          const T* const window = w.strip + (x_origin - low_origin_) * maps_.lanes;
+        for (int64_t vx = 0; vx < x().origins(); ++vx) {
+          const int64_t view = (z.view_at(vz) * y().views + y().view_at(vy)) * x().views + x().view_at(vx);
+          const T* const window = w.strip + (x().origin_at(vx) - low_origin_) * maps_.lanes;
           for (const Form& form : forms_) {
-            if (form.points == 0) continue;
+            if (form.points == 0 || !reads(form, {vz, vy, vx})) continue;
             T* const to = w.transformed + (form.start * tiles + s.place) * row_ + depth_at(map, view);
             in.point_stride = form.all_copies() * tiles * row_;
             for (int a = 0; a < kAxes; ++a) in.tile[a] = form.tile[a];
@@ -1341,7 +1396,6 @@ class Winograd final : public Recipe {
               in_(in);
             }
           }
-          ++view;
         }
       }
     }
@@ -1378,23 +1432,23 @@ class Winograd final : public Recipe {
   };
 
   Run run_of(const Segment& s) const noexcept {
-    const int64_t start = s.x * x().outputs() * x().phases + x().first;
+    const int64_t start = s.x * x().outputs() * x().spread + x().first;
     const int64_t begin = std::max<int64_t>(0, -start);
-    const int64_t width = s.tiles * x().outputs() * x().phases;
+    const int64_t width = s.tiles * x().outputs() * x().spread;
     return {begin, start + begin, std::min(width, x().dst_size - start) - begin};
   }
 
   // Rows of outputs of a tile.
   int64_t output_rows() const noexcept {
     const TiledAxis& z = tiling_.axes[0];
-    return z.outputs() * z.phases * y().outputs() * y().phases;
+    return z.outputs() * z.spread * y().outputs() * y().spread;
   }
 
   // Where such a row starts in a map of the output, -1 if it is off the image.
   int64_t row_at(const Segment& s, int64_t row) const noexcept {
     const TiledAxis& z = tiling_.axes[0];
-    const int64_t y_rows = y().outputs() * y().phases;
-    const int64_t at_z = s.z * z.outputs() * z.phases + z.first + row / y_rows;
+    const int64_t y_rows = y().outputs() * y().spread;
+    const int64_t at_z = s.z * z.outputs() * z.spread + z.first + row / y_rows;
     const int64_t at_y = s.y * y_rows + y().first + row % y_rows;
     if (at_z < 0 || at_z >= z.dst_size || at_y < 0 || at_y >= y().dst_size) return -1;
     return s.sample * dst_.sample + at_z * dst_.axis[0] + at_y * dst_.axis[1];
@@ -1494,40 +1548,52 @@ class Winograd final : public Recipe {
 
   // Where outputs of a segment start: [block of maps][segment][z][y][x][map].
   T* outputs_of(const Worker& w, int64_t tiles, int64_t block, const Segment& s) const noexcept {
-    return w.outputs + (block * tiles + s.place) * tiling_.counts.outputs * phases_ * maps_.lanes;
+    return w.outputs +
+           (block * tiles + s.place) * tiling_.counts.outputs * tiling_.counts.spread * maps_.lanes;
   }
 
   void to_outputs(const Part& part, const Worker& w, int64_t segments, int64_t unit, int64_t vector,
                   int64_t block, int64_t phase, const Form& form) const noexcept {
+    if (phase >= tiling_.counts.spread) {
+      WinogradSumArgs sum{};
+      sum.accumulate = true;
+      return to_outputs(w, segments, vector, block, phase, form, sum_, sum);
+    }
+    WinogradOutArgs out{};
+    out.bias = part.bias + ((part.group * units_ + unit) * unit_blocks_ + block) * maps_.lanes;
+    to_outputs(w, segments, vector, block, phase, form, out_, out);
+  }
+
+  template <class Args>
+  void to_outputs(const Worker& w, int64_t segments, int64_t vector, int64_t block, int64_t phase,
+                  const Form& form, const Kernel& kernel, Args& args) const noexcept {
     // The sum over no taps.
     alignas(kAlignment) constexpr static T kNothing[kMostLanes] = {};
     const int64_t tiles = tiles_in(w.segments, segments);
     const TiledAxis& z = tiling_.axes[0];
-    const int64_t px = phase % x().phases;
-    const int64_t py = phase / x().phases % y().phases;
-    const int64_t pz = phase / x().phases / y().phases;
-    WinogradOutArgs out{};
-    out.bias = part.bias + ((part.group * units_ + unit) * unit_blocks_ + block) * maps_.lanes;
-    out.point_stride = form.all_copies() * tiles * chunk_lanes_;
-    out.tile_stride = form.points == 0 ? 0 : chunk_lanes_;
-    out.tile_step = x().outputs() * x().phases * maps_.lanes;
-    out.step[2] = x().phases * maps_.lanes;
-    for (int a = 0; a < kAxes; ++a) out.tile[a] = form.tile[a];
+    const int64_t px = phase % x().phases % x().spread;
+    const int64_t py = phase / x().phases % y().phases % y().spread;
+    const int64_t pz = phase / x().phases / y().phases % z.spread;
+    args.point_stride = form.all_copies() * tiles * chunk_lanes_;
+    args.tile_stride = form.points == 0 ? 0 : chunk_lanes_;
+    args.tile_step = x().outputs() * x().spread * maps_.lanes;
+    args.step[2] = x().spread * maps_.lanes;
+    for (int a = 0; a < kAxes; ++a) args.tile[a] = form.tile[a];
     for (int64_t i = 0; i < segments; ++i) {
       const Segment& s = w.segments[i];
-      const int64_t row = s.tiles * x().outputs() * x().phases * maps_.lanes;
-      const int64_t plane = y().outputs() * y().phases * row;
+      const int64_t row = s.tiles * x().outputs() * x().spread * maps_.lanes;
+      const int64_t plane = y().outputs() * y().spread * row;
       T* const to = outputs_of(w, tiles, block, s) + pz * plane + py * row + px * maps_.lanes;
-      out.step[1] = y().phases * row;
-      out.step[0] = z.phases * plane;
-      out.tiles = s.tiles;
+      args.step[1] = y().spread * row;
+      args.step[0] = z.spread * plane;
+      args.tiles = s.tiles;
       for (int64_t copy = 0; copy < form.all_copies(); ++copy) {
-        out.src = form.points == 0
-                      ? kNothing
-                      : w.products + (copy * tiles + s.place) * chunk_lanes_ + vector * maps_.lanes;
-        out.dst = to + form.output(copy, 0) * out.step[0] + form.output(copy, 1) * out.step[1] +
-                  form.output(copy, 2) * out.step[2];
-        out_(out);
+        args.src = form.points == 0
+                       ? kNothing
+                       : w.products + (copy * tiles + s.place) * chunk_lanes_ + vector * maps_.lanes;
+        args.dst = to + form.output(copy, 0) * args.step[0] + form.output(copy, 1) * args.step[1] +
+                   form.output(copy, 2) * args.step[2];
+        kernel(args);
       }
     }
   }
@@ -1550,7 +1616,7 @@ class Winograd final : public Recipe {
     for (int64_t i = 0; i < segments; ++i) {
       const Segment& s = w.segments[i];
       T* const outputs = outputs_of(w, tiles, block, s);
-      const int64_t width = s.tiles * x().outputs() * x().phases;
+      const int64_t width = s.tiles * x().outputs() * x().spread;
       activate_(outputs, output_rows() * width * maps_.lanes);
       const Run run = run_of(s);
       args.count = run.count;
@@ -1879,6 +1945,7 @@ class Winograd final : public Recipe {
   const Kernel& pack_;
   const Kernel& in_;
   const Kernel& out_;
+  const Kernel& sum_;
   Maps maps_;
   Tiling tiling_;
   Strides src_;
