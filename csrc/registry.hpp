@@ -38,6 +38,7 @@ enum class Family : uint8_t {
   depthwiselast,
   winogradtaps,
   winogradpack,
+  winogradcolumns,
   winogradsum,
   dots,
   longdots,

@@ -15,6 +15,7 @@
 #include "machine.hpp"
 #include "memory.hpp"
 #include "winograd_abi.hpp"
+#include "winograd_columns_abi.hpp"
 #include "winograd_pack_abi.hpp"
 
 namespace tconv {
@@ -26,6 +27,8 @@ constexpr int kMostLanes = 16;
 // Read maps that one thread packs at a time, and rows of taps that wait near the core meanwhile.
 constexpr int64_t kPackedMaps = 64;
 constexpr int64_t kPackedRows = 512;
+// Vectors of columns that are packed side by side.
+constexpr int64_t kMostPackedVectors = 16;
 // Maps whose weights are on their way to the core while others are turned.
 constexpr int64_t kTurnedAhead = 3;
 // Bytes of weights on their way to the core while others are packed.
@@ -425,14 +428,25 @@ std::optional<WinogradPackArgs> pack_args(const Problem& problem, const AxisTile
   return args;
 }
 
-// How plain weights are transformed: by the kernel that knows the layer, a phase after the other in three
+// Whether the columns of plain weights lie together, and the taps of every phase fill tiles of one axis.
+bool packs_columns(const Problem& problem, const AxisTiles& z, const AxisTiles& y,
+                   const AxisTiles& x) noexcept {
+  const auto& axes = problem.geometry.axes;
+  if (problem.pass != Pass::forward || !problem.geometry.channels_last) return false;
+  for (const auto& [axis, tiles] : {std::pair{&axes[0], &z}, {&axes[1], &y}}) {
+    if (axis->kernel > 1 || axis->stride > 1 || tiles->tile != kPlain) return false;
+  }
+  return x.tile != kPlain && axes[2].dilation == 1 && axes[2].kernel % (axes[2].stride * x.tile_taps()) == 0;
+}
+
+// How plain weights are transformed: by a kernel that knows the layer, a phase after the other in three
 // dimensions so that all stay near the core, where points fit in registers, and else.
 enum class Packing { whole, near, registers, slow };
 
 Packing packing_of(const Problem& problem, int64_t classes, const AxisTiles& z, const AxisTiles& y,
                    const AxisTiles& x) noexcept {
   if (z.tile != kPlain) return classes > 1 ? Packing::near : Packing::slow;
-  return pack_args(problem, z, y, x) ? Packing::whole : Packing::registers;
+  return pack_args(problem, z, y, x) || packs_columns(problem, z, y, x) ? Packing::whole : Packing::registers;
 }
 
 double packing_seconds(double bytes, Packing packing) noexcept {
@@ -674,6 +688,7 @@ class Winograd final : public Recipe {
         unstrip_(tconv::kernel(Family::unstrip, problem.dtype, problem.isa)),
         taps_(tconv::kernel(Family::winogradtaps, compute_dtype(problem.dtype), problem.isa)),
         pack_(tconv::kernel(Family::winogradpack, problem.dtype, problem.isa)),
+        columns_(tconv::kernel(Family::winogradcolumns, problem.dtype, problem.isa)),
         in_(tconv::kernel(Family::winogradin, compute_dtype(problem.dtype), problem.isa)),
         out_(tconv::kernel(Family::winogradout, compute_dtype(problem.dtype), problem.isa)),
         sum_(tconv::kernel(Family::winogradsum, compute_dtype(problem.dtype), problem.isa)),
@@ -701,6 +716,7 @@ class Winograd final : public Recipe {
       forms_.push_back(form);
     }
     pack_args_ = pack_args(problem, tiling_.axes[0], y(), x());
+    packs_columns_ = packs_columns(problem, tiling_.axes[0], y(), x());
     // Rows a multiple of 1 KB apart would meet in the same cache sets.
     row_ = ceil_div(depth_, maps_.lanes) * maps_.lanes;
     if (row_ * static_cast<int64_t>(sizeof(T)) % 1024 == 0) row_ += maps_.lanes;
@@ -1158,10 +1174,8 @@ class Winograd final : public Recipe {
         const int64_t end = std::min(begin + slice_maps_, maps_.depth);
         const bool whole = slices() == 1;
         const Depth depth{begin * views_, whole ? depth_ : end * views_};
-        for (int64_t block = 0; block < unit_blocks_; ++block) {
-          if (!pack_block(part.call.weight, w.packed, unit, block, begin, end, depth))
-            part.finite.store(false, std::memory_order_relaxed);
-        }
+        if (!pack_blocks(part.call.weight, w.packed, unit, 0, unit_blocks_, begin, end, depth))
+          part.finite.store(false, std::memory_order_relaxed);
         Fetch ahead =
             end < maps_.depth
                 ? plain_weights(part.call.weight, unit, end, std::min(end + slice_maps_, maps_.depth))
@@ -1646,8 +1660,8 @@ class Winograd final : public Recipe {
                           const int64_t block = index / slices % unit_blocks_;
                           const int64_t begin = index % slices * kPackedMaps;
                           T* to = units + unit * unit_elements_;
-                          return pack_block(weight, to, first + unit, block, begin,
-                                            std::min(begin + kPackedMaps, maps_.depth), {0, depth_});
+                          return pack_blocks(weight, to, first + unit, block, block + 1, begin,
+                                             std::min(begin + kPackedMaps, maps_.depth), {0, depth_});
                         });
   }
 
@@ -1697,6 +1711,64 @@ class Winograd final : public Recipe {
             last.second,
             0,
             0};
+  }
+
+  // Packs some vectors of columns of a unit for the read maps from `begin` to before `end`, where `packed`
+  // holds the part `depth`.
+  bool pack_blocks(const void* weight, T* packed, int64_t unit, int64_t first, int64_t last, int64_t begin,
+                   int64_t end, const Depth& depth) const noexcept {
+    bool finite = true;
+    if (packs_columns_) {
+      const int64_t whole =
+          std::clamp(maps_.columns / maps_.lanes - unit % units_ * unit_blocks_, first, last);
+      while (first < whole) {
+        const int64_t some = std::min(first + kMostPackedVectors, whole);
+        finite &= pack_columns(weight, packed, unit, first, some, begin, end, depth);
+        first = some;
+      }
+    }
+    for (; first < last; ++first) finite &= pack_block(weight, packed, unit, first, begin, end, depth);
+    return finite;
+  }
+
+  // The same by the kernel for columns that lie together.
+  bool pack_columns(const void* weight, T* packed, int64_t unit, int64_t first, int64_t last, int64_t begin,
+                    int64_t end, const Depth& depth) const noexcept {
+    const auto [column_stride, depth_stride, tap_stride] = plain_strides();
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const int64_t start = plain_start(unit) + (unit % units_ * unit_blocks_ + first) * maps_.lanes;
+    bool finite = true;
+    std::array<int64_t, kMostPackedVectors> vector_at;
+    WinogradColumnsArgs args{};
+    args.finite = &finite;
+    args.vector_at = vector_at.data();
+    args.vectors = last - first;
+    args.map_stride = depth_stride;
+    args.point_stride = point_weights(depth.count());
+    args.map_step = chunk_lanes_;
+    args.fetched =
+        std::max<int64_t>(1, kFetchedBytes / (args.vectors * maps_.lanes * x().tile_taps() * element));
+    args.tile = x().tile;
+    for (int64_t phase = 0; phase < phases_; ++phase) {
+      for (int64_t block = first; block < last; ++block) {
+        const int64_t at = place(block, phase);
+        vector_at[static_cast<size_t>(block - first)] =
+            chunk_start_[static_cast<size_t>(at / maps_.vectors)] * args.point_stride +
+            at % maps_.vectors * maps_.lanes;
+      }
+      for (int64_t view = 0; view < views_; ++view) {
+        const int64_t* const k = x().taps_of(phase, view);
+        args.tap_stride = (k[1] - k[0]) * tap_stride;
+        for (int64_t d = begin; d < end; d += args.maps) {
+          args.maps = std::min(end - d, depth_block_ - d % depth_block_);
+          args.src =
+              static_cast<const char*>(weight) + (start + d * depth_stride + k[0] * tap_stride) * element;
+          args.dst = packed + (depth_at(d, view) - depth.begin) * chunk_lanes_;
+          columns_(args);
+        }
+      }
+    }
+    return finite;
   }
 
   // Packs one vector of columns of a unit for the read maps from `begin` to before `end`, where `packed`
@@ -1943,6 +2015,7 @@ class Winograd final : public Recipe {
   const Kernel& unstrip_;
   const Kernel& taps_;
   const Kernel& pack_;
+  const Kernel& columns_;
   const Kernel& in_;
   const Kernel& out_;
   const Kernel& sum_;
@@ -1965,6 +2038,7 @@ class Winograd final : public Recipe {
   int64_t all_points_ = 0;     // of a tile, for all classes
   std::vector<Form> forms_;
   std::optional<WinogradPackArgs> pack_args_;
+  bool packs_columns_ = false;
   std::vector<int64_t> chunk_start_;  // points of the chunks before
   int64_t units_ = 1;                 // of a group
   int64_t rows_ = 1;                  // of tiles
