@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/fetch_strip.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
 #include "winograd_weight_abi.hpp"
@@ -284,6 +285,12 @@ class WeightWinograd final : public Recipe {
     int64_t cell[kAxes];
     int64_t cells;
   };
+  // Positions of a side that a band reads.
+  struct Window {
+    int64_t sample;
+    int64_t first[kAxes];
+    int64_t count[kAxes];
+  };
   struct Part {
     int64_t group;
     int64_t panel, panels;
@@ -322,6 +329,24 @@ class WeightWinograd final : public Recipe {
   }
   int64_t band_tiles(const Combination& c) const noexcept {
     return tiles(c, 0) * tiles(c, 1) * tiles(c, 2) * band_cells_;
+  }
+
+  Window small_window(const Band& band) const noexcept {
+    Window made{band.sample, {}, {}};
+    for (int a = 0; a < kAxes; ++a) {
+      made.first[a] = band.cell[a] * layout_.length(a);
+      made.count[a] = layout_.length(a) * (a == 2 ? band.cells : 1);
+    }
+    return made;
+  }
+  Window large_window(const Band& band) const noexcept {
+    Window made{band.sample, {}, {}};
+    for (int a = 0; a < kAxes; ++a) {
+      const Axis& axis = problem_.geometry.axes[static_cast<size_t>(a)];
+      made.first[a] = band.cell[a] * layout_.length(a) * axis.stride - axis.pad_lo;
+      made.count[a] = window(a, a == 2 ? band.cells : 1);
+    }
+    return made;
   }
 
   // Positions of the large side that some cells meet along an axis.
@@ -437,13 +462,14 @@ class WeightWinograd final : public Recipe {
     call.crew.share(groups * part.bands, seconds, [&](int64_t unit, int member) noexcept {
       const int64_t index = unit % part.bands;
       const Band band = band_at(part.band + index);
+      const Band next = band_at(part.band + std::min(index + 1, part.bands - 1));
       T* strip = worker(arrays, member).strip;
       bool good = true;
       if (const int64_t group = unit / part.bands; group < small_groups) {
-        transform_small(call.source, arrays.small, strip, part, band, index, group * vector_, &good);
+        transform_small(call.source, arrays.small, strip, part, band, next, index, group * vector_, &good);
       } else {
-        transform_large(call.weight, arrays.large, strip, part, band, index, (group - small_groups) * vector_,
-                        filters, &good);
+        transform_large(call.weight, arrays.large, strip, part, band, next, index,
+                        (group - small_groups) * vector_, filters, &good);
       }
       if (!good) finite.store(false, std::memory_order_relaxed);
     });
@@ -451,24 +477,19 @@ class WeightWinograd final : public Recipe {
 
   // One vector of maps of a band, the `index`-th of the part: rows, then points.
   void transform_small(const void* source, T* small, T* strip, const Part& part, const Band& band,
-                       int64_t index, int64_t map, bool* finite) const noexcept {
+                       const Band& next, int64_t index, int64_t map, bool* finite) const noexcept {
     const Geometry& g = problem_.geometry;
-    int64_t first[kAxes];
-    int64_t count[kAxes];
-    for (int a = 0; a < kAxes; ++a) {
-      first[a] = band.cell[a] * layout_.length(a);
-      count[a] = layout_.length(a) * (a == 2 ? band.cells : 1);
-    }
+    const Window window = small_window(band);
     const int64_t size[kAxes] = {g.axes[0].size, g.axes[1].size, g.axes[2].size};
     fill(source, g.small_last(), strip, g.channels, part.group * channels_ + map,
-         std::min(vector_, channels_ - map), band.sample, first, count, size, finite);
+         std::min(vector_, channels_ - map), window, small_window(next), size, finite);
     for (const Combination& c : layout_.combinations) {
       const int64_t depth = part.bands * band_tiles(c);
       WinogradInArgs args{};
       args.tile_step = c.axis[2]->length() * vector_;
       args.step[2] = vector_;
-      args.step[1] = count[2] * vector_;
-      args.step[0] = count[1] * args.step[1];
+      args.step[1] = window.count[2] * vector_;
+      args.step[0] = window.count[1] * args.step[1];
       args.point_stride = depth * kRows;
       args.tile_stride = kRows;
       T* const to = small + (map / kRows * c.points() * depth + index * band_tiles(c)) * kRows + map % kRows;
@@ -506,26 +527,23 @@ class WeightWinograd final : public Recipe {
   }
 
   void transform_large(const void* grad, T* large, T* strip, const Part& part, const Band& band,
-                       int64_t index, int64_t map, int64_t maps, bool* finite) const noexcept {
+                       const Band& next, int64_t index, int64_t map, int64_t maps,
+                       bool* finite) const noexcept {
     const Geometry& g = problem_.geometry;
     const auto& [z, y, x] = g.axes;
-    int64_t first[kAxes];
-    int64_t count[kAxes];
-    for (int a = 0; a < kAxes; ++a) {
-      first[a] = band.cell[a] * layout_.length(a) * g.axes[a].stride - g.axes[a].pad_lo;
-      count[a] = window(a, a == 2 ? band.cells : 1);
-    }
+    const Window window = large_window(band);
     const int64_t size[kAxes] = {z.out, y.out, x.out};
     fill(grad, g.channels_last, strip, g.filters, part.group * filters_ + part.panel * gemm_.lanes + map,
-         std::min(vector_, maps - map), band.sample, first, count, size, finite);
-    const int64_t row = count[2] * vector_;
+         std::min(vector_, maps - map), window, large_window(next), size, finite);
+    const int64_t rows = window.count[1];
+    const int64_t row = window.count[2] * vector_;
     for (const Combination& c : layout_.combinations) {
       const int64_t depth = part.bands * band_tiles(c);
       WinogradInArgs args{};
       args.tile_step = c.axis[2]->length() * x.stride * vector_;
       args.step[2] = x.stride * vector_;
       args.step[1] = y.stride * row;
-      args.step[0] = z.stride * count[1] * row;
+      args.step[0] = z.stride * rows * row;
       args.point_stride = depth * gemm_.lanes;
       args.tile_stride = gemm_.lanes;
       T* to = large +
@@ -535,7 +553,7 @@ class WeightWinograd final : public Recipe {
         for (const int64_t ky : c.axis[1]->first) {
           for (const int64_t kx : c.axis[2]->first) {
             const T* const from =
-                strip + (kz * z.dilation * count[1] + ky * y.dilation) * row + kx * x.dilation * vector_;
+                strip + (kz * z.dilation * rows + ky * y.dilation) * row + kx * x.dilation * vector_;
             transform(window_, c, band, args, from, args.step, to);
             to += c.points() * depth * gemm_.lanes;
           }
@@ -545,10 +563,12 @@ class WeightWinograd final : public Recipe {
     }
   }
 
-  // Rows of one vector of maps, zeros beside the array: [z][y][x][lane].
+  // Rows of one vector of maps, zeros beside the array: [z][y][x][lane]. Fetches those of the window `next`.
   void fill(const void* source, bool last, T* strip, int64_t all_maps, int64_t map, int64_t maps,
-            int64_t sample, const int64_t (&first)[kAxes], const int64_t (&count)[kAxes],
-            const int64_t (&size)[kAxes], bool* finite) const noexcept {
+            const Window& window, const Window& next, const int64_t (&size)[kAxes],
+            bool* finite) const noexcept {
+    const auto& [sample, first, count] = window;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     const int64_t places = size[0] * size[1] * size[2];
     const int64_t step = last ? all_maps : 1;
     StripArgs args{};
@@ -559,6 +579,8 @@ class WeightWinograd final : public Recipe {
     args.first = first[2];
     args.count = count[2];
     args.size = size[2];
+    int64_t ahead = (next.sample - sample) * all_maps;
+    for (size_t a = 0; a < kAxes; ++a) ahead = ahead * size[a] + (next.first[a] - first[a]) * step;
     for (int64_t iz = 0; iz < count[0]; ++iz) {
       for (int64_t iy = 0; iy < count[1]; ++iy) {
         T* to = strip + (iz * count[1] + iy) * count[2] * vector_;
@@ -570,9 +592,9 @@ class WeightWinograd final : public Recipe {
         }
         const int64_t at =
             sample * all_maps * places + map * args.map_stride + (z * size[1] + y) * size[2] * step;
-        args.src =
-            static_cast<const char*>(source) + at * static_cast<int64_t>(storage_bytes(problem_.dtype));
+        args.src = static_cast<const char*>(source) + at * element;
         args.dst = to;
+        if (ahead != 0) fetch_strip(static_cast<const char*>(args.src) + ahead * element, args, element);
         strip_(args);
       }
     }
@@ -592,21 +614,65 @@ class WeightWinograd final : public Recipe {
       const int64_t height = std::min(kRows, channels_ - block * kRows);
       const T* small = arrays.small;
       const T* large = arrays.large;
+      const bool last = part.band + part.bands == bands_;
+      Ahead ahead =
+          last ? weights_ahead(call, part.group, part.panel + panel, block * kRows, height) : Ahead{};
       for (const Combination& c : layout_.combinations) {
         const int64_t depth = part.bands * band_tiles(c);
         const int64_t points = c.points() * depth;
         for (int64_t base = 0; base < c.bases(); ++base) {
           multiply_block(small + block * points * kRows,
                          large + (panel * c.bases() + base) * points * gemm_.lanes, w.products, w.rows,
-                         height, c.points(), depth);
+                         height, c.points(), depth, ahead);
           add_taps(w.products, sums, c, base, height, part.band > 0);
         }
         small += blocks_ * points * kRows;
         large += part.panels * c.bases() * points * gemm_.lanes;
       }
-      if (part.band + part.bands == bands_)
-        finish(call, sums, part.group, part.panel + panel, block * kRows, height);
+      if (last) finish(call, sums, part.group, part.panel + panel, block * kRows, height);
     });
+  }
+
+  // Lines of memory that come while others are multiplied, some at each call: `runs` runs of `bytes`, `step`
+  // apart.
+  struct Ahead {
+    const char* run;
+    int64_t bytes;
+    int64_t step;
+    int64_t runs;
+    int64_t each;
+    int64_t done;  // bytes of the run
+
+    void fetch() noexcept {
+      for (int64_t line = 0; line < each && runs > 0; ++line) {
+        __builtin_prefetch(run + done, 1, 2);
+        done += static_cast<int64_t>(kAlignment);
+        if (done < bytes) continue;
+        done = 0;
+        run += step;
+        --runs;
+      }
+    }
+  };
+
+  // Where finish() puts some channels, a share for each product.
+  Ahead weights_ahead(const Call& call, int64_t group, int64_t panel, int64_t first,
+                      int64_t height) const noexcept {
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const int64_t taps = problem_.geometry.channels_last ? 1 : taps_;
+    const int64_t filter = panel * gemm_.lanes;
+    const int64_t row = (group * channels_ + first) * filters_ * taps_;
+    Ahead made{static_cast<const char*>(call.out) + (row + filter * taps) * element,
+               std::min<int64_t>(gemm_.lanes, filters_ - filter) * taps * element,
+               filters_ * taps * element,
+               height * taps_ / taps,
+               0,
+               0};
+    int64_t calls = 0;
+    for (const Combination& c : layout_.combinations)
+      calls += c.bases() * c.points() * ceil_div(height, gemm_.rows);
+    made.each = ceil_div(made.runs * ceil_div(made.bytes, static_cast<int64_t>(kAlignment)), calls);
+    return made;
   }
 
   // Products of some channels to the taps that begin with a base.
@@ -634,7 +700,7 @@ class WeightWinograd final : public Recipe {
   }
 
   void multiply_block(const T* small, const T* large, T* products, void** rows, int64_t height,
-                      int64_t points, int64_t depth) const noexcept {
+                      int64_t points, int64_t depth, Ahead& ahead) const noexcept {
     const int64_t none = 0;
     GemmArgs args{};
     args.a_offset = &none;
@@ -654,6 +720,7 @@ class WeightWinograd final : public Recipe {
         args.a = small + point * depth * kRows + begin;
         args.rows = static_cast<int32_t>(end - begin);
         for (int64_t r = begin; r < end; ++r) rows[r - begin] = products + (point * kRows + r) * gemm_.lanes;
+        ahead.fetch();
         gemm_(args);
       }
     }

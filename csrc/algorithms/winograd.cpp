@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/fetch_strip.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
 #include "winograd_abi.hpp"
@@ -1325,22 +1326,6 @@ class Winograd final : public Recipe {
            windows_at(w.segments[index / depth_blocks()], index % depth_blocks());
   }
 
-  // Fetches into the cache what a strip reads that begins at `src` and is else like `strip`.
-  [[gnu::always_inline]] void fetch_row(const char* src, const StripArgs& strip) const noexcept {
-    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
-    const int64_t begin = std::max<int64_t>(0, strip.first);
-    const int64_t positions = std::min(strip.size, strip.first + strip.count) - begin;
-    // The neighbours are positions of a map or, a vector at most, maps of a position.
-    const bool together = strip.position_stride != 1;
-    const int64_t rows = together ? positions : strip.maps;
-    const int64_t bytes = (together ? strip.maps : positions) * element;
-    const int64_t step = (together ? strip.position_stride : strip.map_stride) * element;
-    const char* row = src + begin * strip.position_stride * element;
-    for (int64_t r = 0; r < rows; ++r, row += step) {
-      for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
-    }
-  }
-
   // Whether phases of a class read the windows at some origins.
   bool reads(const Form& form, const std::array<int64_t, kAxes>& origins) const noexcept {
     for (size_t a = 0; a < kAxes; ++a) {
@@ -1390,7 +1375,7 @@ class Winograd final : public Recipe {
                                  at_z * src_.axis[0] + at_y * src_.axis[1];
           strip.src = static_cast<const char*>(part.call.source) + offset * element;
           strip.dst = row;
-          if (ahead != 0) fetch_row(static_cast<const char*>(strip.src) + ahead, strip);
+          if (ahead != 0) fetch_strip(static_cast<const char*>(strip.src) + ahead, strip, element);
           strip_(strip);
         }
         for (int64_t vx = 0; vx < x().origins(); ++vx) {
