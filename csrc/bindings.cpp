@@ -473,7 +473,8 @@ class Bound {
   // The entry for a source of another shape, all else being equal; null where only solving anew can tell.
   const Entry* resize(std::span<const Py_ssize_t> source) {
     if (!resizes_ || entries_.empty() || source.size() != entries_.back().source.size()) return nullptr;
-    Problem problem = entries_.back().plan->problem();
+    const Plan& near = *entries_.back().plan;
+    Problem problem = near.problem();
     const auto geometry = resized(problem.geometry, source);
     if (!geometry) return nullptr;
     problem.geometry = *geometry;
@@ -489,7 +490,8 @@ class Bound {
       if (size == nullptr || PyTuple_SetItem(result.ptr(), static_cast<Py_ssize_t>(a), size) != 0)
         throw nb::python_error();
     }
-    return insert({{source.begin(), source.end()}, find_plan(problem, ""), nullptr, std::move(result)});
+    return insert(
+        {{source.begin(), source.end()}, find_plan(problem, "", &near), nullptr, std::move(result)});
   }
 
   // Packs if that pays, and keeps it with the entry of `source` if that is still there.
@@ -773,6 +775,8 @@ NB_MODULE(_core, m) {
       "dtype is MXNet's number; threads 0 is every core; empty texts leave the choice; an activation is "
       "(slope below zero, low, high); a Winograd tile has so many points along an axis at most.");
   m.def("usual_batch", &usual_batch, "geometry"_a, "The batch for which algorithms are compared.");
+  m.def("usual_size", &usual_size, "size"_a,
+        "The size of an axis of the small side for which they are compared in the forward pass.");
   m.def("bias_gradient", &sum_over_maps, "grad"_a, "outer"_a, "maps"_a, "inner"_a, "dtype"_a, "out"_a,
         "isa"_a, "threads"_a, "Sum an array of (outer, maps, inner) over all but its maps.");
 

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <list>
@@ -60,44 +61,62 @@ Problem usual(const Problem& problem) {
 
 }  // namespace
 
-Plan::Plan(const Problem& problem, std::string_view wanted) : problem_(problem) {
+Plan::Plan(const Problem& problem, std::string_view wanted, const Plan* near) : problem_(problem) {
   check(problem.geometry);
-  const Problem compared = usual(problem);
+  if (!wanted.empty()) {
+    take(wanted);
+  } else {
+    const Problem sized = of_usual_size(problem);
+    if (near != nullptr && near->first_choice_ && of_usual_size(near->problem_) == sized) {
+      algorithm_ = near->algorithm_;
+      first_choice_ = !make();
+    }
+    if (!first_choice_) choose(sized);
+  }
+  seconds_ = algorithm_->cost(problem);
+  packing_key_ = recipe_->packing_key();
+}
+
+void Plan::take(std::string_view wanted) {
+  const auto found = std::ranges::find(kAlgorithms, wanted, [](const Algorithm* a) { return a->name; });
+  if (found == std::end(kAlgorithms))
+    throw ParameterError("algorithm: got '" + std::string(wanted) + "'; there is no such one");
+  algorithm_ = *found;
+  const bool serving = serves(static_cast<size_t>(found - kAlgorithms), problem_.pass);
+  if (const auto reason = serving ? make() : refusal_of_pass(problem_.pass))
+    throw ParameterError(std::string(wanted) + ": refuses: " + *reason);
+}
+
+void Plan::choose(const Problem& sized) {
+  const Problem compared = usual(sized);
   const double with_every_product = machine::least_seconds(compared);
-  std::array<bool, std::size(kAlgorithms)> too_large{};
-  double least = 0;
-  while (recipe_ == nullptr) {
+  std::array<bool, std::size(kAlgorithms)> refused{};
+  for (first_choice_ = true;; first_choice_ = false) {
     size_t chosen = std::size(kAlgorithms);
+    double least = 0;
     for (size_t i = 0; i < std::size(kAlgorithms); ++i) {
       const Algorithm& algorithm = *kAlgorithms[i];
-      const bool serving = serves(i, problem.pass);
-      if (wanted.empty() ? too_large[i] || !serving : wanted != algorithm.name) continue;
-      if (algorithm_ != nullptr && !algorithm.saves && with_every_product >= least) continue;
-      if (algorithm_ != nullptr && algorithm.floor != nullptr && algorithm.floor(compared) >= least) continue;
-      if (const auto reason = serving ? algorithm.refusal(problem) : refusal_of_pass(problem.pass)) {
-        if (!wanted.empty()) throw ParameterError(std::string(wanted) + ": refuses: " + *reason);
-        continue;
-      }
+      if (refused[i] || !serves(i, compared.pass)) continue;
+      const bool others = chosen < std::size(kAlgorithms);
+      if (others && !algorithm.saves && with_every_product >= least) continue;
+      if (others && algorithm.floor != nullptr && algorithm.floor(compared) >= least) continue;
+      if (algorithm.refusal(sized)) continue;
       const double seconds = algorithm.cost(compared);
-      if (algorithm_ == nullptr || seconds < least) {
-        algorithm_ = &algorithm;
-        chosen = i;
-        least = seconds;
-      }
+      if (others && seconds >= least) continue;
+      chosen = i;
+      least = seconds;
     }
-    if (algorithm_ == nullptr)
-      throw ParameterError("algorithm: got '" + std::string(wanted) + "'; there is no such one");
-    recipe_ = algorithm_->make(problem);
-    // The workspace that one needs is known when it is made, which takes longer than to compare them all.
-    if (const auto reason = workspace_refusal(problem, recipe_->workspace_bytes())) {
-      if (!wanted.empty()) throw ParameterError(std::string(wanted) + ": refuses: " + *reason);
-      too_large[chosen] = true;
-      recipe_.reset();
-      algorithm_ = nullptr;
-    }
+    algorithm_ = kAlgorithms[chosen];
+    if (!make()) return;
+    refused[chosen] = true;
   }
-  seconds_ = problem == compared ? least : algorithm_->cost(problem);
-  packing_key_ = recipe_->packing_key();
+}
+
+std::optional<std::string> Plan::make() {
+  if (auto reason = algorithm_->refusal(problem_)) return reason;
+  recipe_ = algorithm_->make(problem_);
+  // The workspace that one needs is known when it is made, which takes longer than to compare them all.
+  return workspace_refusal(problem_, recipe_->workspace_bytes());
 }
 
 std::vector<std::pair<std::string, std::string>> Plan::refusals() const {
@@ -213,7 +232,7 @@ void shrink(std::list<Entry>& dropped) {
 
 }  // namespace
 
-std::shared_ptr<const Plan> find_plan(const Problem& problem, std::string_view algorithm) {
+std::shared_ptr<const Plan> find_plan(const Problem& problem, std::string_view algorithm, const Plan* near) {
   const uint64_t hash = hash_of(problem, algorithm);
   {
     const std::lock_guard lock(cache_mutex);
@@ -223,7 +242,7 @@ std::shared_ptr<const Plan> find_plan(const Problem& problem, std::string_view a
     }
     ++counters.misses;
   }
-  auto made = std::make_shared<const Plan>(problem, algorithm);
+  auto made = std::make_shared<const Plan>(problem, algorithm, near);
   std::list<Entry> fresh{{hash, std::string(algorithm), made}};
   std::list<Entry> dropped;  // destroyed after the lock
   const std::lock_guard lock(cache_mutex);

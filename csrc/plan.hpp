@@ -33,8 +33,9 @@ class PackedWeights {
 
 class Plan {
  public:
-  // Chooses the cheapest algorithm that does not refuse, or the one named. Throws ParameterError, ShapeError.
-  Plan(const Problem& problem, std::string_view algorithm);
+  // Chooses the cheapest algorithm that does not refuse, or the one named; where the plan `near` is of about
+  // the same sizes, its own, which is that. Throws ParameterError, ShapeError.
+  Plan(const Problem& problem, std::string_view algorithm, const Plan* near);
 
   const Problem& problem() const noexcept { return problem_; }
   const char* algorithm() const noexcept { return algorithm_->name; }
@@ -57,8 +58,14 @@ class Plan {
                   Crew& crew) const;
 
  private:
+  void take(std::string_view algorithm);
+  void choose(const Problem& sized);
+  // Makes the recipe; or says why the algorithm refuses.
+  std::optional<std::string> make();
+
   Problem problem_;
   const Algorithm* algorithm_ = nullptr;
+  bool first_choice_ = false;  // the cheapest, which does not refuse
   std::unique_ptr<Recipe> recipe_;
   std::string packing_key_;
   double seconds_ = 0;
@@ -71,8 +78,9 @@ struct CacheCounters {
   uint64_t limit;
 };
 
-// The plan of a problem, remembered.
-std::shared_ptr<const Plan> find_plan(const Problem& problem, std::string_view algorithm);
+// The plan of a problem, remembered; `near` as for Plan.
+std::shared_ptr<const Plan> find_plan(const Problem& problem, std::string_view algorithm,
+                                      const Plan* near = nullptr);
 CacheCounters cache_counters() noexcept;
 // Forgets all but the latest plans where there are more than `limit`; at least one is kept.
 void limit_cache(uint64_t limit);

@@ -56,6 +56,11 @@ def test_a_kernel_lends_no_code() -> None:
         assert [kind for kind, _ in symbols] == ["T"], f"{path.name} exports {symbols}"
 
 
+def of_usual_size(axis: Axis) -> Axis:
+    more = axis.size - _core.usual_size(axis.size)
+    return axis._replace(size=axis.size - more, out=axis.out - more * axis.stride)
+
+
 @pytest.mark.parametrize("problem", LAYERS + load("corners"), ids=str)
 def test_the_cheapest_algorithm_is_chosen(problem: Problem) -> None:
     """Not all are asked; those that are not could not win."""
@@ -65,13 +70,43 @@ def test_the_cheapest_algorithm_is_chosen(problem: Problem) -> None:
             continue
         for name in PASSES:
             usual = geometry
+            if name == "forward":
+                usual = replace(usual, axes=tuple(of_usual_size(axis) for axis in usual.axes))
             if name != "weight_gradient":
-                usual = replace(geometry, batch=_core.usual_batch(native._solved(geometry)))
+                usual = replace(usual, batch=_core.usual_batch(native._solved(usual)))
             for isa in _core.isas():
                 for dtype in DTYPES:
                     made = plan(usual, name, as_dtype(dtype), isa=isa)
                     seconds = dict(made.costs)
                     assert made.algorithm == min(seconds, key=seconds.__getitem__), (name, isa, dtype, last)
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "kernel", "stride"), [(16, 16, 4, 2), (16, 1, 16, 8), (3, 40, 2, 2), (5, 3, 3, 1)]
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_plan_made_from_another_is_that_made_alone(
+    channels: int, filters: int, kernel: int, stride: int, packed: bool
+) -> None:
+    def of_size(size: int) -> Geometry:
+        return Geometry(
+            1, channels, filters, 1, (Axis(size, (size - 1) * stride + kernel - 2, kernel, stride, 1, 1, 1, 0),)
+        )
+
+    weight = np.ones((channels, filters, kernel), np.float32)
+    kept = native.KeptWeights(weight) if packed else None
+    bound = native.bind(of_size(30), "forward", weight.dtype, workspace=AMPLE, weight=kept, any_size=True)
+    _core.clear_cache()
+    sizes = [*range(31, 80), 640, 641, 660, 200, 90, 88]
+    for size in sizes:
+        bound(np.ones((1, channels, size), np.float32), weight, None, None)
+    hits = _core.cache_counters()[0]
+    found = {size: plan(of_size(size), packed=packed) for size in sizes}
+    assert _core.cache_counters()[0] == hits + len(found)
+    _core.clear_cache()
+    for size, made in found.items():
+        alone = plan(of_size(size), packed=packed)
+        assert (made.algorithm, made.packing_key) == (alone.algorithm, alone.packing_key)
 
 
 def test_every_instruction_set_has_product_kernels() -> None:

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -130,6 +131,29 @@ inline int64_t usual_batch(const Geometry& geometry) noexcept {
   constexpr int64_t many_weights = 4 << 20;
   if (geometry.weight_elements() > many_weights) return 1;
   return std::max<int64_t>(1, positions / geometry.small_positions());
+}
+
+// Positions from which an axis is long.
+inline constexpr int64_t kLongAxis = 40;
+
+// The size for which a forward pass is compared along a long axis: signals that differ by less than a
+// sixteenth mostly choose alike, so that the plan of one soon follows from that of another.
+inline int64_t usual_size(int64_t size) noexcept {
+  if (size < kLongAxis) return size;
+  const auto step = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(size)) / 16);
+  return size / step * step;
+}
+
+inline Problem of_usual_size(Problem problem) noexcept {
+  if (problem.pass != Pass::forward) return problem;
+  for (Axis& axis : problem.geometry.axes) {
+    const int64_t more = axis.size - usual_size(axis.size);
+    // Pads may cut off nearly all.
+    if (axis.grid != 0 || axis.out <= more * axis.stride) continue;
+    axis.size -= more;
+    axis.out -= more * axis.stride;
+  }
+  return problem;
 }
 
 struct Algorithm {

@@ -4,8 +4,10 @@
 // stride.
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <numeric>
 #include <utility>
@@ -79,8 +81,6 @@ constexpr double kNearBytes = 1 << 20;
 constexpr double kNearBytesPerSecond = 10e9;
 constexpr double kFarBytesPerSecond = 3e9;
 constexpr double kHandedBytesPerSecond = 10e9;
-// Positions from which an axis is long.
-constexpr int64_t kLongAxis = 40;
 // About how many times the definition's error a tile makes, an axis, and what is tolerated in all. A sum of
 // few maps has little error of its own.
 constexpr double kError[] = {1, 1, 1, 1, 1.4, 1.2, 1.7, 1.2};
@@ -518,7 +518,7 @@ double reading_seconds(const Counts& counts, const Maps& maps, double batch, dou
 
 // The problem by which tiles are chosen and compared with other algorithms.
 Problem compared(const Problem& problem) {
-  Problem compared = problem;
+  Problem compared = of_usual_size(problem);
   for (Axis& axis : compared.geometry.axes) {
     if (axis.grid == 0) continue;
     axis.size = kUsualPositions;
@@ -551,8 +551,13 @@ std::vector<WinogradTile> tiles_for(const Axis& axis, int most_points) {
 // Phases with different numbers of taps, which alone gain from being nested.
 bool uneven(const Axis& axis) noexcept { return axis.dilation != 1 || axis.kernel % axis.stride != 0; }
 
-Choice find_choice(const Problem& given, const Maps& maps) {
-  const Problem problem = compared(given);
+struct ChosenTiles {
+  Choice axes;
+  bool apart;
+  bool nested;
+};
+
+ChosenTiles find_choice(const Problem& problem, const Maps& maps) {
   const auto& axes = problem.geometry.axes;
   const bool gridded = std::any_of(axes.begin(), axes.end(), [](const Axis& axis) { return axis.grid != 0; });
   std::vector<WinogradTile> options[kAxes];
@@ -561,9 +566,7 @@ Choice find_choice(const Problem& given, const Maps& maps) {
   // are as many.
   const int64_t samples = usual_batch(problem.geometry);
   const double batch = samples == 1 ? 1 : std::pow(static_cast<double>(samples), 0.75);
-  Choice chosen;
-  bool chosen_apart = false;
-  bool chosen_nested = false;
+  ChosenTiles chosen{};
   double least = -1;
   const bool nests = std::any_of(axes.begin(), axes.end(), uneven);
   const bool late =
@@ -574,6 +577,7 @@ Choice find_choice(const Problem& given, const Maps& maps) {
     if (apart && gridded) continue;
     std::vector<AxisTiles> made[kAxes];
     for (size_t a = 0; a < kAxes; ++a) {
+      made[a].reserve(options[a].size());
       for (const WinogradTile tile : options[a]) {
         made[a].push_back(axis_tiles(axes[a], problem.pass, tile, apart, nested));
       }
@@ -594,34 +598,35 @@ Choice find_choice(const Problem& given, const Maps& maps) {
           const double seconds = sample_seconds(all, maps) + (reading + packing) / batch;
           if (least >= 0 && seconds >= least) continue;
           least = seconds;
-          chosen = {z, y, x};
-          chosen_apart = apart;
-          chosen_nested = nested;
+          chosen = {{z, y, x}, apart, nested};
         }
       }
     }
-  }
-  if (!gridded) return chosen;
-  for (size_t a = 0; a < kAxes; ++a) {
-    chosen[a] = axis_tiles(given.geometry.axes[a], given.pass, chosen[a].tile, chosen_apart, chosen_nested);
   }
   return chosen;
 }
 
 // The tiles of least cost. Sizes decide them, never batch, threads or workspace, so that those leave bits
-// alone. Whoever makes a plan asks several times in a row, so the last answer is remembered.
+// alone. Whoever makes a plan asks several times in a row, and the next plan is often of about the same
+// sizes, so the last answer is remembered.
 Choice best_choice(const Problem& given, const Maps& maps) {
   thread_local struct {
     Problem problem;
-    Choice choice;
+    ChosenTiles tiles;
   } last;
-  Problem problem = given;
+  Problem problem = compared(given);
   problem.geometry.batch = 1;
   problem.threads = 1;
   problem.workspace = 0;
   problem.activation = {};
   if (problem != last.problem) last = {problem, find_choice(problem, maps)};
-  return last.choice;
+  Choice choice = last.tiles.axes;
+  for (size_t a = 0; a < kAxes; ++a) {
+    const Axis& axis = given.geometry.axes[a];
+    if (axis == problem.geometry.axes[a]) continue;
+    choice[a] = axis_tiles(axis, given.pass, choice[a].tile, last.tiles.apart, last.tiles.nested);
+  }
+  return choice;
 }
 
 // One class of phases along all axes.
@@ -737,18 +742,25 @@ class Winograd final : public Recipe {
 
   std::string packing_key() const override {
     const Geometry& g = problem_.geometry;
-    std::string key =
-        std::string("winograd ") + name_of(problem_.isa) + (problem_.pass == Pass::forward ? " f" : " d");
+    std::string key;
+    key.reserve(128);
+    key.append("winograd ")
+        .append(name_of(problem_.isa))
+        .append(problem_.pass == Pass::forward ? " f" : " d");
+    const auto append = [&key](int64_t value) {
+      char digits[std::numeric_limits<int64_t>::digits10 + 2];
+      key.append(1, ' ').append(digits, std::to_chars(digits, std::end(digits), value).ptr);
+    };
     for (const int64_t value : {static_cast<int64_t>(problem_.dtype), g.channels, g.filters, g.groups,
                                 static_cast<int64_t>(g.channels_last)}) {
-      key += " " + std::to_string(value);
+      append(value);
     }
     for (int a = 0; a < kAxes; ++a) {
       const Axis& axis = g.axes[static_cast<size_t>(a)];
       for (const int64_t value :
            {axis.kernel, axis.stride, axis.dilation, static_cast<int64_t>(tiling_.axes[a].tile),
             tiling_.axes[a].late, static_cast<int64_t>(tiling_.axes[a].nested)}) {
-        key += " " + std::to_string(value);
+        append(value);
       }
     }
     return key;
