@@ -934,9 +934,11 @@ class Winograd final : public Recipe {
     return static_cast<size_t>(output_elements() * (by_chunk_ ? blocks_ : 1)) * sizeof(T);
   }
   size_t segment_bytes() const noexcept { return static_cast<size_t>(block_segments_) * sizeof(Segment); }
-  // What is fetched while a unit is multiplied: next weights or windows, plain weights, and where outputs go.
+  // What is fetched while a unit is multiplied: weights of the next point, unless they are packed near the
+  // core, its windows, plain weights, and the lines that outputs go to.
+  static constexpr int64_t kAhead = 2;
   size_t fetch_bytes() const noexcept {
-    return static_cast<size_t>(2 + block_segments_ * output_rows()) * sizeof(Fetch);
+    return static_cast<size_t>(kAhead + 1 + block_segments_ * output_rows()) * sizeof(Fetch);
   }
   int64_t block_tiles() const noexcept { return block_segments_ * segment_tiles_; }
 
@@ -1032,6 +1034,11 @@ class Winograd final : public Recipe {
   bool windows_are_few() const noexcept {
     const size_t windows = transformed_bytes() * static_cast<size_t>(blocks_);
     return windows <= std::min(kKeptBytes, unit_bytes() * static_cast<size_t>(units_));
+  }
+
+  // Whether transformed windows leave the second cache before they are multiplied with the next unit.
+  bool windows_are_far() const noexcept {
+    return by_unit_ || static_cast<double>(transformed_bytes()) > machine::kSecondCacheBytes;
   }
 
   // Cuts the read maps so that packed weights and sums stay in the second cache, where each sum is over maps
@@ -1233,19 +1240,19 @@ class Winograd final : public Recipe {
         const int64_t end = std::min(begin + slice_maps_, maps_.depth);
         const Depth depth{begin * views_, slices() == 1 ? depth_ : end * views_};
         args.point_stride = point_weights(depth.count());
-        Fetch fetch[2] = {};
+        Fetch fetch[kAhead + 1] = {};
         if (form.points > 0) {
           for (int64_t block = 0; block < unit_blocks_; ++block) {
             PlainTaps from = turned_taps(w.turned + block * turned_elements(), phase);
             from.rows += begin * from.map;
             transform_phase(from, phase, begin, end, depth, w.packed + block * maps_.lanes, args);
           }
-          fetch[1] = end < maps_.depth ? turned_slice(w, phase, end) : turned_slice(w, phase + 1, 0);
+          fetch[kAhead] = end < maps_.depth ? turned_slice(w, phase, end) : turned_slice(w, phase + 1, 0);
         }
         for (int64_t block = 0; block < blocks_; ++block) {
           if (part.call.crew.stopped(member)) return;
           const int64_t segments = enter(block);
-          multiply_chunk(w, tiles_in(w.segments, segments), phase, w.packed, depth, fetch, 2);
+          multiply_chunk(w, tiles_in(w.segments, segments), phase, w.packed, depth, fetch, kAhead + 1);
           if (depth.end == depth_) finish_chunk(part, w, segments, index, phase);
         }
       }
@@ -1419,19 +1426,17 @@ class Winograd final : public Recipe {
                  const Depth& depth, const Fetch& ahead = {}) const noexcept {
     const int64_t tiles = tiles_in(w.segments, segments);
     const int64_t point = point_weights(depth.count());
-    // The next weights, or where those are near the core the next windows.
-    w.fetches[0] = {};
-    w.fetches[1] = ahead;
+    w.fetches[kAhead] = ahead;
     const bool whole = depth.end == depth_;
-    const int64_t fetches = 2 + (whole ? list_outputs(part, w, segments, unit, w.fetches + 2) : 0);
+    const int64_t outputs = whole ? list_outputs(part, w, segments, unit, w.fetches + kAhead + 1) : 0;
     for (int64_t chunk = 0; chunk < unit_chunks_; ++chunk) {
       multiply_chunk(w, tiles, chunk, weights + chunk_start_[static_cast<size_t>(chunk)] * point, depth,
-                     w.fetches, fetches);
+                     w.fetches, kAhead + 1 + outputs);
       if (whole) finish_chunk(part, w, segments, unit, chunk);
       if (depth.begin > 0 || !whole) w.products += product_elements();
     }
     if (whole) store_unit(part, w, segments, unit);
-    return w.fetches[1];
+    return w.fetches[kAhead];
   }
 
   // What is on the image of the rows of outputs of a segment: the first position, its place on the image, and
@@ -1497,10 +1502,9 @@ class Winograd final : public Recipe {
                       Fetch* fetch, int64_t fetches) const noexcept {
     const int64_t point = point_weights(depth.count());
     const auto bytes = static_cast<int64_t>(sizeof(T));
-    Fetch& next = fetch[0];
     RowGemmArgs gemm{};
-    gemm.fetch = fetch;
-    gemm.fetches = fetches;
+    gemm.fetch = fetch + (by_unit_ ? 1 : 0);
+    gemm.fetches = fetches - (by_unit_ ? 1 : 0);
     gemm.a_row = row_;
     gemm.c_row = chunk_lanes_;
     gemm.depth = depth.count();
@@ -1513,12 +1517,12 @@ class Winograd final : public Recipe {
       gemm.c = w.products + p * gemm.rows * chunk_lanes_;
       if (!by_unit_) {
         const auto* at = static_cast<const char*>(gemm.b) + point * bytes;
-        next = {at, depth.count() * chunk_lanes_ * bytes, {}, 1, 1, 0, 0};
-      } else if (p + 1 < form.points) {
+        fetch[0] = {at, depth.count() * chunk_lanes_ * bytes, {}, 1, 1, 0, 0};
+      }
+      fetch[1] = {};
+      if (p + 1 < form.points && windows_are_far()) {
         const auto* at = static_cast<const char*>(gemm.a) + gemm.rows * row_ * bytes;
-        next = {at, depth.count() * bytes, {row_ * bytes, 0}, gemm.rows, 1, 0, 0};
-      } else {
-        next = {};
+        fetch[1] = {at, depth.count() * bytes, {row_ * bytes, 0}, gemm.rows, 1, 0, 0};
       }
       gemm_(gemm);
     }
