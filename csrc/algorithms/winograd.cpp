@@ -50,6 +50,9 @@ constexpr int64_t kTransformedBytes = 704 << 10;
 constexpr int64_t kProductBytes = 320 << 10;
 constexpr int64_t kLeastBlockTiles = 36;
 constexpr int64_t kMostBlockTiles = 120;
+// Of the time of a product, what a load takes: a kernel has some of them for each step of its rows and
+// vectors.
+constexpr double kLoadShare = 0.7;
 // What an axis is taken to hold where its size must not decide about bits.
 constexpr int64_t kUsualPositions = 64;
 // Transformed weights written, by way of `Packing`.
@@ -387,7 +390,7 @@ struct Maps {
   int64_t padded_depth() const noexcept { return std::max(depth, lanes); }
 };
 
-// The kernel whose chunks hold the columns of a group with the least rest, of those the one of most lanes.
+// The kernel that makes the columns of a group, and the rest of its last chunk, in the least time.
 const Kernel& product_kernel(const Problem& problem) {
   const auto candidates = kernels(Family::rowgemm, compute_dtype(problem.dtype), problem.isa);
   const auto lanes = static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa));
@@ -395,12 +398,13 @@ const Kernel& product_kernel(const Problem& problem) {
   const Geometry& g = problem.geometry;
   int64_t vectors = ceil_div((forward ? g.filters : g.channels) / g.groups, lanes);
   for (const Axis& axis : g.axes) vectors *= forward ? axis.stride : 1;
-  const auto made = [&](const Kernel& kernel) {
-    return ceil_div(vectors * lanes, kernel.lanes) * kernel.lanes;
+  const auto seconds = [&](const Kernel& kernel) {
+    const double loads = 1.0 / kernel.rows + static_cast<double>(lanes) / kernel.lanes;
+    return static_cast<double>(ceil_div(vectors * lanes, kernel.lanes) * kernel.lanes) *
+           (1 + kLoadShare * loads);
   };
-  return *std::min_element(candidates.begin(), candidates.end(), [&](const Kernel& a, const Kernel& b) {
-    return std::pair(made(a), -a.lanes) < std::pair(made(b), -b.lanes);
-  });
+  return *std::min_element(candidates.begin(), candidates.end(),
+                           [&](const Kernel& a, const Kernel& b) { return seconds(a) < seconds(b); });
 }
 
 // Transformed weights of all groups.
