@@ -4,10 +4,12 @@
 #include "kernel_abi.hpp"
 
 // Family `windows`: storage type to compute type, for run r < runs, i < count, j < length
-//   dst[i * dst_step + r * length + j] = src[r][i * src_step + j]
-// for runs that are mostly much shorter than a vector.
+//   dst[i * dst_step + r * length + j] = src[offset[r] + i * src_step + j]
+// for runs that are mostly much shorter than a vector. What lies `next` elements further on is read soon.
 struct WindowsArgs {
-  const void* const* src;
+  const void* src;
+  const int64_t* offset;
+  int64_t next;
   int64_t src_step;
   void* dst;
   int64_t dst_step;
@@ -53,15 +55,15 @@ template <class E, int N = kShort>
 }
 
 // As many runs of pairs that follow each other as pairs fill a vector: a mirroring of pairs.
-[[gnu::noinline, maybe_unused]] void mirror_pairs(const void* const* src, float* dst, int64_t dst_step,
-                                                  int64_t count) noexcept {
+[[gnu::noinline, maybe_unused]] void mirror_pairs(const float* src, const int64_t* offset, int64_t next,
+                                                  float* dst, int64_t dst_step, int64_t count) noexcept {
   constexpr int L = Vector<double>::lanes;
   for (int64_t i = 0; i < count; i += L) {
     typename Vector<double>::type square[L];
 #pragma GCC unroll 8
     for (int r = 0; r < L; ++r) {
-      const float* from = static_cast<const float*>(src[r]) + 2 * i;
-      __builtin_prefetch(from + 8 * L);
+      const float* from = src + offset[r] + 2 * i;
+      __builtin_prefetch(from + next);
       memcpy(&square[r], from, sizeof square[r]);
     }
     mirror<double, L>(square);
@@ -77,21 +79,25 @@ template <class E>
 [[gnu::always_inline]] inline void windows(const WindowsArgs& args) noexcept {
   const int64_t count = args.count;
   const int64_t length = args.length;
-  for (int64_t r = 0; r < args.runs; ++r) {
-    auto* dst = static_cast<typename E::compute*>(args.dst) + r * length;
+  const auto* src = static_cast<const typename E::storage*>(args.src);
+  for (int64_t r = 0; r < args.runs;) {
+    int64_t together = 1;
     int64_t done = 0;
     if constexpr (same<E, f32>) {
       constexpr int L = Vector<double>::lanes;
-      if (length == 2 && args.src_step == 2) {
-        const int64_t first = r / L * L;
-        if (first + L <= args.runs) {
-          done = count / L * L;
-          if (r == first) mirror_pairs(args.src + r, dst, args.dst_step, done);
-        }
+      if (length == 2 && args.src_step == 2 && r + L <= args.runs) {
+        together = L;
+        done = count / L * L;
+        mirror_pairs(src, args.offset + r, args.next, static_cast<float*>(args.dst) + r * length,
+                     args.dst_step, done);
       }
     }
-    run_windows<E>(static_cast<const typename E::storage*>(args.src[r]) + done * args.src_step, args.src_step,
-                   dst + done * args.dst_step, args.dst_step, count - done, length);
+    for (const int64_t end = r + together; r < end; ++r) {
+      if (done == count) continue;
+      run_windows<E>(src + args.offset[r] + done * args.src_step, args.src_step,
+                     static_cast<typename E::compute*>(args.dst) + r * length + done * args.dst_step,
+                     args.dst_step, count - done, length);
+    }
   }
 }
 

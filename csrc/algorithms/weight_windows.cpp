@@ -8,50 +8,19 @@
 #include <utility>
 #include <vector>
 
-#include "algorithms/algorithm.hpp"
+#include "algorithms/windows.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
-#include "packing.hpp"
-#include "windows_abi.hpp"
 
 namespace tconv {
 namespace {
 
-constexpr int64_t kMostRuns = 1 << 16;
 constexpr int64_t kMostDepth = 512;         // positions that are multiplied at a time
 constexpr size_t kWindowBytes = 256 << 10;  // of windows that are copied at a time
-constexpr int64_t kTogether = 16;           // runs that are, at most
 constexpr int64_t kPiece = 256;             // positions that one thread packs at a time
-// What copying windows costs: for each run of a position, the same where they are pairs, a run and a panel
-// once for a row of positions, and a vector, most of them read from afar.
-constexpr double kMoveSeconds = 1.6 / machine::kHertz;
-constexpr double kPairSeconds = 2 / machine::kHertz;
-constexpr double kRowSeconds = 27 / machine::kHertz;
-constexpr double kPanelSeconds = 70 / machine::kHertz;
-constexpr double kVectorSeconds = 5.8 / machine::kHertz;
-constexpr double kSquareSeconds = 7 / machine::kHertz;  // a vector mirrored in a square
 // A byte of a panel, which comes from the second cache for each tile, mostly behind the products.
 constexpr double kPanelByteSeconds = 0.004 / machine::kHertz;
 constexpr int64_t kLineElements = 16;
-
-// How the windows of a group lie in memory: `runs` runs of neighbours, each of `length` elements.
-struct Runs {
-  bool joined;  // taps along x are neighbours
-  int64_t length;
-  int64_t runs;
-  int64_t unit;  // elements from a position to the next along x
-
-  explicit Runs(const Geometry& g) noexcept {
-    const Axis& x = g.axes[2];
-    const int64_t filters = g.filters / g.groups;
-    joined = x.kernel == 1 || (x.dilation == 1 && (!g.channels_last || g.groups == 1));
-    length = (joined ? x.kernel : 1) * (g.channels_last ? filters : 1);
-    runs = filters * g.taps() / length;
-    unit = g.channels_last ? g.filters : 1;
-  }
-};
-
-int64_t columns_of(const Geometry& g) noexcept { return g.filters / g.groups * g.taps(); }
 
 const Kernel& best_gemm(const Problem& problem) {
   const Geometry& g = problem.geometry;
@@ -72,22 +41,15 @@ class WeightWindows final : public Recipe {
 
   explicit WeightWindows(const Problem& problem)
       : problem_(problem),
-        runs_(problem.geometry),
         gemm_(best_gemm(problem)),
-        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
-        windows_(tconv::kernel(Family::windows, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         channels_(problem.geometry.channels / problem.geometry.groups),
         columns_(columns_of(problem.geometry)),
         positions_(problem.geometry.batch * problem.geometry.small_positions()),
         block_(std::lcm(kLineElements, int64_t{gemm_.rows})),
         blocks_(ceil_div(channels_, block_)),
-        panels_(ceil_div(columns_, gemm_.lanes)) {
-    inside_ = true;
-    for (int a = 0; a < kAxes; ++a) {
-      within_[a] = problem.geometry.axes[a].within();
-      inside_ &= within_[a] == std::pair<int64_t, int64_t>(0, problem.geometry.axes[a].size);
-    }
+        panels_(ceil_div(columns_, gemm_.lanes)),
+        windows_(problem, starts()) {
     small_width_ = (blocks_ - 1) * block_ + step_of(blocks_ - 1);
     for (int64_t block = 0; block < blocks_; ++block) {
       const int64_t rows = channels_of(block);
@@ -99,61 +61,7 @@ class WeightWindows final : public Recipe {
     cut();
   }
 
-  // What run() needs beside, which takes long where windows are.
-  void list_runs() {
-    const Geometry& g = problem_.geometry;
-    const auto& [az, ay, ax] = g.axes;
-    first_run_.reserve(static_cast<size_t>(panels_) + 1);
-    list_.reserve(static_cast<size_t>(runs_.runs + panels_));
-    const int64_t step = ax.stride * runs_.unit;
-    // Counted and not divided, which long kernels would wait for.
-    int64_t offset = 0;
-    int64_t tap = 0;
-    int64_t tap_y = 0;
-    int64_t tap_z = 0;
-    int64_t map = 0;
-    const auto advance = [&](int64_t length) {
-      offset += length;
-      if (offset < runs_.length) return;
-      offset = 0;
-      if (!runs_.joined && ++tap < ax.kernel) return;
-      tap = 0;
-      if (++tap_y < ay.kernel) return;
-      tap_y = 0;
-      if (++tap_z < az.kernel) return;
-      tap_z = 0;
-      ++map;
-    };
-    // The last that began, and the last that continued, a row: the next are mostly where they are.
-    Run last_of[2] = {};
-    for (int64_t panel = 0; panel < panels_; ++panel) {
-      first_run_.push_back(list_.size());
-      const int64_t last = std::min((panel + 1) * gemm_.lanes, columns_);
-      for (int64_t column = panel * gemm_.lanes; column < last;) {
-        Run run{};
-        run.y = tap_y * ay.dilation - ay.pad_lo;
-        run.z = tap_z * az.dilation - az.pad_lo;
-        run.map = map;
-        run.at = (tap * ax.dilation - ax.pad_lo) * runs_.unit + offset;
-        run.column = column - panel * gemm_.lanes;
-        run.length = std::min(runs_.length - offset, last - column);
-        Run& alike = last_of[offset == 0 ? 0 : 1];
-        if (alike.length == run.length && alike.at == run.at) {
-          run.begin = alike.begin;
-          run.end = alike.end;
-        } else {
-          run.begin = std::clamp<int64_t>(ceil_div(-run.at, step), 0, ax.size);
-          run.end = std::clamp<int64_t>(floor_div(ax.out * runs_.unit - run.at - run.length, step) + 1,
-                                        run.begin, ax.size);
-        }
-        alike = run;
-        list_.push_back(run);
-        column += run.length;
-        advance(run.length);
-      }
-    }
-    first_run_.push_back(list_.size());
-  }
+  void list_runs() { windows_.list_runs(); }
 
   std::string kernel() const override { return gemm_.name; }
   size_t workspace_bytes() const noexcept override { return total(); }
@@ -183,6 +91,12 @@ class WeightWindows final : public Recipe {
   }
 
  private:
+  std::vector<int64_t> starts() const {
+    std::vector<int64_t> starts;
+    for (int64_t panel = 0; panel <= panels_; ++panel) starts.push_back(panel * gemm_.lanes);
+    return starts;
+  }
+
   // Some positions, counted through all samples, and some panels of columns.
   struct Part {
     int64_t group;
@@ -233,198 +147,26 @@ class WeightWindows final : public Recipe {
       const int64_t end = std::min(begin + piece, part.depth);
       if (!is_small) {
         const int64_t panel = index / pieces * together;
-        pack_windows(call.weight, windows + panel * part.depth * gemm_.lanes, part, part.panel + panel,
-                     together, begin, end);
-      } else if (!pack_small(call.source, small, part, index / pieces, begin, end)) {
+        windows_.copy(static_cast<const S*>(call.weight),
+                      windows + (panel * part.depth + begin) * gemm_.lanes, part.depth * gemm_.lanes,
+                      gemm_.lanes, part.group, part.panel + panel, together, part.first + begin,
+                      part.first + end);
+        return;
+      }
+      const int64_t block = index / pieces;
+      const int64_t step = step_of(block);
+      if (!windows_.copy_small(static_cast<const S*>(call.source),
+                               small + block * part.depth * block_ + begin * step, step, part.group,
+                               block * block_, channels_of(block), part.first + begin, part.first + end)) {
         finite.store(false, std::memory_order_relaxed);
       }
     });
-  }
-
-  // Positions of a row of the small side.
-  struct Row {
-    int64_t sample, z, y;
-    int64_t x, end;
-  };
-
-  // The row of a part's position `at`, from there to before `end`.
-  Row row_of(const Part& part, int64_t at, int64_t end) const noexcept {
-    const auto& [z, y, x] = problem_.geometry.axes;
-    int64_t place = part.first + at;
-    Row row{};
-    row.x = place % x.size;
-    row.end = std::min(row.x + end - at, x.size);
-    place /= x.size;
-    row.y = place % y.size;
-    place /= y.size;
-    row.z = place % z.size;
-    row.sample = place / z.size;
-    return row;
   }
 
   // Channels of a block, and elements from one position of it to the next.
   int64_t channels_of(int64_t block) const noexcept { return std::min(block_, channels_ - block * block_); }
   int64_t step_of(int64_t block) const noexcept {
     return ceil_div(channels_of(block), kLineElements) * kLineElements;
-  }
-
-  // A block of channels at some positions: [position][channel].
-  bool pack_small(const void* source, T* small, const Part& part, int64_t block, int64_t begin,
-                  int64_t end) const noexcept {
-    const Geometry& g = problem_.geometry;
-    const bool last = g.channels_last;
-    const int64_t places = g.small_positions();
-    const int64_t maps = channels_of(block);
-    const int64_t step = step_of(block);
-    const int64_t map = part.group * channels_ + block * block_;
-    T* const to = small + block * part.depth * block_;
-    for (int64_t at = begin; at < end;) {
-      const int64_t sample = (part.first + at) / places;
-      const int64_t place = (part.first + at) % places;
-      const int64_t count = std::min(end - at, places - place);
-      const S* const from = static_cast<const S*>(source) + sample * g.channels * places +
-                            (last ? place * g.channels + map : map * places + place);
-      MoveArgs args{};
-      args.src_column = 1;
-      if (last) {
-        args.src = from;
-        args.src_row = g.channels;
-        args.dst = to + at * step;
-        args.dst_row = step;
-        args.dst_column = 1;
-        args.rows = count;
-        args.columns = maps;
-        load_(args);
-      }
-      if (!last) {
-        args.src = from;
-        args.src_row = places;
-        args.dst = to + at * step;
-        args.dst_row = 1;
-        args.dst_column = step;
-        args.rows = maps;
-        args.columns = count;
-        gather_maps(load_, args, problem_.dtype);
-      }
-      at += count;
-    }
-    return finite_beside(to, part, maps, step, begin, end);
-  }
-
-  // Whether the small side is finite where windows leave the image and are filled up with zeros.
-  bool finite_beside(const T* small, const Part& part, int64_t maps, int64_t step, int64_t begin,
-                     int64_t end) const noexcept {
-    if (inside_) return true;
-    const auto finite = [&](int64_t first, int64_t last) noexcept {
-      if (maps == step) return first >= last || all_finite(small + first * step, (last - first) * step);
-      for (int64_t at = first; at < last; ++at) {
-        if (!all_finite(small + at * step, maps)) return false;
-      }
-      return true;
-    };
-    for (int64_t at = begin; at < end;) {
-      const Row row = row_of(part, at, end);
-      const int64_t next = at + row.end - row.x;
-      const bool within = row.z >= within_[0].first && row.z < within_[0].second &&
-                          row.y >= within_[1].first && row.y < within_[1].second;
-      const int64_t low = within ? std::clamp(at + within_[2].first - row.x, at, next) : next;
-      const int64_t high = within ? std::clamp(at + within_[2].second - row.x, low, next) : next;
-      if (!finite(at, low) || !finite(high, next)) return false;
-      at = next;
-    }
-    return true;
-  }
-
-  // Neighbours in the windows of a row that meet in a panel.
-  struct Run {
-    int64_t y, z;    // of the large side, from those of a window's first tap at the origin
-    int64_t map;     // of a group, where maps lie apart
-    int64_t at;      // element of a line of the large side, for the first position of a row
-    int64_t column;  // of the panel
-    int64_t length;  // elements
-    int64_t begin;   // positions of a row that find all of it in the image, from here
-    int64_t end;     // to before here
-  };
-
-  // The columns of some panels at some positions: [panel][position][column].
-  void pack_windows(const void* grad, T* windows, const Part& part, int64_t first, int64_t panels,
-                    int64_t begin, int64_t end) const noexcept {
-    const int64_t lanes = gemm_.lanes;
-    for (int64_t at = begin; at < end;) {
-      const Row row = row_of(part, at, end);
-      for (int64_t panel = first; panel < first + panels; ++panel) {
-        const int64_t width = std::min(lanes, columns_ - panel * lanes);
-        T* to = windows + ((panel - first) * part.depth + at) * lanes;
-        copy_row(static_cast<const S*>(grad), to, part.group, row, panel);
-        if (width < lanes) clear(to + width, row.end - row.x, lanes - width);
-      }
-      at += row.end - row.x;
-    }
-  }
-
-  void clear(T* to, int64_t count, int64_t length) const noexcept {
-    for (int64_t i = 0; i < count; ++i) std::fill_n(to + i * gemm_.lanes, length, T{0});
-  }
-
-  // Where the line begins that a run of a row reads, and whether there is one.
-  const S* line_of(const S* grad, int64_t group, const Row& row, const Run& run) const noexcept {
-    const Geometry& g = problem_.geometry;
-    const auto& [az, ay, ax] = g.axes;
-    const int64_t y = row.y * ay.stride + run.y;
-    const int64_t z = row.z * az.stride + run.z;
-    if (y < 0 || y >= ay.out || z < 0 || z >= az.out) return nullptr;
-    const int64_t filters = g.filters / g.groups;
-    const int64_t map = g.channels_last ? row.sample : row.sample * g.filters + group * filters + run.map;
-    return grad + ((map * az.out + z) * ay.out + y) * ax.out * runs_.unit +
-           (g.channels_last ? group * filters : 0);
-  }
-
-  // A panel's runs of a row. Those that find the same positions in the image are copied together.
-  void copy_row(const S* grad, T* to, int64_t group, const Row& row, int64_t panel) const noexcept {
-    const Axis& x = problem_.geometry.axes[2];
-    const int64_t lanes = gemm_.lanes;
-    const int64_t line = x.out * runs_.unit;
-    const int64_t step = x.stride * runs_.unit;
-    const void* src[kTogether];
-    WindowsArgs args{};
-    args.src = src;
-    args.src_step = step;
-    args.dst_step = lanes;
-    int64_t from = 0;  // position where `args` begins
-    const auto copy = [&]() noexcept {
-      if (args.runs > 0 && args.count > 0) windows_(args);
-      args.runs = 0;
-    };
-    for (size_t i = first_run_[static_cast<size_t>(panel)]; i < first_run_[static_cast<size_t>(panel) + 1];
-         ++i) {
-      const Run& run = list_[i];
-      const S* const source = line_of(grad, group, row, run);
-      if (source == nullptr) {
-        copy();
-        clear(to + run.column, row.end - row.x, run.length);
-        continue;
-      }
-      const int64_t begin = std::clamp(run.begin, row.x, row.end);
-      const int64_t end = std::clamp(run.end, begin, row.end);
-      const auto clipped = [&](int64_t position) noexcept {
-        const int64_t at = position * step + run.at;
-        T* cut = to + run.column + (position - row.x) * lanes;
-        for (int64_t j = 0; j < run.length; ++j)
-          cut[j] = at + j < 0 || at + j >= line ? T{0} : E::load(source[at + j]);
-      };
-      for (int64_t position = row.x; position < begin; ++position) clipped(position);
-      for (int64_t position = end; position < row.end; ++position) clipped(position);
-      if (args.runs == kTogether || args.length != run.length || from != begin || args.count != end - begin)
-        copy();
-      if (args.runs == 0) {
-        from = begin;
-        args.count = end - begin;
-        args.length = run.length;
-        args.dst = to + run.column + (begin - row.x) * lanes;
-      }
-      src[args.runs++] = source + run.at + begin * step;
-    }
-    copy();
   }
 
   void multiply(const Call& call, const T* small, const T* windows, T* sums, const Part& part) const {
@@ -478,12 +220,7 @@ class WeightWindows final : public Recipe {
   };
 
   Problem problem_;
-  Runs runs_;
-  std::pair<int64_t, int64_t> within_[kAxes];
-  bool inside_;
   const Kernel& gemm_;
-  const Kernel& load_;
-  const Kernel& windows_;
   const Kernel& store_;
   int64_t channels_;  // of a group
   int64_t columns_;   // of a group
@@ -493,10 +230,9 @@ class WeightWindows final : public Recipe {
   int64_t small_width_;      // elements of a position of the small side
   std::vector<Tile> tiles_;  // of channels
   int64_t panels_;
-  std::vector<Run> list_;          // panel after panel
-  std::vector<size_t> first_run_;  // of each panel
-  int64_t depth_ = 1;              // positions that are packed at a time
-  int64_t part_ = 1;               // panels that are
+  Windows<E> windows_;
+  int64_t depth_ = 1;  // positions that are packed at a time
+  int64_t part_ = 1;   // panels that are
 };
 
 std::unique_ptr<Recipe> make(const Problem& problem) {
@@ -505,12 +241,6 @@ std::unique_ptr<Recipe> make(const Problem& problem) {
     made->list_runs();
     return made;
   });
-}
-
-std::optional<std::string> refusal(const Problem& problem) {
-  if (Runs(problem.geometry).runs > kMostRuns)
-    return "more than " + std::to_string(kMostRuns) + " runs of neighbours in a window";
-  return std::nullopt;
 }
 
 double cost(const Problem& problem) {
@@ -526,16 +256,7 @@ double cost(const Problem& problem) {
       panels * (machine::rows_step_seconds(gemm, channels) + tiles * panel_bytes * kPanelByteSeconds);
   const double sums = panels * (tiles * machine::kCallSeconds +
                                 static_cast<double>(channels) * gemm.lanes / width * machine::kCopySeconds);
-  const double small = static_cast<double>(ceil_div(channels, static_cast<int64_t>(width))) *
-                       (g.channels_last ? machine::kCopySeconds : kSquareSeconds);
-  const Runs runs(g);
-  const Axis& x = g.axes[2];
-  const bool pairs = problem.dtype == DType::f32 && runs.length == 2 && x.stride == 2;
-  const double all_runs = static_cast<double>(runs.runs) + panels;
-  const double windows = all_runs * (pairs ? kPairSeconds : kMoveSeconds) +
-                         (all_runs * kRowSeconds + panels * kPanelSeconds) / static_cast<double>(x.size) +
-                         (pairs ? 0 : static_cast<double>(columns_of(g)) / width * kVectorSeconds);
-  return positions * (products + small + windows) +
+  return positions * (products + windows_seconds(problem, panels)) +
          std::ceil(positions / static_cast<double>(kMostDepth)) * sums +
          machine::far_seconds(
              problem, static_cast<double>(g.small_elements() + g.large_elements() + g.weight_elements()) *
@@ -545,6 +266,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm weight_windows;
-const Algorithm weight_windows{"weight_windows", refusal, cost, make};
+const Algorithm weight_windows{"weight_windows", windows_refusal, cost, make};
 
 }  // namespace tconv

@@ -1,0 +1,344 @@
+// What the weight gradients share whose depth is positions: how the window of every position is copied, so
+// that columns lie as weights do, and how channels come side by side.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "machine.hpp"
+#include "packing.hpp"
+#include "windows_abi.hpp"
+
+namespace tconv {
+
+inline constexpr int64_t kMostRuns = 1 << 16;
+
+// How the windows of a group lie in memory: `runs` runs of neighbours, each of `length` elements.
+struct WindowRuns {
+  bool joined;  // taps along x are neighbours
+  int64_t length;
+  int64_t runs;
+  int64_t unit;  // elements from a position to the next along x
+
+  explicit WindowRuns(const Geometry& g) noexcept {
+    const Axis& x = g.axes[2];
+    const int64_t filters = g.filters / g.groups;
+    joined = x.kernel == 1 || (x.dilation == 1 && (!g.channels_last || g.groups == 1));
+    length = (joined ? x.kernel : 1) * (g.channels_last ? filters : 1);
+    runs = filters * g.taps() / length;
+    unit = g.channels_last ? g.filters : 1;
+  }
+};
+
+// A column is a weight of a channel.
+inline int64_t columns_of(const Geometry& g) noexcept { return g.filters / g.groups * g.taps(); }
+
+inline std::optional<std::string> windows_refusal(const Problem& problem) {
+  if (WindowRuns(problem.geometry).runs > kMostRuns)
+    return "more than " + std::to_string(kMostRuns) + " runs of neighbours in a window";
+  return std::nullopt;
+}
+
+// What it takes to bring a position's window and channels there, the window in so many panels.
+inline double windows_seconds(const Problem& problem, double panels) noexcept {
+  // For each run of a position, the same where they are pairs, a run and a panel once for a row of positions,
+  // and a vector, most of them read from afar; a vector mirrored in a square.
+  constexpr double move_seconds = 1.6 / machine::kHertz;
+  constexpr double pair_seconds = 2 / machine::kHertz;
+  constexpr double row_seconds = 20 / machine::kHertz;
+  constexpr double panel_seconds = 60 / machine::kHertz;
+  constexpr double vector_seconds = 5.8 / machine::kHertz;
+  constexpr double square_seconds = 7 / machine::kHertz;
+  const Geometry& g = problem.geometry;
+  const double width = machine::lanes(compute_dtype(problem.dtype), problem.isa);
+  const double small = static_cast<double>(ceil_div(g.channels / g.groups, static_cast<int64_t>(width))) *
+                       (g.channels_last ? machine::kCopySeconds : square_seconds);
+  const WindowRuns runs(g);
+  const Axis& x = g.axes[2];
+  const bool pairs = problem.dtype == DType::f32 && runs.length == 2 && x.stride == 2;
+  const double all_runs = static_cast<double>(runs.runs) + panels;
+  const double windows = all_runs * (pairs ? pair_seconds : move_seconds) +
+                         (all_runs * row_seconds + panels * panel_seconds) / static_cast<double>(x.size) +
+                         (pairs ? 0 : static_cast<double>(columns_of(g)) / width * vector_seconds);
+  return small + windows;
+}
+
+// Positions are counted through all samples.
+template <class E>
+class Windows {
+ public:
+  using S = typename E::storage;
+  using T = typename E::compute;
+
+  // Panels of columns begin at `starts`, the last of which is the end of all.
+  Windows(const Problem& problem, std::vector<int64_t> starts)
+      : geometry_(problem.geometry),
+        dtype_(problem.dtype),
+        runs_(problem.geometry),
+        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
+        windows_(tconv::kernel(Family::windows, problem.dtype, problem.isa)),
+        starts_(std::move(starts)),
+        columns_(columns_of(problem.geometry)) {
+    inside_ = true;
+    for (int a = 0; a < kAxes; ++a) {
+      within_[a] = geometry_.axes[a].within();
+      inside_ &= within_[a] == std::pair<int64_t, int64_t>(0, geometry_.axes[a].size);
+    }
+  }
+
+  // What copying needs beside, which takes long where windows are.
+  void list_runs() {
+    const auto& [az, ay, ax] = geometry_.axes;
+    const size_t panels = starts_.size() - 1;
+    first_run_.reserve(panels + 1);
+    list_.reserve(static_cast<size_t>(runs_.runs) + panels);
+    offsets_.reserve(list_.capacity());
+    const int64_t step = ax.stride * runs_.unit;
+    // Counted and not divided, which long kernels would wait for.
+    int64_t offset = 0;
+    int64_t tap = 0;
+    int64_t tap_y = 0;
+    int64_t tap_z = 0;
+    int64_t map = 0;
+    const auto advance = [&](int64_t length) {
+      offset += length;
+      if (offset < runs_.length) return;
+      offset = 0;
+      if (!runs_.joined && ++tap < ax.kernel) return;
+      tap = 0;
+      if (++tap_y < ay.kernel) return;
+      tap_y = 0;
+      if (++tap_z < az.kernel) return;
+      tap_z = 0;
+      ++map;
+    };
+    // The last that began, and the last that continued, a row: the next are mostly where they are.
+    Run last_of[2] = {};
+    for (size_t panel = 0; panel < panels; ++panel) {
+      first_run_.push_back(list_.size());
+      const int64_t last = std::min(starts_[panel + 1], columns_);
+      for (int64_t column = starts_[panel]; column < last;) {
+        Run run{};
+        run.y = tap_y * ay.dilation - ay.pad_lo;
+        run.z = tap_z * az.dilation - az.pad_lo;
+        run.map = map;
+        run.at = (tap * ax.dilation - ax.pad_lo) * runs_.unit + offset;
+        run.column = column - starts_[panel];
+        run.length = std::min(runs_.length - offset, last - column);
+        Run& alike = last_of[offset == 0 ? 0 : 1];
+        if (alike.length == run.length && alike.at == run.at) {
+          run.begin = alike.begin;
+          run.end = alike.end;
+        } else {
+          run.begin = std::clamp<int64_t>(ceil_div(-run.at, step), 0, ax.size);
+          run.end = std::clamp<int64_t>(floor_div(ax.out * runs_.unit - run.at - run.length, step) + 1,
+                                        run.begin, ax.size);
+        }
+        alike = run;
+        list_.push_back(run);
+        offsets_.push_back((runs_.unit == 1 ? map * geometry_.large_positions() : 0) +
+                           (run.z * ay.out + run.y) * ax.out * runs_.unit + run.at);
+        column += run.length;
+        advance(run.length);
+      }
+    }
+    first_run_.push_back(list_.size());
+  }
+
+  // Some channels at some positions: [position][channel], positions `step` elements apart. Returns false
+  // where they are not finite and windows leave the image, where zeros stand.
+  bool copy_small(const S* source, T* to, int64_t step, int64_t group, int64_t channel, int64_t channels,
+                  int64_t begin, int64_t end) const noexcept {
+    const Geometry& g = geometry_;
+    const bool last = g.channels_last;
+    const int64_t places = g.small_positions();
+    const int64_t map = group * (g.channels / g.groups) + channel;
+    for (int64_t at = begin; at < end;) {
+      const int64_t sample = at / places;
+      const int64_t place = at % places;
+      const int64_t count = std::min(end - at, places - place);
+      MoveArgs args{};
+      args.src =
+          source + sample * g.channels * places + (last ? place * g.channels + map : map * places + place);
+      args.src_column = 1;
+      args.dst = to + (at - begin) * step;
+      if (last) {
+        args.src_row = g.channels;
+        args.dst_row = step;
+        args.dst_column = 1;
+        args.rows = count;
+        args.columns = channels;
+        load_(args);
+      } else {
+        args.src_row = places;
+        args.dst_row = 1;
+        args.dst_column = step;
+        args.rows = channels;
+        args.columns = count;
+        gather_maps(load_, args, dtype_);
+      }
+      at += count;
+    }
+    return finite_beside(to, channels, step, begin, end);
+  }
+
+  // The columns of some panels at some positions: [panel][position][column], panels `panel_step` and
+  // positions `step` elements apart; what panels lack of `step` columns is zero.
+  void copy(const S* grad, T* to, int64_t panel_step, int64_t step, int64_t group, int64_t first,
+            int64_t panels, int64_t begin, int64_t end) const noexcept {
+    for (int64_t at = begin; at < end;) {
+      const Row row = row_of(at, end);
+      for (int64_t panel = first; panel < first + panels; ++panel) {
+        const auto index = static_cast<size_t>(panel);
+        const int64_t width = std::clamp<int64_t>(columns_ - starts_[index], 0, step);
+        T* const place = to + (panel - first) * panel_step + (at - begin) * step;
+        copy_row(grad, place, step, group, row, index);
+        if (width < step) clear(place + width, step, row.end - row.x, step - width);
+      }
+      at += row.end - row.x;
+    }
+  }
+
+ private:
+  // Positions of a row of the small side.
+  struct Row {
+    int64_t sample, z, y;
+    int64_t x, end;
+  };
+
+  // Neighbours in the windows of a row that meet in a panel.
+  struct Run {
+    int64_t y, z;    // of the large side, from those of a window's first tap at the origin
+    int64_t map;     // of a group, where maps lie apart
+    int64_t at;      // element of a line of the large side, for the first position of a row
+    int64_t column;  // of the panel
+    int64_t length;  // elements
+    int64_t begin;   // positions of a row that find all of it in the image, from here
+    int64_t end;     // to before here
+  };
+
+  static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(S));
+  static constexpr int64_t kShortRow = 8 * kLine;
+  static constexpr int64_t kLinesAhead = 4 * kLine;
+
+  // The row of a position, from there to before `end`.
+  Row row_of(int64_t position, int64_t end) const noexcept {
+    const auto& [z, y, x] = geometry_.axes;
+    int64_t place = position;
+    Row row{};
+    row.x = place % x.size;
+    row.end = std::min(row.x + end - position, x.size);
+    place /= x.size;
+    row.y = place % y.size;
+    place /= y.size;
+    row.z = place % z.size;
+    row.sample = place / z.size;
+    return row;
+  }
+
+  // Whether the small side is finite where windows leave the image and are filled up with zeros.
+  bool finite_beside(const T* small, int64_t maps, int64_t step, int64_t begin, int64_t end) const noexcept {
+    if (inside_) return true;
+    const auto finite = [&](int64_t first, int64_t last) noexcept {
+      const T* const from = small + (first - begin) * step;
+      if (maps == step) return first >= last || all_finite(from, (last - first) * step);
+      for (int64_t at = 0; at < last - first; ++at) {
+        if (!all_finite(from + at * step, maps)) return false;
+      }
+      return true;
+    };
+    for (int64_t at = begin; at < end;) {
+      const Row row = row_of(at, end);
+      const int64_t next = at + row.end - row.x;
+      const bool within = row.z >= within_[0].first && row.z < within_[0].second &&
+                          row.y >= within_[1].first && row.y < within_[1].second;
+      const int64_t low = within ? std::clamp(at + within_[2].first - row.x, at, next) : next;
+      const int64_t high = within ? std::clamp(at + within_[2].second - row.x, low, next) : next;
+      if (!finite(at, low) || !finite(high, next)) return false;
+      at = next;
+    }
+    return true;
+  }
+
+  static void clear(T* to, int64_t step, int64_t count, int64_t length) noexcept {
+    for (int64_t i = 0; i < count; ++i) std::fill_n(to + i * step, length, T{0});
+  }
+
+  // Where the window of the first position of a row begins, pads aside.
+  const S* origin_of(const S* grad, int64_t group, const Row& row) const noexcept {
+    const Geometry& g = geometry_;
+    const auto& [az, ay, ax] = g.axes;
+    const int64_t filters = g.filters / g.groups;
+    const int64_t map = g.channels_last ? row.sample : row.sample * g.filters + group * filters;
+    return grad + ((map * az.out + row.z * az.stride) * ay.out + row.y * ay.stride) * ax.out * runs_.unit +
+           (g.channels_last ? group * filters : 0);
+  }
+
+  // A panel's runs of a row. Those that find the same positions in the image are copied together.
+  void copy_row(const S* grad, T* to, int64_t lanes, int64_t group, const Row& row,
+                size_t panel) const noexcept {
+    const auto& [az, ay, ax] = geometry_.axes;
+    const int64_t line = ax.out * runs_.unit;
+    const int64_t step = ax.stride * runs_.unit;
+    const S* const origin = origin_of(grad, group, row);
+    WindowsArgs args{};
+    args.src_step = step;
+    args.dst_step = lanes;
+    // Short rows end before the processor sees the next ones coming.
+    args.next = (row.end - row.x) * step <= kShortRow ? ay.stride * line : kLinesAhead;
+    int64_t from = 0;  // position where `args` begins
+    const auto copy = [&]() noexcept {
+      if (args.runs > 0 && args.count > 0) windows_(args);
+      args.runs = 0;
+    };
+    for (size_t i = first_run_[panel]; i < first_run_[panel + 1]; ++i) {
+      const Run& run = list_[i];
+      const int64_t y = row.y * ay.stride + run.y;
+      const int64_t z = row.z * az.stride + run.z;
+      if (y < 0 || y >= ay.out || z < 0 || z >= az.out) {
+        copy();
+        clear(to + run.column, lanes, row.end - row.x, run.length);
+        continue;
+      }
+      const int64_t begin = std::clamp(run.begin, row.x, row.end);
+      const int64_t end = std::clamp(run.end, begin, row.end);
+      const auto clipped = [&](int64_t position) noexcept {
+        const int64_t at = position * step + run.at;
+        const S* const source = origin + offsets_[i] + position * step;
+        T* cut = to + run.column + (position - row.x) * lanes;
+        for (int64_t j = 0; j < run.length; ++j)
+          cut[j] = at + j < 0 || at + j >= line ? T{0} : E::load(source[j]);
+      };
+      for (int64_t position = row.x; position < begin; ++position) clipped(position);
+      for (int64_t position = end; position < row.end; ++position) clipped(position);
+      if (args.runs == 0 || args.length != run.length || from != begin || args.count != end - begin) {
+        copy();
+        from = begin;
+        args.src = origin + begin * step;
+        args.offset = offsets_.data() + i;
+        args.count = end - begin;
+        args.length = run.length;
+        args.dst = to + run.column + (begin - row.x) * lanes;
+      }
+      ++args.runs;
+    }
+    copy();
+  }
+
+  Geometry geometry_;
+  DType dtype_;
+  WindowRuns runs_;
+  std::pair<int64_t, int64_t> within_[kAxes];
+  bool inside_;
+  const Kernel& load_;
+  const Kernel& windows_;
+  std::vector<int64_t> starts_;
+  int64_t columns_;                // of a group
+  std::vector<Run> list_;          // panel after panel
+  std::vector<int64_t> offsets_;   // of runs, from where the window of a row's first position begins
+  std::vector<size_t> first_run_;  // of each panel
+};
+
+}  // namespace tconv
