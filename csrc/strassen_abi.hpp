@@ -16,18 +16,20 @@
 
 constexpr int kStrassenProducts = 7;
 // Tiles of sums that wait for others.
-constexpr int kStrassenKept = 4;
+constexpr int kStrassenKept = 5;
 
 // Family `strassen`, from the compute type to the storage type: for two tiles of rows and two of lanes, which
 // go to c as those of family `spread` do, the vectors of the second tile behind those of the first,
 //   sum[r][l] = bias[r] + what the products add up to, of
 //               a[p * a_product + k * tile rows + r] * b[p * b_product + k * tile lanes + l], k < depth
+// With `accumulate`, and one phase, what c holds is added before the activation.
 struct StrassenArgs {
   const void* a;
   int64_t a_product;
   const void* b;
   int64_t b_product;
   int64_t depth;                 // half of all
+  int64_t together;              // steps of it that are summed before they are added to the others
   const void* bias;              // one element a row, or null
   const Activation* activation;  // or null
   void* const* c;
@@ -36,6 +38,7 @@ struct StrassenArgs {
   void* kept;    // room for tiles of the compute type
   int32_t rows;  // of both tiles, a multiple of phases
   int32_t phases;
+  bool accumulate;
   bool whole;   // every vector is one run, of two phases
   bool stream;  // outputs are lines of their own and go past the caches; `whole`
 };
@@ -61,6 +64,25 @@ template <class E, int R, int V>
   }
 }
 
+// Adds to a tile of sums what their outputs hold.
+template <class E, int R, int V>
+[[gnu::noinline]] void strassen_add(const StrassenArgs& args, int row, int vector,
+                                    typename Lanes<E>::type* sum) noexcept {
+  using L = Lanes<E>;
+  for (int r = 0; r < R && row + r < args.rows; ++r) {
+    const auto* c = static_cast<const typename E::storage*>(args.c[row + r]);
+    for (int v = 0; v < V; ++v) {
+      const SpreadRun* run = args.run + args.first_run[vector + v];
+      const SpreadRun* const end = args.run + args.first_run[vector + v + 1];
+      for (; run < end; ++run) {
+        const auto* from = c + run->offset - run->begin;
+        const bool all = run->begin == 0 && run->end == L::count;
+        sum[r * V + v] += all ? L::load(from) : L::load(from, L::first(run->end) & ~L::first(run->begin));
+      }
+    }
+  }
+}
+
 template <class E, int R, int V, int... I>
 [[gnu::always_inline]] inline void strassen_tiles(const StrassenArgs& args, Sequence<I...>) noexcept {
   using T = typename E::compute;
@@ -68,7 +90,7 @@ template <class E, int R, int V, int... I>
   using Type = typename Vector<T>::type;
   typedef typename Vector<T>::loose Loose;
   constexpr int lanes = Vector<T>::lanes;
-  // Of products 0, 1 and 3, and what tile 11, then 22 has so far.
+  // Of products 0, 1 and 3, what tile 11, then 22 has so far, and what a product has.
   const auto kept = [&args](int place, int i) __attribute__((always_inline)) -> Loose& {
     return *reinterpret_cast<Loose*>(static_cast<T*>(args.kept) + (place * R * V + i) * lanes);
   };
@@ -89,15 +111,24 @@ template <class E, int R, int V, int... I>
     }
     const T* a = static_cast<const T*>(args.a) + product * args.a_product;
     const T* b = static_cast<const T*>(args.b) + product * args.b_product;
+    for (int64_t rest = args.depth; rest > 0;) {
 #pragma GCC unroll 1
-    for (int64_t k = args.depth; k > 0; --k) {
-      Type right[V];
+      for (int64_t k = rest < args.together ? rest : args.together; k > 0; --k) {
+        Type right[V];
 #pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
-      __builtin_prefetch(a + kStepsAhead * R);
-      ((sum[I] += right[I % V] * a[I / V]), ...);
-      a += R;
-      b += V * lanes;
+        for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
+        __builtin_prefetch(a + kStepsAhead * R);
+        ((sum[I] += right[I % V] * a[I / V]), ...);
+        a += R;
+        b += V * lanes;
+      }
+      const bool first = rest == args.depth;
+      rest -= args.together;
+      if (!first) ((sum[I] += kept(4, I)), ...);
+      if (rest > 0) {
+        ((kept(4, I) = sum[I]), ...);
+        ((sum[I] = Type{}), ...);
+      }
     }
     switch (product) {
       case 0:
@@ -130,6 +161,11 @@ template <class E, int R, int V, int... I>
     if (args.bias != nullptr) {
       const T* bias = static_cast<const T*>(args.bias) + row;
       ((sum[I] += bias[I / V]), ...);
+    }
+    if (args.accumulate) {
+      Type tile[R * V] = {sum[I]...};
+      strassen_add<E, R, V>(args, row, vector, tile);
+      ((sum[I] = tile[I]), ...);
     }
     if (args.activation != nullptr) ((sum[I] = activated<T>(sum[I], *args.activation)), ...);
     if (args.whole && row + R <= args.rows) {

@@ -1,7 +1,8 @@
-// Forward where the kernel is the stride, as no_overlap, with seven products of eight: rows, positions and
-// depth are taken in two halves, of which Strassen's sums are multiplied. Those of the weights are made when
-// they are packed, those of the input when a block of positions is, and what the products add up to waits in
-// the nearest cache (Huang, Smith, Henry, van de Geijn: Strassen's Algorithm Reloaded, SC16).
+// Forward and data gradient where the kernel is the stride, as no_overlap, with seven products of eight:
+// rows, positions and depth are taken in two halves, of which Strassen's sums are multiplied. Those of the
+// weights are made when they are packed, those of the source when a block of positions is, and what the
+// products add up to waits in the nearest cache (Huang, Smith, Henry, van de Geijn: Strassen's Algorithm
+// Reloaded, SC16).
 //
 // The halves of the positions are those of each sample, so that a sample's bits do not depend on the others.
 #include <algorithm>
@@ -18,19 +19,32 @@
 namespace tconv {
 namespace {
 
-constexpr int64_t kBlockBytes = 512 << 10;  // of operands that one thread makes of the input at a time
+constexpr int64_t kBlockBytes = 512 << 10;  // of operands that one thread makes of the source at a time
 constexpr int64_t kMostPanels = 8;          // of a block
 constexpr int64_t kPackedTiles = 16;        // pairs of tiles that a thread packs at a time
 constexpr int64_t kPackedSteps = 8;         // of depth that it packs side by side
 // Of depth that panels are filled with in turns, so that the input is read in long runs.
 constexpr int64_t kFilledSteps = 2;
 constexpr int64_t kManyVectors = 16;
+// Of half the depth that is multiplied at a time, so that a panel of it stays in the second cache, where sums
+// can wait for the rest in the output.
+constexpr int64_t kMostDepth = 512;
+constexpr int64_t kStripElements = 4096;  // that are brought into order at a time, in the nearest cache
 constexpr int kHalves = 2;
 
 // Positions of the first half of a sample, whole vectors where a few more do not matter.
 int64_t first_half(const Geometry& g, int64_t vector) noexcept {
   const int64_t half = ceil_div(g.small_positions(), kHalves);
   return half < kManyVectors * vector ? half : ceil_div(half, vector) * vector;
+}
+
+// Of half the depth, what is multiplied at a time; in the data gradient whole filters.
+int64_t chunk_of(const Problem& problem) noexcept {
+  const Geometry& g = problem.geometry;
+  if (problem.pass == Pass::forward) return g.channels / g.groups / kHalves;
+  const int64_t filters = g.filters / g.groups / kHalves;
+  if (storage_bytes(problem.dtype) != compute_bytes(problem.dtype)) return filters * g.taps();
+  return ceil_div(filters, ceil_div(filters * g.taps(), kMostDepth)) * g.taps();
 }
 
 int64_t vector_of(const Problem& problem) noexcept {
@@ -44,6 +58,10 @@ class Strassen final : public Recipe {
       : problem_(problem),
         activate_(problem),
         quarters_(tconv::kernel(Family::quarters, problem.dtype, problem.isa)),
+        strip_quarters_(tconv::kernel(Family::quarters, compute_dtype(problem.dtype), problem.isa)),
+        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
+        unspread_(tconv::kernel(Family::unspread, problem.dtype, problem.isa)),
+        forward_(problem.pass == Pass::forward),
         vector_(vector_of(problem)),
         half_(first_half(problem.geometry, vector_)),
         panels_(kernels(Family::strassen, problem.dtype, problem.isa), problem.geometry.batch * half_),
@@ -51,9 +69,12 @@ class Strassen final : public Recipe {
     const Geometry& g = problem.geometry;
     channels_ = g.channels / g.groups;
     filters_ = g.filters / g.groups;
-    depth_ = channels_ / kHalves;
-    rows_ = filters_ * g.taps();
-    phases_ = g.axes[2].stride;
+    const int64_t window = filters_ * g.taps();
+    depth_ = (forward_ ? channels_ : window) / kHalves;
+    rows_ = forward_ ? window : channels_;
+    phases_ = forward_ ? g.axes[2].stride : 1;
+    chunk_ = chunk_of(problem);
+    chunks_ = ceil_div(depth_, chunk_);
     tiles_ = ceil_div(rows_, kHalves * tile_rows_);
     sample_positions_ = g.small_positions();
     stream_ =
@@ -69,15 +90,15 @@ class Strassen final : public Recipe {
   std::string packing_key() const override {
     std::string key = "strassen";
     const Geometry& g = problem_.geometry;
-    for (const int64_t number :
-         {static_cast<int64_t>(problem_.dtype), tile_rows_, g.channels, g.filters, g.groups, g.taps()}) {
+    for (const int64_t number : {static_cast<int64_t>(problem_.pass), static_cast<int64_t>(problem_.dtype),
+                                 tile_rows_, g.channels, g.filters, g.groups, g.taps()}) {
       key += " " + std::to_string(number);
     }
     return key;
   }
   bool needs_finite_source() const noexcept override { return true; }
 
-  // Packed: [group][pair of tiles][product][step of depth][row of the tile].
+  // Packed: [group][pair of tiles][chunk of depth][product][step of depth][row of the tile].
   bool pack(const void* weight, char* packed, Crew& crew) const override {
     const int64_t runs = ceil_div(tiles_, kPackedTiles);
     const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
@@ -127,6 +148,9 @@ class Strassen final : public Recipe {
   struct Worker {
     T* panels;
     T* kept;             // tiles of the kernel
+    T* strip;            // in the data gradient, as the next two
+    SpreadRun* sources;  // by panel and half
+    int32_t* source_runs;
     SpreadRun* runs;     // of a block
     int32_t* first_run;  // by vector: of each panel those of the first half, then of the second, and the end
     bool* whole;         // by panel: whether every vector is one run of the output
@@ -134,11 +158,11 @@ class Strassen final : public Recipe {
   };
 
   // Products lie a vector further apart than they need, or they share sets of the nearest cache.
-  int64_t product_elements(int64_t step) const noexcept { return depth_ * step + vector_; }
-  int64_t tile_elements() const noexcept { return kStrassenProducts * product_elements(tile_rows_); }
-  int64_t panel_elements() const noexcept {
-    return kStrassenProducts * product_elements(panels_.widest().lanes);
-  }
+  int64_t product_elements(int64_t step) const noexcept { return chunk_ * step + vector_; }
+  // Of all products of a chunk.
+  int64_t chunk_elements(int64_t step) const noexcept { return kStrassenProducts * product_elements(step); }
+  int64_t tile_elements() const noexcept { return chunks_ * chunk_elements(tile_rows_); }
+  int64_t panel_elements() const noexcept { return chunks_ * chunk_elements(panels_.widest().lanes); }
   size_t group_bytes() const noexcept {
     return aligned(static_cast<size_t>(tiles_ * tile_elements()) * sizeof(T));
   }
@@ -154,6 +178,15 @@ class Strassen final : public Recipe {
   size_t kept_bytes() const noexcept {
     return static_cast<size_t>(kStrassenKept * tile_rows_ * panels_.widest().lanes) * sizeof(T);
   }
+  size_t strip_bytes() const noexcept {
+    return forward_ ? 0 : static_cast<size_t>(kHalves * kHalves * window_lanes()) * sizeof(T);
+  }
+  // Taps of a filter at the positions of a panel.
+  int64_t window_lanes() const noexcept { return problem_.geometry.taps() * panels_.widest().lanes; }
+  size_t source_bytes() const noexcept { return forward_ ? 0 : run_bytes(); }
+  size_t source_run_bytes() const noexcept {
+    return forward_ ? 0 : static_cast<size_t>(block_panels_ * kHalves) * sizeof(int32_t);
+  }
   size_t run_bytes() const noexcept {
     return static_cast<size_t>(block_panels_ * kHalves * panels_.widest().lanes) * sizeof(SpreadRun);
   }
@@ -162,7 +195,8 @@ class Strassen final : public Recipe {
   }
   size_t output_bytes() const noexcept { return static_cast<size_t>(kHalves * tile_rows_) * sizeof(void*); }
   size_t worker_bytes() const noexcept {
-    return panel_bytes() + aligned(kept_bytes()) + aligned(run_bytes()) + aligned(first_run_bytes()) +
+    return panel_bytes() + aligned(kept_bytes()) + aligned(strip_bytes()) + aligned(source_bytes()) +
+           aligned(source_run_bytes()) + aligned(run_bytes()) + aligned(first_run_bytes()) +
            aligned(static_cast<size_t>(block_panels_)) + aligned(output_bytes());
   }
 
@@ -171,6 +205,9 @@ class Strassen final : public Recipe {
     Worker made{};
     made.panels = pieces.take<T>(panel_bytes());
     made.kept = pieces.take<T>(kept_bytes());
+    made.strip = pieces.take<T>(strip_bytes());
+    made.sources = pieces.take<SpreadRun>(source_bytes());
+    made.source_runs = pieces.take<int32_t>(source_run_bytes());
     made.runs = pieces.take<SpreadRun>(run_bytes());
     made.first_run = pieces.take<int32_t>(first_run_bytes());
     made.whole = pieces.take<bool>(static_cast<size_t>(block_panels_));
@@ -201,6 +238,10 @@ class Strassen final : public Recipe {
 
   // Packs some pairs of tiles of a group. Returns false where it meets an infinity or NaN.
   bool pack_tiles(const void* weight, T* packed, int64_t group, int64_t first, int64_t last) const noexcept {
+    if (last * kHalves * tile_rows_ > rows_) {
+      std::fill(packed + (last - 1) * tile_elements(), packed + last * tile_elements(), T{0});
+    }
+    if (!forward_) return pack_windows(weight, packed, group, first, last);
     bool finite = true;
     QuartersArgs args{};
     args.weights = true;
@@ -210,9 +251,6 @@ class Strassen final : public Recipe {
     args.dst_step = tile_rows_;
     args.dst_product = product_elements(tile_rows_);
     args.finite = &finite;
-    if (last * kHalves * tile_rows_ > rows_) {
-      std::fill(packed + (last - 1) * tile_elements(), packed + last * tile_elements(), T{0});
-    }
     for (int64_t step = 0; step < depth_; step += kPackedSteps) {
       args.steps = std::min(kPackedSteps, depth_ - step);
       for (int64_t tile = first; tile < last; ++tile) {
@@ -227,15 +265,59 @@ class Strassen final : public Recipe {
     return finite;
   }
 
+  // The same for the data gradient, whose rows are windows.
+  bool pack_windows(const void* weight, T* packed, int64_t group, int64_t first,
+                    int64_t last) const noexcept {
+    bool finite = true;
+    const int64_t both = kHalves * tile_rows_;
+    const int64_t window = kHalves * depth_;
+    T strip[kStripElements];
+    const int64_t most = kStripElements / (kHalves * both);
+    QuartersArgs args{};
+    args.weights = true;
+    args.src = strip;
+    args.lane_half = tile_rows_;
+    args.depth_half = most * both;
+    args.src_step = both;
+    args.dst_step = tile_rows_;
+    args.dst_product = product_elements(tile_rows_);
+    args.finite = &finite;
+    MoveArgs move{};
+    move.src_row = window;
+    move.src_column = move.dst_row = 1;
+    move.dst_column = both;
+    for (int64_t tile = first; tile < last; ++tile) {
+      const int64_t row = tile * both;
+      args.lanes = std::min(tile_rows_, rows_ - row);
+      args.second_lanes = std::clamp<int64_t>(rows_ - row - tile_rows_, 0, tile_rows_);
+      move.rows = args.lanes + args.second_lanes;
+      for (int64_t step = 0; step < depth_; step += args.steps) {
+        args.steps = std::min({most, chunk_ - step % chunk_, depth_ - step});
+        move.columns = args.steps;
+        for (int64_t half = 0; half < kHalves; ++half) {
+          move.src = static_cast<const char*>(weight) +
+                     ((group * channels_ + row) * window + half * depth_ + step) * element();
+          move.dst = strip + half * args.depth_half;
+          load_(move);
+        }
+        args.dst = packed + tile * tile_elements() + step / chunk_ * chunk_elements(tile_rows_) +
+                   step % chunk_ * tile_rows_;
+        strip_quarters_(args);
+      }
+    }
+    return finite;
+  }
+
   void spread_bias(const void* bias, T* spread) const noexcept {
-    const int64_t taps = problem_.geometry.taps();
+    const int64_t maps = forward_ ? filters_ : channels_;
+    const int64_t taps = rows_ / maps;
     std::fill(spread, spread + bias_bytes() / sizeof(T), T{0});
     with_dtype(problem_.dtype, [&](auto e) {
       const auto* from = static_cast<const typename decltype(e)::storage*>(bias);
       for (int64_t group = 0; group < problem_.geometry.groups; ++group) {
         T* const to = spread + group * tiles_ * kHalves * tile_rows_;
         for (int64_t row = 0; row < rows_; ++row)
-          to[row] = static_cast<T>(e.load(from[group * filters_ + row / taps]));
+          to[row] = static_cast<T>(e.load(from[group * maps + row / taps]));
       }
     });
   }
@@ -267,9 +349,13 @@ class Strassen final : public Recipe {
     const int64_t first = block * block_panels_;
     const int64_t count = std::min(block_panels_, panels_.count() - first);
     bool finite = true;
-    for (int64_t step = 0; step < depth_; step += kFilledSteps) {
-      for (int64_t i = 0; i < count; ++i) {
-        if (!fill_panel(source, w.panels + i * panel_elements(), group, first + i, step)) finite = false;
+    if (!forward_) {
+      finite = fill_windows(source, w, group, first, count);
+    } else {
+      for (int64_t step = 0; step < depth_; step += kFilledSteps) {
+        for (int64_t i = 0; i < count; ++i) {
+          if (!fill_panel(source, w.panels + i * panel_elements(), group, first + i, step)) finite = false;
+        }
       }
     }
     int32_t runs = 0;
@@ -318,8 +404,83 @@ class Strassen final : public Recipe {
     return finite;
   }
 
-  // Where the positions of a vector go; at least one run.
-  int32_t find_runs(SpreadRun* runs, int64_t begin, int64_t end, int half) const noexcept {
+  // Makes panels of the data gradient, a filter of each half of the depth at a time. Returns false where
+  // fill() does.
+  bool fill_windows(const void* source, const Worker& w, int64_t group, int64_t first,
+                    int64_t count) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto& [z, y, x] = g.axes;
+    const int64_t filters = filters_ / kHalves;
+    const int64_t most_runs = panels_.widest().lanes;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t begin = panels_.start(first + i);
+      const int64_t end = std::min(panels_.start(first + i + 1), lanes());
+      for (int half = 0; half < kHalves; ++half) {
+        const int64_t at = i * kHalves + half;
+        w.source_runs[at] = find_large(w.sources + at * most_runs, begin, end, half);
+      }
+    }
+    bool finite = true;
+    UnspreadArgs move{};
+    move.map_stride = filters * g.large_positions();
+    move.maps = kHalves;
+    move.phases = static_cast<int32_t>(x.kernel);
+    QuartersArgs args{};
+    args.src = w.strip;
+    args.steps = g.taps();
+    args.finite = &finite;
+    for (int64_t filter = 0; filter < filters; ++filter) {
+      const int64_t step = filter * g.taps();
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t width = panels_.start(first + i + 1) - panels_.start(first + i);
+        if (panels_.start(first + i + 1) > lanes() || sample_positions_ != kHalves * half_)
+          std::fill(w.strip, w.strip + kHalves * kHalves * window_lanes(), T{0});
+        move.dst_row = width;
+        move.dst_map = g.taps() * width;
+        for (int half = 0; half < kHalves; ++half) {
+          const int64_t at = i * kHalves + half;
+          move.run = w.sources + at * most_runs;
+          move.runs = w.source_runs[at];
+          for (int64_t tap = 0; tap < z.kernel * y.kernel; ++tap) {
+            move.src =
+                static_cast<const char*>(source) + ((group * filters_ + filter) * g.large_positions() +
+                                                    (tap / y.kernel * y.out + tap % y.kernel) * x.out) *
+                                                       element();
+            move.dst = w.strip + half * kHalves * move.dst_map + tap * x.kernel * width;
+            UnspreadArgs next = move;
+            next.run = w.sources + (i * kHalves + (half ^ 1)) * most_runs;
+            next.runs = w.source_runs[i * kHalves + (half ^ 1)];
+            prefetch(next, half == 1 && filter + 1 < filters ? g.large_positions() : 0);
+            unspread_(move);
+          }
+        }
+        args.lane_half = kHalves * move.dst_map;
+        args.depth_half = move.dst_map;
+        args.src_step = args.dst_step = args.lanes = args.second_lanes = width;
+        args.dst_product = product_elements(width);
+        args.dst =
+            w.panels + i * panel_elements() + step / chunk_ * chunk_elements(width) + step % chunk_ * width;
+        strip_quarters_(args);
+      }
+    }
+    return finite;
+  }
+
+  // Brings near what unspread reads `distance` elements further on.
+  void prefetch(const UnspreadArgs& args, int64_t distance) const noexcept {
+    for (int64_t map = 0; map < args.maps; ++map) {
+      for (int32_t r = 0; r < args.runs; ++r) {
+        const SpreadRun& run = args.run[r];
+        const char* const from =
+            static_cast<const char*>(args.src) + (map * args.map_stride + run.offset + distance) * element();
+        const int64_t bytes = (run.end - run.begin) * args.phases * element();
+        for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at);
+      }
+    }
+  }
+
+  // Where the positions of some lanes lie on the large side.
+  int32_t find_large(SpreadRun* runs, int64_t begin, int64_t end, int half) const noexcept {
     int32_t found = 0;
     for (int64_t lane = begin; lane < end;) {
       const Piece piece = piece_at(lane, end);
@@ -327,8 +488,30 @@ class Strassen final : public Recipe {
                          lane - begin + (half == 0 ? piece.count : piece.second_count));
       lane += piece.count;
     }
-    if (found == 0) runs[found++] = {0, 0, 0};
     return found;
+  }
+
+  // The same on the small side.
+  int32_t find_small(SpreadRun* runs, int64_t begin, int64_t end, int half) const noexcept {
+    int32_t found = 0;
+    for (int64_t lane = begin; lane < end;) {
+      const Piece piece = piece_at(lane, end);
+      const int64_t count = half == 0 ? piece.count : piece.second_count;
+      if (count > 0) {
+        runs[found++] = {source_offset(piece.position, 0) + half * half_, static_cast<int32_t>(lane - begin),
+                         static_cast<int32_t>(lane - begin + count)};
+      }
+      lane += piece.count;
+    }
+    return found;
+  }
+
+  // Where the positions of a vector go; at least one run.
+  int32_t find_runs(SpreadRun* runs, int64_t begin, int64_t end, int half) const noexcept {
+    const int32_t found = forward_ ? find_large(runs, begin, end, half) : find_small(runs, begin, end, half);
+    if (found > 0) return found;
+    runs[0] = {0, 0, 0};
+    return 1;
   }
 
   // Makes the rows of some pairs of tiles for a block.
@@ -341,33 +524,41 @@ class Strassen final : public Recipe {
     auto ahead = next_source(call.source, group, block, (last_tile - first_tile) * panels);
     StrassenArgs args{};
     args.a_product = product_elements(tile_rows_);
-    args.depth = depth_;
     args.c = w.outputs;
     args.kept = w.kept;
-    args.activation = activate_.get();
     args.run = w.runs;
     args.phases = static_cast<int32_t>(phases_);
-    for (int64_t tile = first_tile; tile < last_tile; ++tile) {
-      const int64_t row = tile * kHalves * tile_rows_;
-      args.rows = static_cast<int32_t>(std::min(kHalves * tile_rows_, rows_ - row));
-      args.a = weights + tile * tile_elements();
-      if (bias != nullptr) args.bias = bias + group * tiles_ * kHalves * tile_rows_ + row;
-      for (int64_t r = 0; r < args.rows; r += phases_) {
-        const int64_t tap = (row + r) / phases_;
-        const int64_t map = group * filters_ + tap / (z.kernel * y.kernel);
-        const int64_t tap_z = tap / y.kernel % z.kernel;
-        w.outputs[r / phases_] = out + ((map * z.out + tap_z) * y.out + tap % y.kernel) * x.out * element();
-      }
-      args.first_run = w.first_run;
-      for (int64_t i = 0; i < panels; ++i) {
-        const Kernel& kernel = panels_.kernel(block * block_panels_ + i);
-        args.b = w.panels + i * panel_elements();
-        args.b_product = product_elements(kernel.lanes);
-        args.whole = w.whole[i] && phases_ == 2;
-        args.stream = stream && w.whole[i];
-        for (Ahead& half : ahead) half.fetch();
-        kernel(args);
-        args.first_run += kHalves * kernel.lanes / vector_;
+    for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
+      args.depth = args.together = std::min(chunk_, depth_ - chunk * chunk_);
+      args.accumulate = chunk > 0;
+      args.activation = chunk + 1 == chunks_ ? activate_.get() : nullptr;
+      for (int64_t tile = first_tile; tile < last_tile; ++tile) {
+        const int64_t row = tile * kHalves * tile_rows_;
+        args.rows = static_cast<int32_t>(std::min(kHalves * tile_rows_, rows_ - row));
+        args.a = weights + tile * tile_elements() + chunk * chunk_elements(tile_rows_);
+        args.bias =
+            bias == nullptr || chunk > 0 ? nullptr : bias + group * tiles_ * kHalves * tile_rows_ + row;
+        for (int64_t r = 0; r < args.rows; r += phases_) {
+          if (!forward_) {
+            w.outputs[r] = out + (group * channels_ + row + r) * sample_positions_ * element();
+            continue;
+          }
+          const int64_t tap = (row + r) / phases_;
+          const int64_t map = group * filters_ + tap / (z.kernel * y.kernel);
+          const int64_t tap_z = tap / y.kernel % z.kernel;
+          w.outputs[r / phases_] = out + ((map * z.out + tap_z) * y.out + tap % y.kernel) * x.out * element();
+        }
+        args.first_run = w.first_run;
+        for (int64_t i = 0; i < panels; ++i) {
+          const Kernel& kernel = panels_.kernel(block * block_panels_ + i);
+          args.b = w.panels + i * panel_elements() + chunk * chunk_elements(kernel.lanes);
+          args.b_product = product_elements(kernel.lanes);
+          args.whole = w.whole[i] && phases_ == 2;
+          args.stream = stream && w.whole[i];
+          for (Ahead& half : ahead) half.fetch();
+          kernel(args);
+          args.first_run += kHalves * kernel.lanes / vector_;
+        }
       }
     }
     if (stream) finish_past_caches();
@@ -377,7 +568,7 @@ class Strassen final : public Recipe {
   std::array<Ahead, kHalves> next_source(const void* source, int64_t group, int64_t block,
                                          int64_t calls) const noexcept {
     std::array<Ahead, kHalves> ahead;
-    if (block + 1 == blocks_) return ahead;
+    if (!forward_ || block + 1 == blocks_) return ahead;
     const int64_t next = (block + 1) * block_panels_;
     const Piece piece =
         piece_at(panels_.start(next),
@@ -395,13 +586,19 @@ class Strassen final : public Recipe {
   Problem problem_;
   Activate activate_;
   const Kernel& quarters_;
+  const Kernel& strip_quarters_;
+  const Kernel& load_;
+  const Kernel& unspread_;
+  bool forward_;
   int64_t vector_;  // lanes of a vector
   int64_t half_;    // positions of the first half of a sample
   Panels panels_;   // of one half
   int64_t tile_rows_;
   int64_t channels_ = 0;  // of a group, as all below
   int64_t filters_ = 0;
-  int64_t depth_ = 0;   // of one half
+  int64_t depth_ = 0;  // of one half
+  int64_t chunk_ = 0;  // of it that is multiplied at a time
+  int64_t chunks_ = 0;
   int64_t rows_ = 0;    // of the product
   int64_t phases_ = 1;  // rows that take turns along the last axis
   int64_t tiles_ = 0;   // pairs of them
@@ -419,8 +616,11 @@ std::optional<std::string> refusal(const Problem& problem) {
   const Geometry& g = problem.geometry;
   if (g.channels_last) return "maps lie together";
   if (const auto reason = overlap_refusal(g)) return reason;
-  if (g.axes[2].stride > 2) return "stride above 2 along the last axis";
-  if (g.channels / g.groups % kHalves != 0) return "an odd number of channels";
+  if (problem.pass == Pass::forward && g.axes[2].stride > 2) return "stride above 2 along the last axis";
+  if (problem.pass == Pass::forward && g.channels / g.groups % kHalves != 0)
+    return "an odd number of channels";
+  if (problem.pass == Pass::data_gradient && g.filters / g.groups % kHalves != 0)
+    return "an odd number of filters";
   if (kernels(Family::strassen, problem.dtype, problem.isa).empty())
     return "no kernel for this element type and instruction set";
   return std::nullopt;
@@ -431,8 +631,11 @@ double cost(const Problem& problem) {
   const auto candidates = kernels(Family::strassen, problem.dtype, problem.isa);
   const Kernel& tile = widest(candidates);
   const int64_t vector = vector_of(problem);
-  const auto depth = static_cast<double>(g.channels / g.groups / kHalves);
-  const int64_t rows = g.filters / g.groups * g.taps();
+  const bool forward = problem.pass == Pass::forward;
+  const int64_t channels = g.channels / g.groups;
+  const int64_t window = g.filters / g.groups * g.taps();
+  const auto depth = static_cast<double>((forward ? channels : window) / kHalves);
+  const int64_t rows = forward ? window : channels;
   const auto groups = static_cast<double>(g.groups);
   const auto lanes = static_cast<double>(g.batch * first_half(g, vector));
   const double calls =
@@ -440,7 +643,8 @@ double cost(const Problem& problem) {
   // A tile is kept, or stored, after every product, and others are added to it.
   const double stores = static_cast<double>(tile.rows * tile.lanes / vector) * 2.5;
   // Operands that are made of the input, which lies far apart.
-  const double copied = 2.5 * lanes / static_cast<double>(vector) * groups * depth * kStrassenProducts;
+  const double copied =
+      (forward ? 2.5 : 4) * lanes / static_cast<double>(vector) * groups * depth * kStrassenProducts;
   return calls * kStrassenProducts *
              (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
               stores / machine::kHertz) +
