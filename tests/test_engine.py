@@ -180,24 +180,54 @@ STRASSEN = Geometry(3, 96, 12, 1, (Axis(13, 26, 2, 2, 1, 0, 0, 0), Axis(9, 18, 2
 
 @pytest.mark.parametrize("isa", native._core.isas())
 def test_strassen_is_as_accurate_as_the_definition(isa: str) -> None:
-    for channels in (2, 16, 96, 1024):
-        case = example(replace(STRASSEN, channels=channels), "float32")
+    for maps in (2, 16, 96, 1024):
+        case = example(replace(STRASSEN, channels=maps), "float32")
         assert_accurate(case, "forward", "strassen", isa=isa)
+        case = example(replace(STRASSEN, filters=maps), "float32")
+        assert_accurate(case, "data_gradient", "strassen", isa=isa)
+    for samples in (1, 8, 30):
+        case = example(replace(STRASSEN, batch=samples), "float32")
+        assert_accurate(case, "weight_gradient", "weight_strassen", isa=isa)
 
 
-def test_a_sample_by_strassen_has_the_bits_it_has_alone() -> None:
+@pytest.mark.parametrize("name", ["forward", "data_gradient"])
+def test_a_sample_by_strassen_has_the_bits_it_has_alone(name: str) -> None:
     case = example(STRASSEN, "float32")
 
-    def forward(case: Example, threads: int) -> Array:
-        out = np.empty(case.geometry.large_shape, np.float32)
-        plan = plan_for(case, "forward", algorithm="strassen", threads=threads)
-        plan.run(*case.inputs("forward"), out)
+    def run(case: Example, threads: int) -> Array:
+        out = np.empty(case.shape(name), np.float32)
+        source, weight, *bias = case.inputs(name)
+        plan = plan_for(case, name, algorithm="strassen", threads=threads)
+        plan.run(source, weight, bias[0] if bias else None, out)
         return out
 
     for threads in (1, 3):
-        whole = forward(case, threads)
+        whole = run(case, threads)
         for samples in (slice(0, 1), slice(1, 3)):
-            assert same_bits(forward(part(case, samples), 1), whole[samples])
+            assert same_bits(run(part(case, samples), 1), whole[samples])
+
+
+def test_weights_by_strassen_have_the_same_bits_on_any_threads() -> None:
+    case = example(replace(STRASSEN, batch=9), "float32")
+    found = []
+    for threads in (1, 3):
+        found.append(np.empty(case.geometry.weight_shape, np.float32))
+        plan = plan_for(case, "weight_gradient", algorithm="weight_strassen", threads=threads)
+        plan.run(*case.inputs("weight_gradient"), None, found[-1])
+    assert same_bits(*found)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("array", ["small", "large"])
+def test_the_gradients_by_strassen_mix_nothing_that_is_not_finite(array: str, value: float) -> None:
+    case = example(STRASSEN, "float32")
+    getattr(case, array)[1, 5, 0, 1] = value
+    for name, algorithm in (("data_gradient", "strassen"), ("weight_gradient", "weight_strassen")):
+        out = np.empty(case.shape(name), np.float32)
+        source, second, *bias = case.inputs(name)
+        plan_for(case, name, algorithm=algorithm).run(source, second, bias[0] if bias else None, out)
+        with np.errstate(invalid="ignore"):
+            np.testing.assert_allclose(out, by_taps(name, case), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])

@@ -356,6 +356,7 @@ LONG = {
     "winograd data_gradient": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
     "no_overlap forward": Geometry(1, 4096, 512, 1, (_line(128, 2, 2),) * 2),
     "strassen forward": Geometry(1, 4096, 512, 1, (_line(128, 2, 2),) * 2),
+    "strassen data_gradient": Geometry(1, 512, 4096, 1, (_line(128, 2, 2),) * 2),
     "position_rows forward": Geometry(1, 2048, 2048, 1, (_line(128, 2, 2),) * 2, channels_last=True),
     "overlap_rows forward": Geometry(1, 2048, 4, 1, (_line(512, 5, 2, 2),) * 2, channels_last=True),
     "overlap_add forward": Geometry(1, 512, 512, 1, (_line(64, 16, 2),) * 2),
@@ -373,6 +374,7 @@ LONG = {
     "weight_dots weight_gradient": Geometry(64, 64, 8, 1, (_line(256, 9, 2, 4),) * 2),
     "weight_maps weight_gradient": Geometry(64, 8, 8, 8, (_line(512, 16, 2, 1),) * 2, channels_last=True),
     "weight_windows weight_gradient": Geometry(2, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
+    "weight_strassen weight_gradient": Geometry(2, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
     "weight_gemm weight_gradient": Geometry(2, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
 }
 

@@ -1,0 +1,318 @@
+// Weight gradient as weight_windows, with seven products of eight: channels, columns and positions are taken
+// in two halves, of which Strassen's sums are multiplied. Those of the channels are made once for some
+// positions, those of a pair of panels of columns by the thread that multiplies it.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "algorithms/spread_rows.hpp"
+#include "algorithms/windows.hpp"
+#include "machine.hpp"
+#include "memory.hpp"
+#include "quarters_abi.hpp"
+
+namespace tconv {
+namespace {
+
+constexpr int kHalves = 2;
+constexpr int64_t kMostDepth = 512;  // positions that are multiplied at a time
+constexpr int64_t kTogether = 64;    // of each half, that are summed before they are added to the others
+// An operand of a panel that is made, of windows which are mostly read from afar.
+constexpr double kOperandSeconds = 14 / machine::kHertz;
+
+template <class E>
+class WeightStrassen final : public Recipe {
+ public:
+  using S = typename E::storage;
+  using T = typename E::compute;
+
+  explicit WeightStrassen(const Problem& problem)
+      : problem_(problem),
+        channels_(problem.geometry.channels / problem.geometry.groups),
+        columns_(columns_of(problem.geometry)),
+        positions_(problem.geometry.batch * problem.geometry.small_positions()),
+        pairs_(kernels(Family::strassen, compute_dtype(problem.dtype), problem.isa),
+               ceil_div(columns_, kHalves)),
+        tile_rows_(pairs_.widest().rows),
+        tiles_(ceil_div(channels_, kHalves * tile_rows_)),
+        vector_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))),
+        quarters_(tconv::kernel(Family::quarters, compute_dtype(problem.dtype), problem.isa)),
+        store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
+        windows_(problem, starts()) {
+    for (int64_t begin = 0; begin < all_columns(); begin += vector_) {
+      const int64_t end = std::clamp<int64_t>(columns_ - begin, 0, vector_);
+      runs_.push_back({begin, 0, static_cast<int32_t>(end)});
+    }
+    for (size_t i = 0; i <= runs_.size(); ++i) first_run_.push_back(static_cast<int32_t>(i));
+    cut();
+  }
+
+  void list_runs() { windows_.list_runs(); }
+
+  std::string kernel() const override { return pairs_.widest().name; }
+  size_t workspace_bytes() const noexcept override { return total(); }
+  bool needs_finite_source() const noexcept override { return true; }
+
+  bool run(const Call& call) const override {
+    const Buffer scratch(total());
+    Pieces pieces(scratch.data());
+    T* const small = pieces.take<T>(small_bytes());
+    T* const sums = pieces.take<T>(sums_bytes());
+    char* const workers = pieces.rest();
+    call.crew.limit(threads_);
+    for (int64_t group = 0; group < problem_.geometry.groups; ++group) {
+      T* to = sums;
+      if constexpr (sizeof(S) == sizeof(T)) to = static_cast<T*>(call.out) + group * channels_ * columns_;
+      for (int64_t first = 0; first < positions_; first += depth_) {
+        const Part part{group, first, std::min(depth_, positions_ - first)};
+        if (!fill_small(call, small, workers, part) || !multiply(call, small, to, workers, part))
+          return false;
+      }
+      if constexpr (sizeof(S) != sizeof(T)) finish(call, sums, group);
+    }
+    return true;
+  }
+
+ private:
+  // Some positions, counted through all samples.
+  struct Part {
+    int64_t group;
+    int64_t first, depth;
+
+    int64_t half() const noexcept { return ceil_div(depth, kHalves); }
+  };
+
+  // What one thread works in.
+  struct Worker {
+    T* strip;  // both halves of the positions, brought into order
+    T* pair;   // operands of a pair of panels
+    T* kept;   // tiles of the kernel
+    void** outputs;
+  };
+
+  // Of both halves of all pairs, the last one's that there are not too.
+  int64_t all_columns() const noexcept { return kHalves * pairs_.start(pairs_.count()); }
+  std::vector<int64_t> starts() const {
+    std::vector<int64_t> starts;
+    for (int64_t pair = 0; pair < pairs_.count(); ++pair) {
+      starts.push_back(kHalves * pairs_.start(pair));
+      starts.push_back(pairs_.start(pair) + pairs_.start(pair + 1));
+    }
+    starts.push_back(all_columns());
+    return starts;
+  }
+
+  // Products lie a vector further apart than they need, or they share sets of the nearest cache.
+  int64_t product_elements(int64_t step) const noexcept { return ceil_div(depth_, kHalves) * step + vector_; }
+  int64_t tile_elements() const noexcept { return kStrassenProducts * product_elements(tile_rows_); }
+  size_t small_bytes() const noexcept {
+    return aligned(static_cast<size_t>(tiles_ * tile_elements()) * sizeof(T));
+  }
+  size_t sums_bytes() const noexcept {
+    return sizeof(S) == sizeof(T) ? 0 : aligned(static_cast<size_t>(channels_ * columns_) * sizeof(T));
+  }
+  int64_t strip_half() const noexcept {
+    return ceil_div(depth_, kHalves) * kHalves * std::max<int64_t>(pairs_.widest().lanes, tile_rows_);
+  }
+  size_t strip_bytes() const noexcept { return static_cast<size_t>(kHalves * strip_half()) * sizeof(T); }
+  size_t pair_bytes() const noexcept {
+    return static_cast<size_t>(kStrassenProducts * product_elements(pairs_.widest().lanes)) * sizeof(T);
+  }
+  size_t kept_bytes() const noexcept {
+    return static_cast<size_t>(kStrassenKept * tile_rows_ * pairs_.widest().lanes) * sizeof(T);
+  }
+  size_t output_bytes() const noexcept { return static_cast<size_t>(kHalves * tile_rows_) * sizeof(void*); }
+  size_t worker_bytes() const noexcept {
+    return aligned(strip_bytes()) + aligned(pair_bytes()) + aligned(kept_bytes()) + aligned(output_bytes());
+  }
+  size_t total() const noexcept {
+    return small_bytes() + sums_bytes() + static_cast<size_t>(threads_) * worker_bytes();
+  }
+
+  Worker worker(char* workers, int member) const noexcept {
+    Pieces pieces(workers + static_cast<size_t>(member) * worker_bytes());
+    Worker made{};
+    made.strip = pieces.take<T>(strip_bytes());
+    made.pair = pieces.take<T>(pair_bytes());
+    made.kept = pieces.take<T>(kept_bytes());
+    made.outputs = pieces.take<void*>(output_bytes());
+    return made;
+  }
+
+  // Decides threads and positions, so that the workspace holds them.
+  void cut() {
+    threads_ = problem_.threads;
+    const auto even = [this](int64_t most) { depth_ = ceil_div(positions_, ceil_div(positions_, most)); };
+    even(std::min(kMostDepth, positions_));
+    while (threads_ > 1 && total() > problem_.workspace) --threads_;
+    while (depth_ > 1 && total() > problem_.workspace) even(depth_ / 2);
+    parts_ = std::min(tiles_, threads_ > 1 ? ceil_div(6 * threads_, pairs_.count()) : 1);
+  }
+
+  // Copies both halves of the positions to the strip, and makes operands of them.
+  template <class Copy>
+  void make(const Worker& w, const Part& part, QuartersArgs args, const Copy& copy) const noexcept {
+    const int64_t half = part.half();
+    T* const second = w.strip + strip_half();
+    if (part.depth < kHalves * half) std::fill(second, second + strip_half(), T{0});
+    copy(w.strip, part.first, part.first + half);
+    if (half < part.depth) copy(second, part.first + half, part.first + part.depth);
+    args.src = w.strip;
+    args.depth_half = strip_half();
+    args.steps = half;
+    quarters_(args);
+  }
+
+  // Makes the operands of all channels. Returns false where they hold an infinity or NaN.
+  bool fill_small(const Call& call, T* small, char* workers, const Part& part) const {
+    const auto bytes = static_cast<double>(small_bytes());
+    return share_finite(call.crew, tiles_, bytes / machine::kStoreBytesPerSecond,
+                        [&](int64_t tile, int member) noexcept {
+                          const Worker w = worker(workers, member);
+                          const int64_t both = kHalves * tile_rows_;
+                          const int64_t channels = std::min(both, channels_ - tile * both);
+                          bool finite = true;
+                          QuartersArgs args{};
+                          args.weights = true;
+                          args.lanes = std::min(channels, tile_rows_);
+                          args.second_lanes = channels - args.lanes;
+                          args.src_step = both;
+                          args.lane_half = tile_rows_;
+                          args.dst = small + tile * tile_elements();
+                          args.dst_step = tile_rows_;
+                          args.dst_product = product_elements(tile_rows_);
+                          args.finite = &finite;
+                          make(w, part, args, [&](T* strip, int64_t begin, int64_t end) noexcept {
+                            windows_.copy_small(static_cast<const S*>(call.source), strip, both, part.group,
+                                                tile * both, channels, begin, end);
+                          });
+                          return finite;
+                        });
+  }
+
+  // The same of a pair of panels.
+  bool fill_pair(const Call& call, const Worker& w, const Part& part, int64_t pair) const noexcept {
+    const int64_t lanes = pairs_.kernel(pair).lanes;
+    bool finite = true;
+    QuartersArgs args{};
+    args.lanes = args.second_lanes = args.src_step = args.dst_step = lanes;
+    args.lane_half = part.half() * lanes;
+    args.dst = w.pair;
+    args.dst_product = product_elements(lanes);
+    args.finite = &finite;
+    make(w, part, args, [&](T* strip, int64_t begin, int64_t end) noexcept {
+      windows_.copy(static_cast<const S*>(call.weight), strip, args.lane_half, lanes, part.group,
+                    kHalves * pair, kHalves, begin, end);
+    });
+    return finite;
+  }
+
+  bool multiply(const Call& call, const T* small, T* sums, char* workers, const Part& part) const {
+    const double seconds = static_cast<double>(part.depth * pairs_.count()) *
+                           machine::rows_step_seconds(pairs_.widest(), channels_);
+    std::vector<int64_t> filled(static_cast<size_t>(threads_), -1);
+    return share_finite(call.crew, pairs_.count() * parts_, seconds, [&](int64_t unit, int member) noexcept {
+      const int64_t pair = unit / parts_;
+      const int64_t first = tiles_ * (unit % parts_) / parts_;
+      const int64_t last = tiles_ * (unit % parts_ + 1) / parts_;
+      const Worker w = worker(workers, member);
+      int64_t& has = filled[static_cast<size_t>(member)];
+      const bool finite = has == pair || fill_pair(call, w, part, pair);
+      has = pair;
+      const Kernel& kernel = pairs_.kernel(pair);
+      StrassenArgs args{};
+      args.a_product = product_elements(tile_rows_);
+      args.b = w.pair;
+      args.b_product = product_elements(kernel.lanes);
+      args.depth = part.half();
+      args.together = kTogether;
+      args.c = w.outputs;
+      args.run = runs_.data();
+      args.first_run = first_run_.data() + kHalves * pairs_.start(pair) / vector_;
+      args.kept = w.kept;
+      args.phases = 1;
+      args.accumulate = part.first > 0;
+      for (int64_t tile = first; tile < last; ++tile) {
+        const int64_t row = tile * kHalves * tile_rows_;
+        args.rows = static_cast<int32_t>(std::min(kHalves * tile_rows_, channels_ - row));
+        args.a = small + tile * tile_elements();
+        for (int64_t r = 0; r < args.rows; ++r) w.outputs[r] = sums + (row + r) * columns_;
+        kernel(args);
+      }
+      return finite;
+    });
+  }
+
+  void finish(const Call& call, const T* sums, int64_t group) const {
+    const double seconds = static_cast<double>(sums_bytes()) / machine::kStoreBytesPerSecond;
+    call.crew.share(channels_, seconds, [&](int64_t channel, int) noexcept {
+      MoveArgs args{};
+      args.src = sums + channel * columns_;
+      args.dst = static_cast<S*>(call.out) + (group * channels_ + channel) * columns_;
+      args.src_column = args.dst_column = 1;
+      args.rows = 1;
+      args.columns = columns_;
+      store_(args);
+    });
+  }
+
+  Problem problem_;
+  int64_t channels_;  // of a group
+  int64_t columns_;   // of a group
+  int64_t positions_;
+  Panels pairs_;  // of half the columns
+  int64_t tile_rows_;
+  int64_t tiles_;   // pairs of them
+  int64_t vector_;  // lanes of a vector
+  const Kernel& quarters_;
+  const Kernel& store_;
+  Windows<E> windows_;
+  std::vector<SpreadRun> runs_;  // where vectors go
+  std::vector<int32_t> first_run_;
+  int64_t depth_ = 1;  // positions that are multiplied at a time
+  int64_t parts_ = 1;  // that tiles are shared in
+  int threads_ = 1;
+};
+
+std::unique_ptr<Recipe> make(const Problem& problem) {
+  return with_dtype(problem.dtype, [&](auto e) -> std::unique_ptr<Recipe> {
+    auto made = std::make_unique<WeightStrassen<decltype(e)>>(problem);
+    made->list_runs();
+    return made;
+  });
+}
+
+double cost(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  const Panels pairs(kernels(Family::strassen, compute_dtype(problem.dtype), problem.isa),
+                     ceil_div(columns_of(g), kHalves));
+  const Kernel& tile = pairs.widest();
+  const double width = machine::lanes(tile.dtype, tile.isa);
+  const int64_t channels = g.channels / g.groups;
+  const auto tiles = static_cast<double>(ceil_div(channels, int64_t{kHalves} * tile.rows));
+  const auto positions = static_cast<double>(g.batch * g.groups * g.small_positions());
+  const auto lanes = static_cast<double>(pairs.start(pairs.count()));
+  const double calls = tiles * lanes / tile.lanes;
+  const double vectors = lanes / width;
+  // A tile is kept, or stored, after every product, and others are added to it.
+  const double stores = static_cast<double>(tile.rows) * tile.lanes / width * 2.5;
+  const double sums = calls * kStrassenProducts * (machine::kCallSeconds + stores / machine::kHertz);
+  const double products = calls * kStrassenProducts / kHalves * machine::tile_step_seconds(tile, tile.rows);
+  const double rows = tiles * static_cast<double>(ceil_div(tile.rows, static_cast<int64_t>(width)));
+  const double operands =
+      kStrassenProducts / 2.0 * (vectors * kOperandSeconds + rows * machine::kCopySeconds);
+  return positions *
+             (products + operands + windows_seconds(problem, kHalves * static_cast<double>(pairs.count()))) +
+         static_cast<double>(g.groups) * std::ceil(positions / static_cast<double>(g.groups * kMostDepth)) *
+             sums +
+         machine::far_seconds(
+             problem, static_cast<double>(g.small_elements() + g.large_elements() + g.weight_elements()) *
+                          static_cast<double>(storage_bytes(problem.dtype)));
+}
+
+}  // namespace
+
+extern const Algorithm weight_strassen;
+const Algorithm weight_strassen{"weight_strassen", windows_refusal, cost, make, true};
+
+}  // namespace tconv
