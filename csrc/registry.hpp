@@ -34,6 +34,7 @@ enum class Family : uint8_t {
   unstrip,
   winogradin,
   winogradout,
+  winogradrows,
   depthwise,
   depthwiselast,
   winogradtaps,

@@ -360,6 +360,8 @@ LONG = {
     "position_rows forward": Geometry(1, 2048, 2048, 1, (_line(128, 2, 2),) * 2, channels_last=True),
     "overlap_rows forward": Geometry(1, 2048, 4, 1, (_line(512, 5, 2, 2),) * 2, channels_last=True),
     "overlap_add forward": Geometry(1, 512, 512, 1, (_line(64, 16, 2),) * 2),
+    "winograd_rows forward": Geometry(1, 1024, 8, 1, (_line(512, 9, 3, 4),) * 2),
+    "winograd_rows data_gradient": Geometry(8, 1024, 8, 1, (_line(512, 9, 3, 4),) * 2),
     "phase_gemm forward": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
     "phase_gemm data_gradient": Geometry(1, 4, 256, 1, (_line(8, 32, 1),) * 3),
     "position_lanes forward": Geometry(1, 1024, 64, 1, (_line(256, 4, 2, 1),) * 2),
