@@ -1,7 +1,7 @@
 // What the kernels of the depthwise algorithm see: their arguments, and their code for vectors of any width.
 #pragma once
 
-#include "activation_abi.hpp"
+#include "spread_abi.hpp"
 
 // Family `depthwise`, from the compute type to the storage type, lanes being neighbouring positions: for
 // i * phases + p < count, with one phase or two
@@ -22,6 +22,25 @@ struct DepthwiseArgs {
   const Activation* activation;  // or null
   void* dst;
   int64_t count;
+};
+
+// Family `depthwiseturns`, from the compute type to the storage type, two phases of two taps that read
+// neighbours in rows as they lie: for 2 * i + p < count
+//   dst[2 * i + p] = bias + sum over rows r, t < 2 of src[r][first[p] + i - t] * weight[r][tap[2 * p + t]]
+// summed in the order of r, then t, where src is zero outside [0, size) and first[1] - first[0] is 0 or 1.
+constexpr int kDepthwiseTurnsRows = 4;  // at most
+struct DepthwiseTurnsArgs {
+  const void* const* src;
+  const void* const* weight;
+  int64_t rows;
+  int64_t size;
+  int64_t first[2];
+  const int64_t* tap;
+  const void* bias;              // one element, or null
+  const Activation* activation;  // or null
+  void* dst;
+  int64_t count;
+  bool stream;  // dst is lines of the cache, and goes past the caches
 };
 
 // Family `depthwiselast`, storage type in and out, lanes being maps: for i < count, phases p and m < maps
@@ -48,6 +67,7 @@ struct DepthwiseLastArgs {
   int64_t src_step;
   int64_t dst_step;
   int64_t maps;
+  bool stream;  // what a position has of dst is lines of the cache, which go past the caches
 };
 
 #if defined(TCONV_KERNEL_NAME)
@@ -69,49 +89,8 @@ template <class T, int Fixed, int... I>
   }
 }
 
-// Where two phases of two taps read: one further and itself, itself and one back, counted from the first tap.
-enum class Reads : int { any, around, back };
-
-// Lanes of two neighbouring vectors from lane `first` on.
-template <class T, int first, int... I>
-[[gnu::always_inline]] inline typename Vector<T>::type between(typename Vector<T>::type a,
-                                                               typename Vector<T>::type b,
-                                                               Sequence<I...>) noexcept {
-  typedef decltype(a == b) Index;
-  constexpr Index lanes = {(I + first)...};
-  return __builtin_shuffle(a, b, lanes);
-}
-
-// Adds two taps of two phases of one row. Each vector is loaded once and shifted in registers, for loads of
-// whole lines that are not aligned cost twice.
-template <class T, Reads reads, int... I>
-[[gnu::always_inline]] inline void depthwise_neighbours(typename Vector<T>::type* even,
-                                                        typename Vector<T>::type* odd, const T* src,
-                                                        const T* weight, const int64_t* tap,
-                                                        Sequence<I...>) noexcept {
-  using L = Lanes<typename Plain<T>::type>;
-  using Type = typename Vector<T>::type;
-  constexpr auto lanes = UpTo<L::count>{};
-  constexpr int V = sizeof...(I);
-  const Type line[V + 1] = {L::load(src - L::count), L::load(src + I * L::count)...};
-  const Type back[V] = {between<T, L::count - 1>(line[I], line[I + 1], lanes)...};
-  const T factor[4] = {weight[tap[0]], weight[tap[1]], weight[tap[2]], weight[tap[3]]};
-  ((even[I] += line[I + 1] * factor[0]), ...);
-  ((even[I] += back[I] * factor[1]), ...);
-  if constexpr (reads == Reads::around) {
-    const Type after = L::load(src + V * L::count);
-    ((odd[I] +=
-      between<T, 1>(line[I + 1], I + 1 < V ? line[I + 1 < V ? I + 2 : 0] : after, lanes) * factor[2]),
-     ...);
-    ((odd[I] += line[I + 1] * factor[3]), ...);
-  } else {
-    ((odd[I] += line[I + 1] * factor[2]), ...);
-    ((odd[I] += back[I] * factor[3]), ...);
-  }
-}
-
 // A run of positions, as many vectors of each of `P` phases as there are indices.
-template <class E, int P, int Fixed, Reads reads, int... I>
+template <class E, int P, int Fixed, int... I>
 [[gnu::always_inline]] inline void depthwise_run(const DepthwiseArgs& args, int64_t at,
                                                  Sequence<I...> run) noexcept {
   using T = typename E::compute;
@@ -122,10 +101,6 @@ template <class E, int P, int Fixed, Reads reads, int... I>
   for (int64_t r = 0; r < args.rows; ++r) {
     const T* src = static_cast<const T*>(args.src[r]) + at;
     const T* weight = static_cast<const T*>(args.weight[r]);
-    if constexpr (reads != Reads::any) {
-      depthwise_neighbours<T, reads>(sum[0], sum[1], src + args.offset[0], weight, args.tap, run);
-      continue;
-    }
     depthwise_taps<T, Fixed>(sum[0], src, weight, args.offset, args.tap, args.taps[0], run);
     if constexpr (P == 2) {
       const int64_t first = Fixed > 0 ? Fixed : args.taps[0];
@@ -159,27 +134,141 @@ template <class E, int P, int Fixed, Reads reads, int... I>
   }
 }
 
-template <class E, int P, int Fixed, Reads reads = Reads::any>
+template <class E, int P, int Fixed>
 [[gnu::always_inline]] inline void depthwise_phases(const DepthwiseArgs& args) noexcept {
   constexpr int64_t L = Lanes<E>::count;
   int64_t at = 0;
-  for (; (at + L) * P < args.count; at += 4 * L) depthwise_run<E, P, Fixed, reads>(args, at, UpTo<4>{});
-  if (at * P < args.count) depthwise_run<E, P, Fixed, reads>(args, at, UpTo<1>{});
+  for (; (at + L) * P < args.count; at += 4 * L) depthwise_run<E, P, Fixed>(args, at, UpTo<4>{});
+  if (at * P < args.count) depthwise_run<E, P, Fixed>(args, at, UpTo<1>{});
+}
+
+// Lanes of two neighbouring vectors from lane `first` on.
+template <class T, int first, int... I>
+[[gnu::always_inline]] inline typename Vector<T>::type between(typename Vector<T>::type a,
+                                                               typename Vector<T>::type b,
+                                                               Sequence<I...>) noexcept {
+#if defined(__AVX512F__)
+  // A permutation of two vectors would wait for the ports that multiply.
+  using Type = typename Vector<T>::type;
+  if constexpr (sizeof(T) == 4) return (Type)_mm512_alignr_epi32((__m512i)b, (__m512i)a, first);
+  if constexpr (sizeof(T) == 8) return (Type)_mm512_alignr_epi64((__m512i)b, (__m512i)a, first);
+#endif
+  typedef decltype(a == b) Index;
+  constexpr Index lanes = {(I + first)...};
+  return __builtin_shuffle(a, b, lanes);
+}
+
+// Each element of the first half of a vector, followed by itself or by the one `further` on.
+template <class T, int further, int... I>
+[[gnu::always_inline]] inline typename Vector<T>::type twice(typename Vector<T>::type v,
+                                                             Sequence<I...>) noexcept {
+  typedef decltype(v == v) Index;
+  constexpr Index lanes = {(I / 2 + I % 2 * further)...};
+  return __builtin_shuffle(v, lanes);
+}
+
+template <class T, int... I>
+[[gnu::always_inline]] inline typename Vector<T>::type in_turns(T even, T odd, Sequence<I...>) noexcept {
+  return typename Vector<T>::type{(I % 2 == 0 ? even : odd)...};
+}
+
+// One vector of the output after the other, so that the output is written in order: each row is turned into
+// what the first taps read, of which the second taps read the positions before.
+template <class E, int R, int further>
+[[gnu::always_inline]] inline void depthwise_turns_of(const DepthwiseTurnsArgs& args) noexcept {
+  using S = typename E::storage;
+  using T = typename E::compute;
+  using L = Lanes<E>;
+  using Type = typename L::type;
+  constexpr int N = L::count;
+  constexpr auto lanes = UpTo<N>{};
+  const T* src[R + 1];
+  Type before[R + 1];
+  Type factor[R + 1][2];
+  // Positions from `first[0]` on that lie in the rows.
+  const int64_t begin = -args.first[0];
+  const int64_t end = args.size - args.first[0];
+  const auto part = [begin, end, lanes](const T* row, int64_t at) {
+    const auto below = [at](int64_t limit) { return L::first(limit > at ? limit - at : 0); };
+    return twice<T, further>(Lanes<plain<E>>::load(row + at, below(end) & ~below(begin)), lanes);
+  };
+  const auto whole = [lanes](const T* row, int64_t at) {
+    return twice<T, further>(Lanes<plain<E>>::load(row + at), lanes);
+  };
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+    src[r] = static_cast<const T*>(args.src[r]) + args.first[0];
+    before[r] = part(src[r], -N / 2);
+    const T* weight = static_cast<const T*>(args.weight[r]);
+    factor[r][0] = in_turns<T>(weight[args.tap[0]], weight[args.tap[2]], lanes);
+    factor[r][1] = in_turns<T>(weight[args.tap[1]], weight[args.tap[3]], lanes);
+  }
+  const Type bias = Type{} + (args.bias == nullptr ? T{0} : *static_cast<const T*>(args.bias));
+  const Activation* const activation = args.activation;
+  const auto sum_at = [&](int64_t at, const auto& load) {
+    Type sum = {};
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const Type here = load(src[r], at);
+      sum += here * factor[r][0];
+      sum += between<T, N - 2>(before[r], here, lanes) * factor[r][1];
+      before[r] = here;
+    }
+    sum += bias;
+    if (activation != nullptr) [[unlikely]]
+      return activated<T>(sum, *activation);
+    return sum;
+  };
+  S* const dst = static_cast<S*>(args.dst);
+  const bool stream = args.stream;
+  const int64_t positions = (args.count + 1) / 2;
+  const int64_t last = end - N < (args.count - N) / 2 ? end - N : (args.count - N) / 2;
+  int64_t at = 0;
+  const auto edge = [&] {
+    L::store(dst + 2 * at, sum_at(at, part), (int)(args.count - 2 * at < N ? args.count - 2 * at : N));
+    at += N / 2;
+  };
+  while (at < positions && at < begin) edge();
+#pragma GCC unroll 4
+  for (; at <= last; at += N / 2) {
+    const Type sum = sum_at(at, whole);
+    if (stream) [[unlikely]] {
+      stream_out<E>(dst + 2 * at, sum);
+    } else {
+      L::store(dst + 2 * at, sum);
+    }
+  }
+  while (at < positions) edge();
+}
+
+// Runs it for the number of rows the caller has.
+template <class E, int further, int R = kDepthwiseTurnsRows>
+[[gnu::always_inline]] inline void depthwise_turns_rows(const DepthwiseTurnsArgs& args) noexcept {
+  if (args.rows == R) {
+    depthwise_turns_of<E, R, further>(args);
+  } else if constexpr (R > 0) {
+    depthwise_turns_rows<E, further, R - 1>(args);
+  }
+}
+
+template <class E>
+[[gnu::always_inline]] inline void depthwise_turns(const DepthwiseTurnsArgs& args) noexcept {
+  if (args.first[1] == args.first[0]) {
+    depthwise_turns_rows<E, 0>(args);
+  } else {
+    depthwise_turns_rows<E, 1>(args);
+  }
 }
 
 template <class E>
 [[gnu::always_inline]] inline void depthwise(const DepthwiseArgs& args) noexcept {
-  if (args.phases == 1) return depthwise_phases<E, 1, 0>(args);
-  if (args.taps[0] != 2 || args.taps[1] != 2) return depthwise_phases<E, 2, 0>(args);
-  if constexpr (TCONV_VECTOR_BYTES == 64) {
-    const int64_t* offset = args.offset;
-    const int64_t first = offset[0];
-    if (first >= Lanes<E>::count && offset[1] == first - 1) {
-      if (offset[2] == first + 1 && offset[3] == first) return depthwise_phases<E, 2, 2, Reads::around>(args);
-      if (offset[2] == first && offset[3] == first - 1) return depthwise_phases<E, 2, 2, Reads::back>(args);
-    }
+  if (args.phases == 1) {
+    depthwise_phases<E, 1, 0>(args);
+  } else if (args.taps[0] != 2 || args.taps[1] != 2) {
+    depthwise_phases<E, 2, 0>(args);
+  } else {
+    depthwise_phases<E, 2, 2>(args);
   }
-  depthwise_phases<E, 2, 2>(args);
 }
 
 // Bytes from what is stored to what is fetched.
@@ -297,8 +386,120 @@ template <class E, int... I>
   }
 }
 
+// Where two phases of two taps read: one position further and itself, itself and one back, counted from the
+// first tap; or the latter both.
+enum class Reads : int { around, back };
+
+// Positions that are computed for all maps before the next, and bytes of their outputs that are near enough
+// to be fetched before they are stored.
+constexpr int64_t kWindowPositions = 8;
+constexpr int64_t kWindowBytes = 4096;
+
+// Two phases of two taps of `R` rows, for one vector of maps: all factors stay in registers, and so does what
+// a position shares with the next.
+template <class E, Reads reads, int R, bool whole>
+[[gnu::always_inline]] inline void depthwise_window(const DepthwiseLastArgs& args, int64_t at, int64_t end,
+                                                    int64_t map, bool near) noexcept {
+  using L = Lanes<E>;
+  using S = typename E::storage;
+  using C = Lanes<plain<E>>;
+  using T = typename E::compute;
+  using Type = typename L::type;
+  const int lanes = whole ? L::count : (int)(args.maps - map);
+  const uint32_t mask = L::first(lanes);
+  const auto load = [mask](const S* from) { return whole ? L::load(from) : L::load(from, mask); };
+  const auto load_factor = [mask](const T* from) { return whole ? C::load(from) : C::load(from, mask); };
+  const int64_t step = args.src_step;
+  constexpr int further = reads == Reads::around ? 1 : 0;
+  const S* src[R];
+  Type before[R];
+  Type here[R];
+  Type factor[R][4];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+    src[r] = static_cast<const S*>(args.src[r]) + args.src_start + args.phase[0].offset[0] + at * step + map;
+    before[r] = load(src[r] - step);
+    if (further == 1) here[r] = load(src[r]);
+    src[r] += further * step;
+    const T* weight = static_cast<const T*>(args.weight[r]) + map;
+#pragma GCC unroll 4
+    for (int t = 0; t < 4; ++t) factor[r][t] = load_factor(weight + args.phase[t / 2].tap[t % 2]);
+  }
+  const Type bias = args.bias == nullptr ? Type{} : load_factor(static_cast<const T*>(args.bias) + map);
+  const Activation* const activation = args.activation;
+  const bool stream = whole && args.stream;
+  const int64_t dst_step = args.dst_step;
+  S* even = static_cast<S*>(args.dst) + args.phase[0].dst + at * dst_step + map;
+  const int64_t odd = args.phase[1].dst - args.phase[0].dst;
+  const auto put = [&](S* to, Type value) {
+    value += bias;
+    if (activation != nullptr) [[unlikely]]
+      value = activated<T>(value, *activation);
+    if (stream) [[unlikely]] {
+      stream_out<E>(to, value);
+    } else {
+      if (near) __builtin_prefetch(to + kDepthwiseAhead / sizeof(S), 1);
+      L::store(to, value, lanes);
+    }
+  };
+#pragma GCC unroll 1
+  for (int64_t i = at; i < end; ++i) {
+    Type sum[2] = {};
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const Type last = load(src[r]);
+      src[r] += step;
+      const Type middle = further == 1 ? here[r] : last;
+      sum[0] += middle * factor[r][0];
+      sum[0] += before[r] * factor[r][1];
+      sum[1] += last * factor[r][2];
+      sum[1] += (further == 1 ? middle : before[r]) * factor[r][3];
+      before[r] = middle;
+      here[r] = last;
+    }
+    put(even, sum[0]);
+    put(even + odd, sum[1]);
+    even += dst_step;
+  }
+}
+
+template <class E, Reads reads, int R>
+[[gnu::always_inline]] inline bool depthwise_windows(const DepthwiseLastArgs& args, bool near) noexcept {
+  constexpr int64_t L = Lanes<E>::count;
+  if (args.rows == R) {
+    for (int64_t at = 0; at < args.count; at += kWindowPositions) {
+      const int64_t end = at + kWindowPositions < args.count ? at + kWindowPositions : args.count;
+      int64_t map = 0;
+      for (; map + L <= args.maps; map += L) depthwise_window<E, reads, R, true>(args, at, end, map, near);
+      if (map < args.maps) depthwise_window<E, reads, R, false>(args, at, end, map, near);
+    }
+    return true;
+  }
+  if constexpr (R > 1) return depthwise_windows<E, reads, R - 1>(args, near);
+  return false;
+}
+
+// Whether the phases are such, and so few rows that their factors fit into registers: then done. Outputs that
+// lie far apart are better written a position after the other, but for types that have to be converted.
+template <class E>
+[[gnu::always_inline]] inline bool depthwise_windows(const DepthwiseLastArgs& args) noexcept {
+  using S = typename E::storage;
+  constexpr int R = TCONV_VECTOR_BYTES == 64 ? 4 : 2;
+  if (args.phases != 2 || args.phase[0].taps != 2 || args.phase[1].taps != 2) return false;
+  const int64_t first = args.phase[0].offset[0];
+  const int64_t* const second = args.phase[1].offset;
+  const int64_t step = args.src_step;
+  if (args.phase[0].offset[1] != first - step || second[1] != second[0] - step) return false;
+  const bool near = kWindowPositions * args.dst_step * (int64_t)sizeof(S) <= kWindowBytes;
+  if (!near && !args.stream && sizeof(S) == sizeof(typename E::compute)) return false;
+  if (second[0] == first + step) return depthwise_windows<E, Reads::around, R>(args, near);
+  if (second[0] == first) return depthwise_windows<E, Reads::back, R>(args, near);
+  return false;
+}
+
 template <class E>
 [[gnu::always_inline]] inline void depthwise_last(const DepthwiseLastArgs& args) noexcept {
+  if (depthwise_windows<E>(args)) return;
   DepthwiseFew<E> few[kFewPhases];
   for (int64_t p = 0; p < args.phases && args.phases <= kFewPhases; ++p) {
     const DepthwisePhase& phase = args.phase[p];

@@ -37,6 +37,7 @@ enum class Family : uint8_t {
   winogradrows,
   depthwise,
   depthwiselast,
+  depthwiseturns,
   winogradtaps,
   winogradpack,
   winogradcolumns,

@@ -305,6 +305,28 @@ def test_outputs_beyond_the_caches_have_the_bits_of_their_parts(dtype: str, algo
         assert same_bits(forward(16, weight, bias, past), np.concatenate(parts, axis))
 
 
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_depthwise_outputs_beyond_the_caches_have_the_bits_of_their_parts(dtype: str, last: bool) -> None:
+    def geometry(groups: int) -> Geometry:
+        return Geometry(1, groups, groups, groups, (Axis(512, 1024, 4, 2, 1, 1, 1, 0),) * 2, channels_last=last)
+
+    def forward(source: Array, weight: Array, bias: Array, past: int) -> Array:
+        shape = geometry(len(weight)).large_shape
+        out = np.empty(prod(shape) + past, source.dtype)[past:].reshape(shape)
+        plan = native.plan_for(
+            geometry(len(weight)), native.FORWARD, source.dtype, workspace=AMPLE, algorithm="depthwise"
+        )
+        plan.run(np.ascontiguousarray(source), np.ascontiguousarray(weight), bias, out)
+        return out
+
+    source, weight, bias = example(geometry(16), dtype).inputs("forward")
+    axis = -1 if last else 1
+    parts = [forward(source.take([m], axis), weight[[m]], bias[[m]], 0) for m in range(16)]
+    for past in (0, 1):
+        assert same_bits(forward(source, weight, bias, past), np.concatenate(parts, axis))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_short_types_are_summed_in_float32(dtype: str) -> None:
     # 4096 ones are 4096; in a sum of the short type itself they stay at 2048 or 256.

@@ -1,12 +1,13 @@
 // Forward and data gradient of depthwise layers and small groups in one streaming pass: every output row is
 // the sum of a few shifted input rows, so nothing is turned into a product of matrices. Maps that lie apart
-// are copied to rows with borders of zeros, lanes being positions; maps that lie together are read where they
-// are, lanes being maps.
+// are copied to rows with borders of zeros, lanes being positions, but for those of two phases of two taps,
+// which are read where they are; so are maps that lie together, lanes being maps.
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/past_caches.hpp"
 #include "depthwise_abi.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
@@ -39,40 +40,45 @@ struct Section {
   std::vector<Taps> taps;  // of the phases, which are the first
 };
 
-template <class T>
+template <class E>
 class Depthwise final : public Recipe {
  public:
+  using S = typename E::storage;
+  using T = typename E::compute;
+
   explicit Depthwise(const Problem& problem)
       : problem_(problem),
         activate_(problem),
         axes_{phase_axis(problem.geometry.axes[0], problem.pass),
               phase_axis(problem.geometry.axes[1], problem.pass),
               phase_axis(problem.geometry.axes[2], problem.pass)},
+        groups_(problem.geometry.groups),
+        depth_((problem.pass == Pass::forward ? problem.geometry.channels : problem.geometry.filters) /
+               groups_),
+        columns_((problem.pass == Pass::forward ? problem.geometry.filters : problem.geometry.channels) /
+                 groups_),
+        taps_(problem.geometry.taps()),
+        row_taps_(depth_ * most_taps(axes_[0]) * most_taps(axes_[1])),
         last_(problem.geometry.channels_last),
+        turns_(!last_ && row_taps_ <= kDepthwiseTurnsRows && takes_turns(axes_[2])),
+        in_place_(turns_ && sizeof(S) == sizeof(T)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
-        sum_(last_ ? tconv::kernel(Family::depthwiselast, problem.dtype, problem.isa)
-                   : tconv::kernel(Family::depthwise,
-                                   axes_[2].phases() > 2 ? compute_dtype(problem.dtype) : problem.dtype,
-                                   problem.isa)) {
-    const Geometry& g = problem.geometry;
-    const bool forward = problem.pass == Pass::forward;
-    groups_ = g.groups;
-    depth_ = (forward ? g.channels : g.filters) / groups_;
-    columns_ = (forward ? g.filters : g.channels) / groups_;
-    taps_ = g.taps();
-    const auto& [z, y, x] = axes_;
-    row_taps_ = 1;
-    for (const PhaseAxis* axis : {&z, &y}) {
-      int64_t most = 0;
-      for (int64_t phase = 0; phase < axis->phases(); ++phase) most = std::max(most, axis->tap_count(phase));
-      row_taps_ *= most;
-    }
-    row_taps_ *= depth_;
+        sum_(last_    ? tconv::kernel(Family::depthwiselast, problem.dtype, problem.isa)
+             : turns_ ? tconv::kernel(Family::depthwiseturns, problem.dtype, problem.isa)
+                      : tconv::kernel(Family::depthwise,
+                                      axes_[2].phases() > 2 ? compute_dtype(problem.dtype) : problem.dtype,
+                                      problem.isa)) {
+    const auto line = static_cast<int64_t>(kAlignment / sizeof(S));
+    stream_ = sizeof(S) == sizeof(T) && (last_ ? groups_ : axes_[2].dst_size) % line == 0 &&
+              goes_past_caches(problem);
+    position_blocks_ = ceil_div(axes_[2].positions, kMostPositions);
+    block_ = ceil_div(ceil_div(axes_[2].positions, position_blocks_), kMostLanes) * kMostLanes;
     if (last_) {
       find_sections();
     } else {
-      find_strip();
+      for (const PhaseTap& tap : axes_[2].taps) strip_taps_.tap.push_back(tap.k);
+      if (!in_place_) find_strip();
     }
     cut();
   }
@@ -124,13 +130,15 @@ class Depthwise final : public Recipe {
     char* const workers = pieces.rest();
     const double seconds = machine::seconds(problem_) * threads_;
     const T* weights = reinterpret_cast<const T*>(packed);
+    const bool stream = stream_ && reinterpret_cast<uintptr_t>(call.out) % kAlignment == 0;
     call.crew.share(units_, seconds, [&](int64_t unit, int member) noexcept {
       const Worker w = worker(workers + static_cast<size_t>(member) * worker_bytes());
       if (last_) {
-        run_maps(call, weights, bias, w, unit);
+        run_maps(call, weights, bias, stream, w, unit);
       } else {
-        run_strip(call, weights, bias, w, unit);
+        run_rows(call, weights, bias, stream, w, unit);
       }
+      if (stream) finish_past_caches();
     });
     return true;
   }
@@ -146,11 +154,11 @@ class Depthwise final : public Recipe {
 
   size_t bias_bytes() const noexcept { return static_cast<size_t>(groups_ * columns_) * sizeof(T); }
   size_t strip_bytes() const noexcept {
-    if (last_) return 0;
+    if (last_ || in_place_) return 0;
     return static_cast<size_t>(strip_planes_ * strip_rows_ * row_ + kDepthwiseBeyond) * sizeof(T);
   }
   size_t result_bytes() const noexcept {
-    return last_ ? 0 : static_cast<size_t>(axes_[2].phases() * result_row_) * sizeof(T);
+    return last_ || turns_ ? 0 : static_cast<size_t>(axes_[2].phases() * block_) * sizeof(T);
   }
   size_t worker_bytes() const noexcept {
     return aligned(strip_bytes()) + aligned(result_bytes()) +
@@ -234,24 +242,28 @@ class Depthwise final : public Recipe {
     halo_ = high - floor_div(low_, kMostLanes) * kMostLanes;
     // Taps without a shift then read whole lines.
     low_ = floor_div(low_, kMostLanes) * kMostLanes;
-    position_blocks_ = ceil_div(x.positions, kMostPositions);
-    block_ = ceil_div(x.positions, position_blocks_);
     segment_ = ceil_div(block_ + high - low_, kMostLanes) * kMostLanes;
     row_ = segment_ * static_cast<int64_t>(residues_.size()) + kMostLanes;
-    result_row_ = ceil_div(block_, kMostLanes) * kMostLanes;
     strip_planes_ = row_taps_ / most_taps(axes_[1]);
     for (const PhaseTap& tap : x.taps) {
       const int64_t shift = floor_div(tap.offset, x.src_step);
       strip_taps_.offset.push_back(slot[static_cast<size_t>(tap.offset - shift * x.src_step)] * segment_ +
                                    shift - low_);
-      strip_taps_.tap.push_back(tap.k);
     }
   }
 
   static int64_t most_taps(const PhaseAxis& axis) noexcept {
     int64_t most = 0;
     for (int64_t phase = 0; phase < axis.phases(); ++phase) most = std::max(most, axis.tap_count(phase));
-    return std::max<int64_t>(most, 1);
+    return most;
+  }
+
+  // Whether there are two phases of two taps, which read neighbours.
+  static bool takes_turns(const PhaseAxis& x) noexcept {
+    const auto pair = [&x](int64_t phase) {
+      return x.tap_count(phase) == 2 && x.taps_of(phase)[1].offset == x.taps_of(phase)[0].offset - 1;
+    };
+    return x.phases() == 2 && x.src_step == 1 && pair(0) && pair(1);
   }
 
   void find_sections() {
@@ -323,7 +335,7 @@ class Depthwise final : public Recipe {
     }
   };
 
-  void run_maps(const Call& call, const T* weights, const T* bias, const Worker& w,
+  void run_maps(const Call& call, const T* weights, const T* bias, bool stream, const Worker& w,
                 int64_t unit) const noexcept {
     const auto& [z, y, x] = axes_;
     const int64_t map = unit % map_blocks_ * kMapBlock;
@@ -338,6 +350,7 @@ class Depthwise final : public Recipe {
     const char* source = static_cast<const char*>(call.source);
     DepthwiseLastArgs args{};
     args.activation = activate_.get();
+    args.stream = stream;
     const Cursor place_z(z, at_z);
     const Cursor place_y(y, at_y);
     place_z.for_taps([&](int64_t src_z, int64_t kz) {
@@ -373,6 +386,17 @@ class Depthwise final : public Recipe {
     }
   }
 
+  // Output rows of a unit, and positions of them.
+  struct Rows {
+    int64_t sample;
+    int64_t group;
+    int64_t at_z;
+    int64_t first_y;
+    int64_t end_y;
+    int64_t first_x;
+    int64_t positions;
+  };
+
   // Source planes and rows that output plane `at_z` and rows [first_y, end_y) read, in the strip as
   // [map][plane][row].
   struct Strip {
@@ -382,61 +406,94 @@ class Depthwise final : public Recipe {
     int64_t rows;
   };
 
-  void run_strip(const Call& call, const T* weights, const T* bias, const Worker& w,
-                 int64_t unit) const noexcept {
+  void run_rows(const Call& call, const T* weights, const T* bias, bool stream, const Worker& w,
+                int64_t unit) const noexcept {
     const auto& [z, y, x] = axes_;
-    const int64_t first_y = unit % row_blocks_ * rows_;
+    Rows of{};
+    of.first_y = unit % row_blocks_ * rows_;
     unit /= row_blocks_;
-    const int64_t first_x = unit % position_blocks_ * block_;
+    of.first_x = unit % position_blocks_ * block_;
     unit /= position_blocks_;
-    const int64_t at_z = unit % z.dst_size;
-    const int64_t group = unit / z.dst_size % groups_;
-    const int64_t sample = unit / z.dst_size / groups_;
-    const int64_t end_y = std::min(first_y + rows_, y.dst_size);
-    const int64_t positions = std::min(block_, x.positions - first_x);
-    if (positions <= 0) return;
-
+    of.at_z = unit % z.dst_size;
+    of.group = unit / z.dst_size % groups_;
+    of.sample = unit / z.dst_size / groups_;
+    of.end_y = std::min(of.first_y + rows_, y.dst_size);
+    of.positions = std::min(block_, x.positions - of.first_x);
+    if (of.positions <= 0) return;
+    const Cursor place_z(z, of.at_z);
+    if (in_place_) {
+      const auto* const source = static_cast<const S*>(call.source);
+      sum_rows(call, weights, bias, stream, w, of, place_z,
+               [&](int64_t depth, int64_t /*plane*/, int64_t at_z, int64_t at_y) {
+                 const int64_t map = (of.sample * groups_ + of.group) * depth_ + depth;
+                 return source + ((map * z.src_size + at_z) * y.src_size + at_y) * x.src_size;
+               });
+      return;
+    }
     Strip strip{};
     strip.first_row =
-        std::clamp<int64_t>(first_y / y.dst_step * y.src_step + y.offsets.front(), 0, y.src_size);
-    strip.rows = std::clamp<int64_t>((end_y - 1) / y.dst_step * y.src_step + y.offsets.back() + 1,
+        std::clamp<int64_t>(of.first_y / y.dst_step * y.src_step + y.offsets.front(), 0, y.src_size);
+    strip.rows = std::clamp<int64_t>((of.end_y - 1) / y.dst_step * y.src_step + y.offsets.back() + 1,
                                      strip.first_row, y.src_size) -
                  strip.first_row;
     strip.plane_stride = strip.rows * row_;
-    const Cursor place_z(z, at_z);
     int64_t planes = 0;
     place_z.for_taps([&](int64_t, int64_t) { ++planes; });
     strip.map_stride = planes * strip.plane_stride;
-    fill_strip(call.source, w.strip, sample, group, place_z, first_x, positions, strip);
+    fill_strip(call.source, w.strip, of, place_z, strip);
+    sum_rows(call, weights, bias, stream, w, of, place_z,
+             [&](int64_t depth, int64_t plane, int64_t /*at_z*/, int64_t at_y) {
+               return w.strip + depth * strip.map_stride + plane * strip.plane_stride +
+                      (at_y - strip.first_row) * row_;
+             });
+  }
 
-    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+  // `row_of` tells where a source row begins that is read in place, or its part in the strip.
+  template <class RowOf>
+  void sum_rows(const Call& call, const T* weights, const T* bias, bool stream, const Worker& w,
+                const Rows& of, const Cursor& place_z, const RowOf& row_of) const noexcept {
+    const auto& [z, y, x] = axes_;
+    DepthwiseTurnsArgs turns{};
+    if (turns_) {
+      turns.src = w.rows;
+      turns.weight = w.weights;
+      const int64_t origin = in_place_ ? -of.first_x : low_;
+      turns.size = in_place_ ? x.src_size : strip_length(of);
+      for (int64_t phase = 0; phase < 2; ++phase) turns.first[phase] = x.taps_of(phase)->offset - origin;
+      turns.tap = strip_taps_.tap.data();
+      turns.activation = activate_.get();
+      turns.count = std::min(2 * of.positions, x.dst_size - 2 * of.first_x);
+      turns.stream = stream;
+    }
     DepthwiseArgs args{};
-    args.activation = activate_.get();
     args.src = w.rows;
     args.weight = w.weights;
+    args.activation = activate_.get();
     for (int64_t column = 0; column < columns_; ++column) {
-      const int64_t map = group * columns_ + column;
-      if (bias != nullptr) args.bias = bias + map;
-      char* out = static_cast<char*>(call.out) +
-                  (((sample * groups_ * columns_ + map) * z.dst_size + at_z) * y.dst_size + first_y) *
-                      x.dst_size * element;
-      Cursor place_y(y, first_y);
-      for (int64_t at_y = first_y; at_y < end_y; ++at_y, place_y.advance(), out += x.dst_size * element) {
-        args.rows = list_rows(weights, w, group, column, place_z, place_y, strip);
-        if (x.phases() <= 2) {
-          sum_phases(args, 0, x.phases(), first_x, positions, out + first_x * x.phases() * element);
-          continue;
+      const int64_t map = of.group * columns_ + column;
+      args.bias = turns.bias = bias == nullptr ? nullptr : bias + map;
+      S* out = static_cast<S*>(call.out) +
+               (((of.sample * groups_ * columns_ + map) * z.dst_size + of.at_z) * y.dst_size + of.first_y) *
+                   x.dst_size;
+      Cursor place_y(y, of.first_y);
+      for (int64_t at_y = of.first_y; at_y < of.end_y; ++at_y, place_y.advance(), out += x.dst_size) {
+        args.rows = turns.rows = list_rows(weights, w, of.group, column, place_z, place_y, row_of);
+        if (turns_) {
+          turns.dst = out + 2 * of.first_x;
+          sum_(turns);
+        } else if (x.phases() <= 2) {
+          sum_phases(args, 0, x.phases(), of, out + of.first_x * x.phases());
+        } else {
+          for (int64_t phase = 0; phase < x.phases(); ++phase)
+            sum_phases(args, phase, 1, of, w.result + phase * block_);
+          store_row(out, w.result, of.first_x, of.positions);
         }
-        for (int64_t phase = 0; phase < x.phases(); ++phase) {
-          sum_phases(args, phase, 1, first_x, positions, w.result + phase * result_row_);
-        }
-        store_row(out, w.result, first_x, positions);
       }
     }
   }
 
   // The sums of one phase, or of two that take turns in the output.
-  void sum_phases(DepthwiseArgs& args, int64_t first, int64_t phases, int64_t first_x, int64_t positions,
+  void sum_phases(DepthwiseArgs& args, int64_t first, int64_t phases, const Rows& of,
                   void* dst) const noexcept {
     const PhaseAxis& x = axes_[2];
     const auto begin = static_cast<size_t>(x.first_tap[static_cast<size_t>(first)]);
@@ -446,34 +503,39 @@ class Depthwise final : public Recipe {
     args.taps[1] = phases > 1 ? x.tap_count(first + 1) : 0;
     args.phases = phases;
     args.dst = dst;
-    args.count = std::min(positions * phases,
-                          x.count(first) + (phases > 1 ? x.count(first + 1) : 0) - first_x * phases);
+    args.count = std::min(of.positions * phases,
+                          x.count(first) + (phases > 1 ? x.count(first + 1) : 0) - of.first_x * phases);
     if (args.count > 0) sum_(args);
   }
 
+  // Lists what an output row is the sum of; `row_of` tells where a source row lies.
+  template <class RowOf>
   int64_t list_rows(const T* weights, const Worker& w, int64_t group, int64_t column, const Cursor& place_z,
-                    const Cursor& place_y, const Strip& strip) const noexcept {
+                    const Cursor& place_y, const RowOf& row_of) const noexcept {
     const int64_t kernel_y = axes_[1].kernel;
     const int64_t kernel_x = axes_[2].kernel;
     int64_t rows = 0;
     for (int64_t depth = 0; depth < depth_; ++depth) {
       const int64_t pair = problem_.pass == Pass::forward ? (group * depth_ + depth) * columns_ + column
                                                           : (group * columns_ + column) * depth_ + depth;
-      const T* plane = w.strip + depth * strip.map_stride;
-      place_z.for_taps([&](int64_t, int64_t kz) {
+      int64_t plane = 0;
+      place_z.for_taps([&](int64_t src_z, int64_t kz) {
         place_y.for_taps([&](int64_t src_y, int64_t ky) {
-          w.rows[rows] = plane + (src_y - strip.first_row) * row_;
+          w.rows[rows] = row_of(depth, plane, src_z, src_y);
           w.weights[rows++] = weights + pair * taps_ + (kz * kernel_y + ky) * kernel_x;
         });
-        plane += strip.plane_stride;
+        ++plane;
       });
     }
     return rows;
   }
 
+  // Elements of a residue that the positions of a unit read.
+  int64_t strip_length(const Rows& of) const noexcept { return std::min(segment_, of.positions + halo_); }
+
   // Copies what a unit reads, a residue of the source's step after the other, borders being zeros.
-  void fill_strip(const void* source, T* strip, int64_t sample, int64_t group, const Cursor& place_z,
-                  int64_t first_x, int64_t positions, const Strip& s) const noexcept {
+  void fill_strip(const void* source, T* strip, const Rows& of, const Cursor& place_z,
+                  const Strip& s) const noexcept {
     const auto& [z, y, x] = axes_;
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     MoveArgs args{};
@@ -482,9 +544,9 @@ class Depthwise final : public Recipe {
     args.src_column = x.src_step;
     args.dst_row = row_;
     args.dst_column = 1;
-    const int64_t length = std::min(segment_, positions + halo_);
+    const int64_t length = strip_length(of);
     for (size_t r = 0; r < residues_.size(); ++r) {
-      const int64_t origin = (first_x + low_) * x.src_step + residues_[r];
+      const int64_t origin = (of.first_x + low_) * x.src_step + residues_[r];
       const int64_t begin = std::clamp<int64_t>(ceil_div(-origin, x.src_step), 0, length);
       const int64_t end =
           std::clamp<int64_t>(floor_div(x.src_size - 1 - origin, x.src_step) + 1, begin, length);
@@ -496,7 +558,7 @@ class Depthwise final : public Recipe {
             std::fill(to + row * row_, to + row * row_ + begin, T{0});
             std::fill(to + row * row_ + end, to + row * row_ + length, T{0});
           }
-          const int64_t map = (sample * groups_ + group) * depth_ + depth;
+          const int64_t map = (of.sample * groups_ + of.group) * depth_ + depth;
           args.src = static_cast<const char*>(source) +
                      (((map * z.src_size + src_z) * y.src_size + s.first_row) * x.src_size + origin +
                       begin * x.src_step) *
@@ -510,16 +572,15 @@ class Depthwise final : public Recipe {
   }
 
   // The phases of a row take turns in the output.
-  void store_row(char* out, const T* result, int64_t first_x, int64_t positions) const noexcept {
+  void store_row(S* out, const T* result, int64_t first_x, int64_t positions) const noexcept {
     const PhaseAxis& x = axes_[2];
-    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     // Positions with all phases, then maybe one with some.
     const int64_t whole = std::min(positions, x.dst_size / x.dst_step - first_x);
     MoveArgs args{};
     args.src = result;
-    args.src_row = result_row_;
+    args.src_row = block_;
     args.src_column = 1;
-    args.dst = out + first_x * x.dst_step * element;
+    args.dst = out + first_x * x.dst_step;
     args.dst_row = 1;
     args.dst_column = x.dst_step;
     args.rows = x.dst_step;
@@ -527,7 +588,7 @@ class Depthwise final : public Recipe {
     if (whole > 0) store_(args);
     if (whole == positions) return;
     args.src = result + whole;
-    args.dst = out + (first_x + whole) * x.dst_step * element;
+    args.dst = out + (first_x + whole) * x.dst_step;
     args.rows = x.dst_size % x.dst_step;
     args.columns = 1;
     store_(args);
@@ -536,15 +597,18 @@ class Depthwise final : public Recipe {
   Problem problem_;
   Activate activate_;
   std::array<PhaseAxis, kAxes> axes_;
+  int64_t groups_;
+  int64_t depth_;
+  int64_t columns_;
+  int64_t taps_;
+  int64_t row_taps_;  // source rows that an output row reads, at most
   bool last_;
+  bool turns_;     // whether there are two phases of two taps, which take turns
+  bool in_place_;  // whether source rows are read where they lie
   const Kernel& load_;
   const Kernel& store_;
   const Kernel& sum_;
-  int64_t groups_ = 1;
-  int64_t depth_ = 1;
-  int64_t columns_ = 1;
-  int64_t taps_ = 1;
-  int64_t row_taps_ = 1;  // source rows that an output row reads, at most
+  bool stream_ = false;  // whether outputs go past the caches
   // Where maps lie apart.
   Taps strip_taps_;                // along the last axis, in the order of its phases
   std::vector<int64_t> residues_;  // of the source's step that some tap reads
@@ -554,7 +618,6 @@ class Depthwise final : public Recipe {
   int64_t block_ = 0;    // positions
   int64_t segment_ = 0;  // elements of a residue in a row of the strip
   int64_t row_ = 0;      // elements of a row of the strip
-  int64_t result_row_ = 0;
   int64_t strip_planes_ = 1;
   int64_t strip_rows_ = 1;
   int64_t rows_ = 1;  // output rows of a unit
@@ -611,6 +674,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm depthwise;
-const Algorithm depthwise{"depthwise", refusal, cost, make_computed<Depthwise>};
+const Algorithm depthwise{"depthwise", refusal, cost, make_stored<Depthwise>};
 
 }  // namespace tconv
