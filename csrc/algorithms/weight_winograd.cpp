@@ -27,6 +27,7 @@ constexpr int64_t kStripBytes = 48 << 10;
 constexpr int64_t kPointBytes = 4 << 20;  // of the points that are kept at a time
 constexpr int64_t kBandPositions = 96;
 constexpr size_t kSumBytes = 2 << 20;
+constexpr size_t kNearBytes = 512 << 10;  // of the points of a side that stay in the second cache
 constexpr double kStripSeconds = 13 / machine::kHertz;   // of a vector, mostly read from afar
 constexpr double kPointSeconds = 6.7 / machine::kHertz;  // of a vector transformed
 constexpr double kSumSeconds = 10 / machine::kHertz;     // of a vector of products turned into taps
@@ -606,11 +607,16 @@ class WeightWinograd final : public Recipe {
       products += c.bases() * c.points() * part.bands * band_tiles(c);
     const double seconds =
         static_cast<double>(part.panels * products) * machine::rows_step_seconds(gemm_, channels_);
+    // A thread has a run of units. Where it keeps the large side near, they meet little of the small one,
+    // which would come from other cores.
+    const auto bytes = [](int64_t elements) { return static_cast<size_t>(elements) * sizeof(T); };
+    const bool by_block = threads_ > 1 && bytes(part.panels * large_elements(part.bands)) <= kNearBytes &&
+                          bytes(small_elements(part.bands)) > kNearBytes;
     call.crew.share(part.panels * blocks_, seconds, [&](int64_t unit, int member) noexcept {
       const Worker w = worker(arrays, member);
-      const int64_t panel = unit / blocks_;
-      const int64_t block = unit % blocks_;
-      T* const sums = one_round() ? w.sums : arrays.sums + unit * unit_sums();
+      const int64_t panel = by_block ? unit % part.panels : unit / blocks_;
+      const int64_t block = by_block ? unit / part.panels : unit % blocks_;
+      T* const sums = one_round() ? w.sums : arrays.sums + (panel * blocks_ + block) * unit_sums();
       const int64_t height = std::min(kRows, channels_ - block * kRows);
       const T* small = arrays.small;
       const T* large = arrays.large;
