@@ -31,8 +31,9 @@ struct StrassenArgs {
   int64_t depth;                 // half of all
   int64_t together;              // steps of it that are summed before they are added to the others
   const void* bias;              // one element a row, or null
+  const void* bias_lanes;        // one element a lane, of one phase, or null
   const Activation* activation;  // or null
-  void* const* c;
+  void* const* c;                // null for rows that there are not, of one phase
   const SpreadRun* run;
   const int32_t* first_run;
   void* kept;    // room for tiles of the compute type
@@ -40,7 +41,7 @@ struct StrassenArgs {
   int32_t phases;
   bool accumulate;
   bool whole;   // every vector is one run, of two phases
-  bool stream;  // outputs are lines of their own and go past the caches; `whole`
+  bool stream;  // outputs are lines of their own and go past the caches; `whole`, or one phase
 };
 
 #if defined(TCONV_KERNEL_NAME)
@@ -54,8 +55,11 @@ template <class E, int R, int V>
   const auto begin = [&](int v) { return args.run + args.first_run[vector + v]; };
   for (int r = 0; r < R && row + r < args.rows; r += args.phases) {
     void* const c = args.c[(row + r) / args.phases];
+    if (c == nullptr) continue;
     for (int v = 0; v < V; ++v) {
-      if (args.phases == 1) {
+      if (args.phases == 1 && args.stream) {
+        stream_out<E>(static_cast<typename E::storage*>(c) + begin(v)->offset, sum[r * V + v]);
+      } else if (args.phases == 1) {
         spread_vector<E>(begin(v), begin(v + 1), c, sum[r * V + v]);
       } else {
         spread_pair<E>(begin(v), begin(v + 1), c, sum[r * V + v], sum[(r + 1) * V + v]);
@@ -161,6 +165,10 @@ template <class E, int R, int V, int... I>
     if (args.bias != nullptr) {
       const T* bias = static_cast<const T*>(args.bias) + row;
       ((sum[I] += bias[I / V]), ...);
+    }
+    if (args.bias_lanes != nullptr) {
+      const T* bias = static_cast<const T*>(args.bias_lanes) + vector * lanes;
+      ((sum[I] += *reinterpret_cast<const Loose*>(bias + I % V * lanes)), ...);
     }
     if (args.accumulate) {
       Type tile[R * V] = {sum[I]...};

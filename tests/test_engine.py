@@ -183,6 +183,8 @@ def test_strassen_is_as_accurate_as_the_definition(isa: str) -> None:
     for maps in (2, 16, 96, 1024):
         case = example(replace(STRASSEN, channels=maps), "float32")
         assert_accurate(case, "forward", "strassen", isa=isa)
+        case = example(replace(STRASSEN, channels=maps, channels_last=True), "float32")
+        assert_accurate(case, "forward", "strassen_rows", isa=isa)
         case = example(replace(STRASSEN, filters=maps), "float32")
         assert_accurate(case, "data_gradient", "strassen", isa=isa)
     for samples in (1, 8, 30):
@@ -190,14 +192,16 @@ def test_strassen_is_as_accurate_as_the_definition(isa: str) -> None:
         assert_accurate(case, "weight_gradient", "weight_strassen", isa=isa)
 
 
-@pytest.mark.parametrize("name", ["forward", "data_gradient"])
-def test_a_sample_by_strassen_has_the_bits_it_has_alone(name: str) -> None:
-    case = example(STRASSEN, "float32")
+@pytest.mark.parametrize(
+    ("name", "algorithm"), [("forward", "strassen"), ("data_gradient", "strassen"), ("forward", "strassen_rows")]
+)
+def test_a_sample_by_strassen_has_the_bits_it_has_alone(name: str, algorithm: str) -> None:
+    case = example(replace(STRASSEN, channels_last=algorithm == "strassen_rows"), "float32")
 
     def run(case: Example, threads: int) -> Array:
         out = np.empty(case.shape(name), np.float32)
         source, weight, *bias = case.inputs(name)
-        plan = plan_for(case, name, algorithm="strassen", threads=threads)
+        plan = plan_for(case, name, algorithm=algorithm, threads=threads)
         plan.run(source, weight, bias[0] if bias else None, out)
         return out
 
@@ -233,11 +237,12 @@ def test_the_gradients_by_strassen_mix_nothing_that_is_not_finite(array: str, va
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("array", ["small", "weight"])
-def test_strassen_mixes_nothing_that_is_not_finite(array: str, packed: bool, value: float) -> None:
-    case = example(STRASSEN, "float32")
-    getattr(case, array)[1, 5, 0, 1] = value
-    out = np.empty(case.geometry.large_shape, np.float32)
-    plan = plan_for(case, "forward", algorithm="strassen", packed=packed)
+@pytest.mark.parametrize("algorithm", ["strassen", "strassen_rows"])
+def test_strassen_mixes_nothing_that_is_not_finite(algorithm: str, array: str, packed: bool, value: float) -> None:
+    case = example(replace(STRASSEN, channels_last=algorithm == "strassen_rows"), "float32")
+    getattr(case, array)[1, 1, 0, 1] = value
+    out = np.empty(case.shape("forward"), np.float32)
+    plan = plan_for(case, "forward", algorithm=algorithm, packed=packed)
     source, weight, bias = case.inputs("forward")
     plan.run(source, plan.pack(weight) if packed else weight, bias, out)
     with np.errstate(invalid="ignore"):
@@ -277,11 +282,11 @@ def test_something_refuses_nothing() -> None:
                 assert plan_for(case, name, algorithm="direct", workspace=0).algorithm == "direct"
 
 
-@pytest.mark.parametrize("algorithm", ["no_overlap", "position_rows", "strassen"])
+@pytest.mark.parametrize("algorithm", ["no_overlap", "position_rows", "strassen", "strassen_rows"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_outputs_beyond_the_caches_have_the_bits_of_their_parts(dtype: str, algorithm: str) -> None:
     # 32 MB or more go past the caches where lines are whole; a filter alone does not.
-    last = algorithm == "position_rows"
+    last = algorithm in ("position_rows", "strassen_rows")
 
     def geometry(filters: int) -> Geometry:
         return Geometry(1, 4, filters, 1, (Axis(512, 1024, 2, 2, 1, 0, 0, 0),) * 2, channels_last=last)
@@ -297,7 +302,7 @@ def test_outputs_beyond_the_caches_have_the_bits_of_their_parts(dtype: str, algo
 
     source, weight, bias = example(geometry(16), dtype).inputs("forward")
     axis = -1 if last else 1
-    if algorithm == "strassen":  # which adds up filters
+    if algorithm.startswith("strassen"):  # which adds up filters
         parts = [forward(16, weight, bias, 1)]
     else:
         parts = [forward(1, weight.take([f], axis), bias[[f]], 0) for f in range(16)]

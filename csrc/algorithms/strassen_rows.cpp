@@ -1,0 +1,436 @@
+// Forward where the kernel is the stride and maps lie together, as position_rows, with seven products of
+// eight: the positions of a sample, columns and depth are taken in two halves, of which Strassen's sums are
+// multiplied. Those of the weights are made when they are packed, those of the input when a block of
+// positions is.
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "algorithms/past_caches.hpp"
+#include "algorithms/spread_rows.hpp"
+#include "machine.hpp"
+#include "memory.hpp"
+#include "quarters_abi.hpp"
+
+namespace tconv {
+namespace {
+
+constexpr int kHalves = 2;
+constexpr int64_t kBlockBytes = 256 << 10;  // of operands that one thread makes of the input at a time
+constexpr int64_t kLeastUnits = 8;          // of a block, for all of which a pair of panels is read once
+constexpr int64_t kTiles = 2;               // of each half, that are brought into order together
+constexpr int64_t kSteps = 64;              // of half the depth that are
+constexpr int64_t kPackedSteps = 8;         // of depth that a thread packs side by side
+
+template <class T>
+class StrassenRows final : public Recipe {
+ public:
+  explicit StrassenRows(const Problem& problem)
+      : problem_(problem),
+        activate_(problem),
+        quarters_(tconv::kernel(Family::quarters, problem.dtype, problem.isa)),
+        strip_quarters_(tconv::kernel(Family::quarters, compute_dtype(problem.dtype), problem.isa)),
+        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
+        channels_(problem.geometry.channels / problem.geometry.groups),
+        filters_(problem.geometry.filters / problem.geometry.groups),
+        columns_(filters_ * problem.geometry.taps()),
+        depth_(channels_ / kHalves),
+        sample_positions_(problem.geometry.small_positions()),
+        half_(ceil_div(sample_positions_, kHalves)),
+        pairs_(kernels(Family::strassen, problem.dtype, problem.isa), ceil_div(columns_, kHalves)),
+        tile_rows_(pairs_.widest().rows),
+        unit_rows_(kTiles * tile_rows_),
+        vector_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))) {
+    const Geometry& g = problem.geometry;
+    const auto& [z, y, x] = g.axes;
+    // The window of a position is a few runs of neighbours: all taps along the last axis, or the filters of a
+    // group at one tap.
+    const int64_t apart = g.groups > 1 ? x.kernel : 1;
+    const int64_t segment = columns_ / (z.kernel * y.kernel * apart);
+    for (int64_t begin = 0; begin < kHalves * pairs_.start(pairs_.count()); begin += vector_) {
+      first_run_.push_back(static_cast<int32_t>(runs_.size()));
+      const int64_t end = std::min(begin + vector_, columns_);
+      if (begin >= end) runs_.push_back({0, 0, 0});
+      for (int64_t at = begin; at < end;) {
+        const int64_t length = std::min(end - at, segment - at % segment);
+        const int64_t tap = at / segment;
+        const int64_t row = tap / apart / y.kernel * y.out + tap / apart % y.kernel;
+        runs_.push_back({(row * x.out + tap % apart) * g.filters + at % segment,
+                         static_cast<int32_t>(at - begin), static_cast<int32_t>(at - begin + length)});
+        at += length;
+      }
+    }
+    first_run_.push_back(static_cast<int32_t>(runs_.size()));
+    const int64_t vector_bytes = vector_ * element();
+    stream_ = columns_ % vector_ == 0 && segment * element() % vector_bytes == 0 &&
+              filters_ * element() % vector_bytes == 0 &&
+              kHalves * pairs_.start(pairs_.count()) == columns_ && goes_past_caches(problem);
+    cut();
+  }
+
+  std::string kernel() const override { return pairs_.widest().name; }
+  size_t workspace_bytes() const noexcept override { return workspace_; }
+  size_t packed_bytes() const noexcept override {
+    return static_cast<size_t>(problem_.geometry.groups) * group_bytes();
+  }
+  std::string packing_key() const override {
+    std::string key = "strassen_rows";
+    const Geometry& g = problem_.geometry;
+    for (const int64_t number : {static_cast<int64_t>(problem_.dtype), int64_t{pairs_.widest().lanes},
+                                 g.channels, g.filters, g.groups, g.taps()}) {
+      key += " " + std::to_string(number);
+    }
+    return key;
+  }
+  bool needs_finite_source() const noexcept override { return true; }
+
+  // Packed: [group][pair of panels][product][step of depth][lane].
+  bool pack(const void* weight, char* packed, Crew& crew) const override {
+    const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
+    return share_finite(
+        crew, problem_.geometry.groups * pairs_.count(), seconds, [&](int64_t unit, int) noexcept {
+          const int64_t group = unit / pairs_.count();
+          T* const to = reinterpret_cast<T*>(packed + static_cast<size_t>(group) * group_bytes());
+          return pack_pair(weight, to, group, unit % pairs_.count());
+        });
+  }
+
+  bool run(const Call& call) const override {
+    const Buffer scratch(workspace_);
+    Pieces pieces(scratch.data());
+    const char* packed = packed_weights(call, pieces);
+    if (packed == nullptr) return false;
+    const T* bias = nullptr;
+    if (call.bias != nullptr) {
+      T* made = pieces.take<T>(bias_bytes());
+      spread_bias(call.bias, made);
+      bias = made;
+    }
+    call.crew.limit(threads_);
+    char* const workers = pieces.rest();
+    const double seconds = machine::seconds(problem_) * threads_;
+    std::vector<int64_t> filled(static_cast<size_t>(threads_), -1);
+    return share_finite(
+        call.crew, problem_.geometry.groups * blocks_ * parts_, seconds,
+        [&](int64_t unit, int member) noexcept {
+          const int64_t part = unit % parts_;
+          const int64_t wanted = unit / parts_;
+          const int64_t block = wanted % blocks_;
+          const int64_t group = wanted / blocks_;
+          const Worker w = worker(workers, member);
+          int64_t& has = filled[static_cast<size_t>(member)];
+          const bool finite = has == wanted || fill(call, w, group, block);
+          has = wanted;
+          multiply(call, reinterpret_cast<const T*>(packed + static_cast<size_t>(group) * group_bytes()),
+                   bias, w, group, block, pairs_.count() * part / parts_,
+                   pairs_.count() * (part + 1) / parts_);
+          return finite;
+        });
+  }
+
+ private:
+  // What one thread works in.
+  struct Worker {
+    T* rows;         // operands of a block: by tile of each half, product and step of depth
+    T* strip;        // both halves of the depth at the positions of both halves of a unit
+    T* kept;         // tiles of the kernel
+    void** outputs;  // by tile of a block, its rows of the first half, then of the second
+  };
+
+  int64_t element() const noexcept { return static_cast<int64_t>(storage_bytes(problem_.dtype)); }
+  // Rows of either half, of all samples.
+  int64_t rows() const noexcept { return problem_.geometry.batch * half_; }
+  // Products lie a vector further apart than they need, or they share sets of the nearest cache.
+  int64_t product_elements(int64_t step) const noexcept { return depth_ * step + vector_; }
+  int64_t tile_elements() const noexcept { return kStrassenProducts * product_elements(tile_rows_); }
+  int64_t pair_elements() const noexcept {
+    return kStrassenProducts * product_elements(pairs_.widest().lanes);
+  }
+  size_t group_bytes() const noexcept {
+    return aligned(static_cast<size_t>(pairs_.count() * pair_elements()) * sizeof(T));
+  }
+  size_t bias_bytes() const noexcept {
+    return aligned(static_cast<size_t>(problem_.geometry.groups * kHalves * pairs_.start(pairs_.count())) *
+                   sizeof(T));
+  }
+  size_t row_bytes() const noexcept {
+    return aligned(static_cast<size_t>(block_units_ * kTiles * tile_elements()) * sizeof(T));
+  }
+  size_t strip_bytes() const noexcept {
+    return aligned(static_cast<size_t>(kHalves * kHalves * kSteps * unit_rows_) * sizeof(T));
+  }
+  size_t kept_bytes() const noexcept {
+    return aligned(static_cast<size_t>(kStrassenKept * tile_rows_ * pairs_.widest().lanes) * sizeof(T));
+  }
+  size_t output_bytes() const noexcept {
+    return aligned(static_cast<size_t>(block_units_ * kHalves * unit_rows_) * sizeof(void*));
+  }
+  size_t worker_bytes() const noexcept { return row_bytes() + strip_bytes() + kept_bytes() + output_bytes(); }
+
+  Worker worker(char* workers, int member) const noexcept {
+    Pieces pieces(workers + static_cast<size_t>(member) * worker_bytes());
+    Worker made{};
+    made.rows = pieces.take<T>(row_bytes());
+    made.strip = pieces.take<T>(strip_bytes());
+    made.kept = pieces.take<T>(kept_bytes());
+    made.outputs = pieces.take<void*>(output_bytes());
+    return made;
+  }
+
+  // Decides blocks of positions, their parts and threads, so that the workspace holds them.
+  void cut() {
+    threads_ = problem_.threads;
+    const int64_t units = ceil_div(rows(), unit_rows_);
+    const int64_t unit_bytes = kTiles * tile_elements() * static_cast<int64_t>(sizeof(T));
+    block_units_ = std::min(units, std::max(kBlockBytes / unit_bytes, kLeastUnits));
+    const auto total = [&] {
+      return (problem_.packed ? 0 : aligned(packed_bytes())) + bias_bytes() +
+             worker_bytes() * static_cast<size_t>(threads_);
+    };
+    while (threads_ > 1 && total() > problem_.workspace) --threads_;
+    if (total() > problem_.workspace) block_units_ = 1;
+    blocks_ = ceil_div(units, block_units_);
+    block_units_ = ceil_div(units, blocks_);
+    const int64_t work = blocks_ * problem_.geometry.groups;
+    parts_ = threads_ > 1 && work < 6 * threads_ ? std::min(pairs_.count(), ceil_div(6 * threads_, work)) : 1;
+    workspace_ = total();
+  }
+
+  bool pack_pair(const void* weight, T* packed, int64_t group, int64_t pair) const noexcept {
+    const int64_t width = pairs_.kernel(pair).lanes;
+    const int64_t column = kHalves * pairs_.start(pair);
+    T* const to = packed + pair * pair_elements();
+    bool finite = true;
+    QuartersArgs args{};
+    args.lane_half = width;
+    args.depth_half = depth_ * columns_;
+    args.src_step = columns_;
+    args.lanes = std::clamp<int64_t>(columns_ - column, 0, width);
+    args.second_lanes = std::clamp<int64_t>(columns_ - column - width, 0, width);
+    args.dst_step = width;
+    args.dst_product = product_elements(width);
+    args.finite = &finite;
+    if (args.lanes < width) std::fill(to, to + pair_elements(), T{0});
+    for (int64_t step = 0; step < depth_; step += kPackedSteps) {
+      args.steps = std::min(kPackedSteps, depth_ - step);
+      args.src =
+          static_cast<const char*>(weight) + ((group * channels_ + step) * columns_ + column) * element();
+      args.dst = to + step * width;
+      quarters_(args);
+    }
+    return finite;
+  }
+
+  void spread_bias(const void* bias, T* spread) const noexcept {
+    std::fill(spread, spread + bias_bytes() / sizeof(T), T{0});
+    with_dtype(problem_.dtype, [&](auto e) {
+      const auto* from = static_cast<const typename decltype(e)::storage*>(bias);
+      for (int64_t group = 0; group < problem_.geometry.groups; ++group) {
+        T* const to = spread + group * kHalves * pairs_.start(pairs_.count());
+        for (int64_t column = 0; column < columns_; ++column)
+          to[column] = static_cast<T>(e.load(from[group * filters_ + column % filters_]));
+      }
+    });
+  }
+
+  // The position of a row of a half, of all samples, or -1.
+  int64_t position_of(int64_t row, int64_t half) const noexcept {
+    const int64_t at = row % half_ + half * half_;
+    return row >= rows() || at >= sample_positions_ ? -1 : row / half_ * sample_positions_ + at;
+  }
+
+  // Where the window of a position begins on the large side.
+  int64_t large_offset(int64_t position, int64_t group) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto& [z, y, x] = g.axes;
+    const int64_t row = position / x.size;
+    const int64_t plane = row / y.size;
+    const int64_t row_z = plane / z.size * z.out + plane % z.size * z.stride;
+    return ((row_z * y.out + row % y.size * y.stride) * x.out + position % x.size * x.stride) * g.filters +
+           group * filters_;
+  }
+
+  // Makes the operands of a block, and finds where its rows go. Returns false where the input holds an
+  // infinity or NaN.
+  bool fill(const Call& call, const Worker& w, int64_t group, int64_t block) const noexcept {
+    const int64_t first = block * block_units_ * unit_rows_;
+    char* const out = static_cast<char*>(call.out);
+    bool finite = true;
+    for (int64_t unit = 0; unit < block_units_; ++unit) {
+      const int64_t row = first + unit * unit_rows_;
+      if (row >= rows()) break;
+      if (!fill_unit(call.source, w, w.rows + unit * kTiles * tile_elements(), group, row)) finite = false;
+      for (int64_t r = 0; r < unit_rows_; ++r) {
+        for (int64_t half = 0; half < kHalves; ++half) {
+          const int64_t position = position_of(row + r, half);
+          const int64_t tile = unit * kTiles + r / tile_rows_;
+          w.outputs[(tile * kHalves + half) * tile_rows_ + r % tile_rows_] =
+              position < 0 ? nullptr : out + large_offset(position, group) * element();
+        }
+      }
+    }
+    return finite;
+  }
+
+  bool fill_unit(const void* source, const Worker& w, T* to, int64_t group, int64_t row) const noexcept {
+    const Geometry& g = problem_.geometry;
+    bool finite = true;
+    const int64_t quarter = kSteps * unit_rows_;
+    QuartersArgs args{};
+    args.weights = true;
+    args.lane_half = kHalves * quarter;
+    args.depth_half = quarter;
+    args.src_step = unit_rows_;
+    args.lanes = args.second_lanes = args.dst_step = tile_rows_;
+    args.dst_product = product_elements(tile_rows_);
+    args.finite = &finite;
+    MoveArgs move{};
+    move.src_row = g.channels;
+    move.src_column = move.dst_row = 1;
+    move.dst_column = unit_rows_;
+    for (int64_t step = 0; step < depth_; step += kSteps) {
+      args.steps = move.columns = std::min(kSteps, depth_ - step);
+      for (int64_t half = 0; half < kHalves; ++half) {
+        T* const strip = w.strip + half * args.lane_half;
+        for (int64_t r = 0; r < unit_rows_; r += move.rows) {
+          // Rows of a sample, or that there are not.
+          const int64_t position = position_of(row + r, half);
+          move.rows = 1;
+          while (r + move.rows < unit_rows_ &&
+                 position_of(row + r + move.rows, half) == (position < 0 ? -1 : position + move.rows)) {
+            ++move.rows;
+          }
+          for (int64_t depth = 0; depth < kHalves; ++depth) {
+            T* const at = strip + depth * quarter + r;
+            if (position < 0) {
+              for (int64_t k = 0; k < args.steps; ++k)
+                std::fill(at + k * unit_rows_, at + k * unit_rows_ + move.rows, T{0});
+              continue;
+            }
+            move.src = static_cast<const char*>(source) +
+                       (position * g.channels + group * channels_ + depth * depth_ + step) * element();
+            move.dst = at;
+            load_(move);
+          }
+        }
+      }
+      for (int64_t tile = 0; tile < kTiles; ++tile) {
+        args.src = w.strip + tile * tile_rows_;
+        args.dst = to + tile * tile_elements() + step * tile_rows_;
+        strip_quarters_(args);
+      }
+    }
+    return finite;
+  }
+
+  // Makes some pairs of panels of a block.
+  void multiply(const Call& call, const T* weights, const T* bias, const Worker& w, int64_t group,
+                int64_t block, int64_t first_pair, int64_t last_pair) const noexcept {
+    const int64_t left = rows() - block * block_units_ * unit_rows_;
+    const int64_t tiles = std::min(block_units_ * kTiles, ceil_div(left, tile_rows_));
+    auto ahead = next_source(call.source, group, block, tiles * (last_pair - first_pair));
+    StrassenArgs args{};
+    args.a_product = product_elements(tile_rows_);
+    args.depth = args.together = depth_;
+    args.run = runs_.data();
+    args.kept = w.kept;
+    args.activation = activate_.get();
+    args.rows = static_cast<int32_t>(kHalves * tile_rows_);
+    args.phases = 1;
+    args.stream = stream_ && reinterpret_cast<uintptr_t>(call.out) % kAlignment == 0;
+    for (int64_t pair = first_pair; pair < last_pair; ++pair) {
+      const Kernel& kernel = pairs_.kernel(pair);
+      const int64_t column = kHalves * pairs_.start(pair);
+      args.b = weights + pair * pair_elements();
+      args.b_product = product_elements(kernel.lanes);
+      args.first_run = first_run_.data() + column / vector_;
+      if (bias != nullptr) args.bias_lanes = bias + group * kHalves * pairs_.start(pairs_.count()) + column;
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        args.a = w.rows + tile * tile_elements();
+        args.c = w.outputs + tile * kHalves * tile_rows_;
+        for (Ahead& half : ahead) half.fetch();
+        kernel(args);
+      }
+    }
+    if (args.stream) finish_past_caches();
+  }
+
+  // The input of the next block, in both halves.
+  std::array<Ahead, kHalves> next_source(const void* source, int64_t group, int64_t block,
+                                         int64_t calls) const noexcept {
+    std::array<Ahead, kHalves> ahead;
+    if (block + 1 == blocks_) return ahead;
+    const int64_t row = (block + 1) * block_units_ * unit_rows_;
+    const int64_t count = std::min(block_units_ * unit_rows_, half_ - row % half_);
+    const int64_t step = problem_.geometry.channels * element();
+    for (int64_t half = 0; half < kHalves; ++half) {
+      const int64_t position = position_of(row, half);
+      if (position < 0) continue;
+      ahead[static_cast<size_t>(half)] =
+          Ahead(static_cast<const char*>(source) + position * step + group * channels_ * element(),
+                channels_ * element(), step, count, calls);
+    }
+    return ahead;
+  }
+
+  Problem problem_;
+  Activate activate_;
+  const Kernel& quarters_;
+  const Kernel& strip_quarters_;
+  const Kernel& load_;
+  int64_t channels_;  // of a group, as all below
+  int64_t filters_;
+  int64_t columns_;
+  int64_t depth_;  // of one half
+  int64_t sample_positions_;
+  int64_t half_;  // positions of the first half of a sample
+  Panels pairs_;  // of half the columns
+  int64_t tile_rows_;
+  int64_t unit_rows_;  // of each half, that are brought into order together
+  int64_t vector_;     // lanes of a vector
+  std::vector<SpreadRun> runs_;
+  std::vector<int32_t> first_run_;  // by vector
+  bool stream_ = false;             // whether outputs go past the caches
+  int64_t block_units_ = 1;
+  int64_t blocks_ = 1;
+  int64_t parts_ = 1;  // that pairs are shared in
+  int threads_ = 1;
+  size_t workspace_ = 0;
+};
+
+std::optional<std::string> refusal(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  if (!g.channels_last) return "maps lie apart";
+  if (const auto reason = overlap_refusal(g)) return reason;
+  if (g.channels / g.groups % kHalves != 0) return "an odd number of channels";
+  return std::nullopt;
+}
+
+double cost(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  const Panels pairs(kernels(Family::strassen, problem.dtype, problem.isa),
+                     ceil_div(g.filters / g.groups * g.taps(), kHalves));
+  const Kernel& tile = pairs.widest();
+  const double vector = machine::lanes(compute_dtype(problem.dtype), problem.isa);
+  const auto depth = static_cast<double>(g.channels / g.groups / kHalves);
+  const auto groups = static_cast<double>(g.groups);
+  const double rows = static_cast<double>(g.batch * ceil_div(g.small_positions(), kHalves));
+  const double calls =
+      static_cast<double>(pairs.start(pairs.count())) / tile.lanes * groups * std::max(1.0, rows / tile.rows);
+  // A tile is kept, or stored, after every product, and others are added to it.
+  const double stores = static_cast<double>(tile.rows) * tile.lanes / vector * 2.5;
+  // Operands that are made of the input, after it was turned.
+  const double copied = rows / vector * groups * depth * (kStrassenProducts + 15);
+  return calls * kStrassenProducts *
+             (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
+              stores / machine::kHertz) +
+         copied * machine::kCopySeconds + machine::traffic_seconds(problem, kStrassenProducts / 4.0);
+}
+
+}  // namespace
+
+extern const Algorithm strassen_rows;
+const Algorithm strassen_rows{"strassen_rows", refusal, cost, make_computed<StrassenRows>, true};
+
+}  // namespace tconv
