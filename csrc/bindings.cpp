@@ -301,41 +301,36 @@ void run_plan(const Plan& plan, nb::handle source, nb::handle weight, nb::handle
   arrays.run();
 }
 
-std::shared_ptr<PackedWeights> pack_plan(const Plan& plan, nb::handle weight) {
+// With `keeper` the packed weights keep the array, else a copy where they need it.
+std::shared_ptr<PackedWeights> pack_plan(const Plan& plan, nb::handle weight,
+                                         std::shared_ptr<const void> keeper) {
   const Problem& p = plan.problem();
   if (p.pass == Pass::weight_gradient) throw ParameterError("pack: the weight gradient has no weights");
   View from(weight, "weight", p.geometry.weight_elements(), p.dtype, false);
   from.require();
   std::shared_ptr<PackedWeights> packed;
-  run_released(p.threads, 1,
-               [&](Crew& crew) { packed = std::make_shared<PackedWeights>(plan.pack(from.data(), crew)); });
+  run_released(p.threads, 1, [&](Crew& crew) {
+    packed = std::make_shared<PackedWeights>(plan.pack({from.data(), std::move(keeper)}, crew));
+  });
   return packed;
 }
 
 // Weights that do not change, packed in every order that a plan has asked for. An order depends on kernel,
 // stride and groups, seldom on sizes, so there is mostly one. Many sizes are met a few times only, so where
-// plans also take plain weights, another order is packed after as many calls as cost about the same.
+// plans also take plain weights, another order is packed by and by, from the second call on that asks for it.
 class KeptWeights {
  public:
-  explicit KeptWeights(nb::object plain) : plain_(std::move(plain)) {}
+  explicit KeptWeights(nb::object plain)
+      : plain_(std::move(plain)), keeper_(std::make_shared<nb::object>(plain_)) {}
 
   // For one call of a plan; null where plain weights serve it.
   std::shared_ptr<PackedWeights> packed_for(const Plan& plan) {
     if (auto known = look(plan)) return known;
-    if (!orders_.empty() && plan.takes_plain()) {
-      int& calls = calls_[plan.packing_key()];
-      if (orders_.size() >= kMostOrders || calls < kCallsBeforePacking) {
-        calls = std::min(calls + 1, kCallsBeforePacking);
-        return nullptr;
-      }
-    }
-    auto packed = pack_plan(plan, plain_);
+    if (!orders_.empty() && plan.takes_plain()) return advance(plan);
+    auto packed = pack_plan(plan, plain_, keeper_);
     // Another thread may have packed them meanwhile.
     if (auto known = look(plan)) return known;
-    if (orders_.size() >= kMostOrders) orders_.clear();
-    std::erase_if(alive_, [](const auto& order) { return order.expired(); });
-    alive_.emplace_back(packed);
-    return orders_.emplace_back(std::move(packed));
+    return keep(std::move(packed));
   }
 
   nb::object operand_for(const Plan& plan) {
@@ -351,12 +346,22 @@ class KeptWeights {
     for (const auto& order : alive_) {
       if (const auto packed = order.lock()) sum += packed->bytes();
     }
+    for (const auto& [key, begun] : begun_) {
+      if (begun->packing) sum += begun->packing->bytes();
+    }
     return sum;
   }
 
  private:
   static constexpr size_t kMostOrders = 4;
-  static constexpr int kCallsBeforePacking = 5;
+  // Of the time of a call, what packing may add to it.
+  static constexpr double kPackingShare = 0.25;
+
+  // An order that was asked for.
+  struct Begun {
+    std::optional<Packing> packing;  // from the second call on
+    pid_t packer = 0;                // the process of which a thread packs now
+  };
 
   std::shared_ptr<PackedWeights> look(const Plan& plan) const noexcept {
     for (const auto& packed : orders_) {
@@ -365,11 +370,54 @@ class KeptWeights {
     return nullptr;
   }
 
+  std::shared_ptr<PackedWeights> keep(std::shared_ptr<PackedWeights> packed) {
+    std::erase_if(alive_, [](const auto& order) { return order.expired(); });
+    alive_.emplace_back(packed);
+    if (orders_.size() >= kMostOrders) orders_.clear();
+    return orders_.emplace_back(std::move(packed));
+  }
+
+  // Packs a part of the weights; null where not all are packed yet.
+  std::shared_ptr<PackedWeights> advance(const Plan& plan) {
+    auto [place, first] = begun_.try_emplace(plan.packing_key());
+    if (first) place->second = std::make_shared<Begun>();
+    // Held, for the interpreter lock is given up.
+    const std::shared_ptr<Begun> begun = place->second;
+    // After a fork the child has not the thread that packed.
+    if (first || begun->packer == getpid()) return nullptr;
+    if (!begun->packing) {
+      const auto packing =
+          std::ranges::count_if(begun_, [](const auto& b) { return b.second->packing.has_value(); });
+      if (orders_.size() + static_cast<size_t>(packing) >= kMostOrders) return nullptr;
+      begun->packing.emplace(plan);
+    }
+    const Problem& p = plan.problem();
+    View from(plain_, "weight", p.geometry.weight_elements(), p.dtype, false);
+    from.require();
+    bool all = false;
+    struct Turn {
+      pid_t& packer;
+      explicit Turn(pid_t& of) : packer(of) { packer = getpid(); }
+      ~Turn() { packer = 0; }
+    };
+    {
+      const Turn turn(begun->packer);
+      run_released(p.threads, 1, [&](Crew& crew) {
+        all = begun->packing->advance(plan, from.data(), plan.seconds() * kPackingShare, crew);
+      });
+    }
+    if (!all) return nullptr;
+    auto packed = std::make_shared<PackedWeights>(begun->packing->finish({from.data(), keeper_}));
+    begun_.erase(plan.packing_key());
+    return keep(std::move(packed));
+  }
+
   nb::object plain_;
+  std::shared_ptr<const void> keeper_;  // of the plain array
   std::vector<std::shared_ptr<PackedWeights>> orders_;
   // With those that made room for others and are still bound.
   std::vector<std::weak_ptr<PackedWeights>> alive_;
-  std::unordered_map<std::string, int> calls_;  // that asked for an order before it was packed
+  std::unordered_map<std::string, std::shared_ptr<Begun>> begun_;
 };
 
 // Smaller arrays are had sooner from NumPy.
@@ -707,7 +755,9 @@ NB_MODULE(_core, m) {
   nb::class_<Plan>(m, "Plan", "A problem and the way it will be solved.")
       .def("run", &run_plan, "source"_a, "weight"_a.none(), "bias"_a.none(), "out"_a,
            "Compute. The weight gradient takes the large side in place of the weight.")
-      .def("pack", &pack_plan, "weight"_a, "Return the weights in the order this plan wants.")
+      .def(
+          "pack", [](const Plan& plan, nb::handle weight) { return pack_plan(plan, weight, nullptr); },
+          "weight"_a, "Return the weights in the order this plan wants.")
       .def_prop_ro("algorithm", &Plan::algorithm)
       .def_prop_ro("kernel", [](const Plan& plan) { return plan.recipe().kernel(); })
       .def_prop_ro("isa", [](const Plan& plan) { return name_of(plan.problem().isa); })

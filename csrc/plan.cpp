@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <chrono>
 #include <list>
 #include <mutex>
 #include <unordered_map>
@@ -140,18 +141,41 @@ std::vector<std::pair<std::string, double>> Plan::costs() const {
   return list;
 }
 
-PackedWeights Plan::pack(const void* weight, Crew& crew) const {
+PackedWeights Plan::pack(PlainWeights weight, Crew& crew) const {
   Buffer packed;
   if (!packing_key_.empty()) {
     packed = Buffer(recipe_->packed_bytes());
-    if (!recipe_->pack(weight, packed.data(), crew)) packed = Buffer();
+    if (!recipe_->pack(weight.data, packed.data(), crew)) packed = Buffer();
   }
-  Buffer plain;
-  if (packed.data() == nullptr || recipe_->needs_finite_source()) {
-    plain = Buffer(static_cast<size_t>(problem_.geometry.weight_elements()) * storage_bytes(problem_.dtype));
-    copy_bytes(weight, plain.data(), plain.bytes(), crew);
+  Buffer copy;
+  if (weight.keeper == nullptr && (packed.data() == nullptr || recipe_->needs_finite_source())) {
+    copy = Buffer(static_cast<size_t>(problem_.geometry.weight_elements()) * storage_bytes(problem_.dtype));
+    copy_bytes(weight.data, copy.data(), copy.bytes(), crew);
   }
-  return {packing_key_, std::move(packed), std::move(plain)};
+  return {packing_key_, std::move(packed), std::move(weight), std::move(copy)};
+}
+
+Packing::Packing(const Plan& plan) : key_(plan.packing_key()), packed_(plan.recipe().packed_bytes()) {}
+
+bool Packing::advance(const Plan& plan, const void* weight, double seconds, Crew& crew) {
+  if (touched_ < packed_.bytes()) {
+    // By the clock, for one page may take as long as thousands of others.
+    constexpr size_t page = 4096;
+    const std::chrono::duration<double> most(seconds);
+    const auto begin = std::chrono::steady_clock::now();
+    do {
+      packed_.data()[touched_] = 0;
+      touched_ += page;
+    } while (touched_ < packed_.bytes() && std::chrono::steady_clock::now() - begin < most);
+    return false;
+  }
+  const int64_t parts = plan.recipe().packing_parts();
+  const double part = static_cast<double>(packed_.bytes()) / static_cast<double>(parts);
+  const auto most = static_cast<int64_t>(seconds * machine::kPackBytesPerSecond / part);
+  const int64_t end = std::min(parts, done_ + std::max<int64_t>(1, most));
+  finite_ = plan.recipe().pack_parts(weight, packed_.data(), done_, end, crew);
+  done_ = end;
+  return done_ == parts || !finite_;
 }
 
 void Plan::run(const void* source, const void* weight, const void* bias, void* out, Crew& crew) const {

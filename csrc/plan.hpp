@@ -12,23 +12,56 @@
 
 namespace tconv {
 
-// Weights in the order a recipe wants; they outlive the array they came from.
+// An array of weights, and what keeps it.
+struct PlainWeights {
+  const void* data;
+  std::shared_ptr<const void> keeper;  // null where nothing does
+};
+
+// Weights in the order a recipe wants; they outlive the array they came from, or keep it.
 class PackedWeights {
  public:
-  PackedWeights(std::string key, Buffer packed, Buffer plain) noexcept
-      : key_(std::move(key)), packed_(std::move(packed)), plain_(std::move(plain)) {}
+  PackedWeights(std::string key, Buffer packed, PlainWeights plain, Buffer copy) noexcept
+      : key_(std::move(key)), packed_(std::move(packed)), plain_(std::move(plain)), copy_(std::move(copy)) {}
 
   const std::string& key() const noexcept { return key_; }
-  size_t bytes() const noexcept { return packed_.bytes() + plain_.bytes(); }
+  // A plain array that is kept is not counted.
+  size_t bytes() const noexcept { return packed_.bytes() + copy_.bytes(); }
   // Null where the weights hold an infinity or NaN, which padding must not meet.
   const char* packed() const noexcept { return packed_.data(); }
   // The plain array, where a run may need it.
-  const char* plain() const noexcept { return plain_.data(); }
+  const void* plain() const noexcept { return plain_.keeper != nullptr ? plain_.data : copy_.data(); }
 
  private:
   std::string key_;
   Buffer packed_;
-  Buffer plain_;
+  PlainWeights plain_;
+  Buffer copy_;
+};
+
+class Plan;
+
+// Weights on their way to the order of a plan that takes plain ones meanwhile.
+class Packing {
+ public:
+  // Throws OutOfMemoryError.
+  explicit Packing(const Plan& plan);
+
+  size_t bytes() const noexcept { return packed_.bytes(); }
+  // Touches fresh pages, which takes longer than to pack, or packs some more, for about so long; returns
+  // whether all are packed. What it packed is packed anew where it does not return. Throws Interrupted.
+  bool advance(const Plan& plan, const void* weight, double seconds, Crew& crew);
+  // When all are packed.
+  PackedWeights finish(PlainWeights plain) {
+    return {std::move(key_), finite_ ? std::move(packed_) : Buffer(), std::move(plain), Buffer()};
+  }
+
+ private:
+  std::string key_;
+  Buffer packed_;
+  size_t touched_ = 0;  // bytes
+  int64_t done_ = 0;    // parts
+  bool finite_ = true;
 };
 
 class Plan {
@@ -51,7 +84,8 @@ class Plan {
   // Whether a plan for packed weights also takes plain ones, for the same bits.
   bool takes_plain() const { return recipe_->takes_plain(); }
 
-  PackedWeights pack(const void* weight, Crew& crew) const;
+  // A plain array that nothing keeps is copied where a run may need it.
+  PackedWeights pack(PlainWeights weight, Crew& crew) const;
   void run(const void* source, const void* weight, const void* bias, void* out, Crew& crew) const;
   // Throws ParameterError where the weights were packed for another plan.
   void run_packed(const void* source, const PackedWeights& packed, const void* bias, void* out,

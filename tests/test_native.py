@@ -195,16 +195,28 @@ def test_plans_for_packed_weights_take_plain_ones_for_the_same_bits() -> None:
     assert taken == set(product(WEIGHTED, ways))
 
 
-def test_another_order_is_packed_after_some_calls() -> None:
-    weight = np.ones((64, 40, 4, 4), np.float32)
-    plans = {}
+def orders_of_one_weight() -> list[tuple[Geometry, _core.Plan]]:
+    """Problems of one weight whose plans take plain ones too, each with an order of its own."""
+    found = {}
     for size in range(2, 20):
         axis = Axis(size, size * 2, 4, 2, 1, 1, 1, 0)
-        made = plan(Geometry(1, 64, 40, 1, (axis, axis)), packed=True, algorithm="winograd")
+        geometry = Geometry(1, 64, 40, 1, (axis, axis))
+        made = plan(geometry, packed=True, algorithm="winograd")
         if made.takes_plain:
-            plans[made.packing_key] = made
-    first, *others = plans.values()
+            found[made.packing_key] = geometry, made
+    return list(found.values())
+
+
+def until_packed(kept: native.KeptWeights, made: _core.Plan) -> _core.PackedWeights:
+    while not isinstance(operand := kept.operand_for(made), _core.PackedWeights):
+        pass
+    return operand
+
+
+def test_another_order_is_packed_by_and_by() -> None:
+    (_, first), *others = orders_of_one_weight()
     assert others
+    weight = np.ones((64, 40, 4, 4), np.float32)
     kept = native.KeptWeights(weight)
 
     def asks(made: _core.Plan) -> str:
@@ -213,17 +225,61 @@ def test_another_order_is_packed_after_some_calls() -> None:
         return "plain" if operand is weight else "packed"
 
     assert asks(first) == "packed"
-    for orders, other in enumerate(others, start=1):
+    # The plain weights are not copied.
+    assert kept.nbytes == first.packed_bytes
+    for orders, (_, other) in enumerate(others, start=1):
         held = kept.nbytes
-        found = [asks(other) for _ in range(8)]
+        assert asks(other) == "plain"
+        assert kept.nbytes == held
+        found = [asks(other) for _ in range(2000)]
         if orders < 4:
-            assert found == ["plain"] * 5 + ["packed"] * 3
-            assert kept.nbytes > held
+            assert (found[0], found[-1]) == ("plain", "packed")
+            assert found == sorted(found, reverse=True)
+            assert kept.nbytes == held + other.packed_bytes
         else:
             # No more are kept.
-            assert found == ["plain"] * 8
+            assert set(found) == {"plain"}
             assert kept.nbytes == held
     assert asks(first) == "packed"
+
+
+@pytest.mark.parametrize("finite", [True, False])
+def test_what_is_packed_by_and_by_is_what_is_packed_at_once(finite: bool) -> None:
+    (_, first), (geometry, other), *_ = orders_of_one_weight()
+    case = example(geometry, "float32")
+    if not finite:
+        case.weight[-1, -1, 0, 0] = np.inf
+    kept = native.KeptWeights(case.weight)
+    kept.operand_for(first)
+    found: list[_core.PackedWeights] = []
+    threads = [threading.Thread(target=lambda: found.append(until_packed(kept, other))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    assert all(packed is found[0] for packed in found)
+    assert found[0].finite == finite
+    with np.errstate(invalid="ignore"):
+        expected = run(other, case, "forward", other.pack(case.weight))
+        np.testing.assert_array_equal(run(other, case, "forward", found[0]), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_goes_on_packing() -> None:
+    (_, first), (geometry, other), *_ = orders_of_one_weight()
+    case = example(geometry, "float32")
+    kept = native.KeptWeights(case.weight)
+    expected = run(other, case, "forward", other.pack(case.weight))
+    for made in (first, other, other, other):
+        kept.operand_for(made)
+    child = os.fork()
+    if child == 0:
+        right = run(other, case, "forward", until_packed(kept, other)).tobytes() == expected.tobytes()
+        os._exit(0 if right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    np.testing.assert_array_equal(run(other, case, "forward", until_packed(kept, other)), expected)
 
 
 def test_packed_weights_of_another_problem_are_refused() -> None:

@@ -80,8 +80,13 @@ class Recipe {
   // Returns false where the weights hold an infinity or NaN and the recipe would multiply them with padding.
   virtual bool pack(const void* /*weight*/, char* /*packed*/, Crew& /*crew*/) const { return true; }
   // Of a recipe for packed weights: whether run() also takes plain ones, for the same bits, in less time than
-  // it takes to pack them.
+  // it takes to pack them. Then pack() may be done in parts, which are of about the same size.
   virtual bool takes_plain() const { return false; }
+  virtual int64_t packing_parts() const noexcept { return 1; }
+  virtual bool pack_parts(const void* weight, char* packed, int64_t /*first*/, int64_t /*last*/,
+                          Crew& crew) const {
+    return pack(weight, packed, crew);
+  }
   // Whether run() needs a finite source, so that what is packed must keep the plain weights too.
   virtual bool needs_finite_source() const noexcept { return false; }
   // Returns false, having written nothing that counts, where pack() would or the source is not finite but has

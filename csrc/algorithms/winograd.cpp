@@ -771,7 +771,27 @@ class Winograd final : public Recipe {
   }
 
   bool pack(const void* weight, char* packed, Crew& crew) const override {
-    return pack_units(weight, packed, 0, maps_.groups * units_, crew);
+    return pack_parts(weight, packed, 0, packing_parts(), crew);
+  }
+  // Units of weights: [chunk][point][view and map][vector of the chunk][lane], transformed.
+  int64_t packing_parts() const noexcept override { return maps_.groups * units_ * unit_parts(); }
+  bool pack_parts(const void* weight, char* packed, int64_t first, int64_t last, Crew& crew) const override {
+    const double seconds = static_cast<double>(packed_bytes()) * static_cast<double>(last - first) /
+                           static_cast<double>(packing_parts()) / 4e9;
+    const int64_t slices = unit_parts() / unit_blocks_;
+    T* const units = reinterpret_cast<T*>(packed);
+    if (maps_.padded_depth() > maps_.depth) {
+      for (int64_t unit = ceil_div(first, unit_parts()); unit * unit_parts() < last; ++unit)
+        std::memset(units + unit * unit_elements_, 0, unit_bytes());
+    }
+    return share_finite(crew, last - first, seconds, [&](int64_t index, int) noexcept {
+      const int64_t part = first + index;
+      const int64_t unit = part / unit_parts();
+      const int64_t begin = part % slices * kPackedMaps;
+      const int64_t block = part / slices % unit_blocks_;
+      return pack_blocks(weight, units + unit * unit_elements_, unit, block, block + 1, begin,
+                         std::min(begin + kPackedMaps, maps_.depth), {0, depth_});
+    });
   }
 
   bool takes_plain() const override { return problem_.packed && from_plain().by_unit_; }
@@ -811,8 +831,9 @@ class Winograd final : public Recipe {
       const int64_t last = std::min(first + pack_units_, all_units);
       const char* weights = static_cast<const char*>(call.packed);
       if (packed != nullptr) {
-        if (!pack_units(call.weight, packed, first, last, call.crew)) return false;
-        weights = packed - static_cast<size_t>(first) * unit_bytes();
+        char* const all = packed - static_cast<size_t>(first) * unit_bytes();
+        if (!pack_parts(call.weight, all, first * unit_parts(), last * unit_parts(), call.crew)) return false;
+        weights = all;
       }
       for (int64_t group = first / units_; group * units_ < last; ++group) {
         const int64_t begin = std::max(first, group * units_) - group * units_;
@@ -888,6 +909,8 @@ class Winograd final : public Recipe {
   int64_t point_weights(int64_t maps) const noexcept {
     return maps * chunk_lanes_ + static_cast<int64_t>(kAlignment / sizeof(T));
   }
+  // Vectors of columns of a unit by some read maps, which a thread packs at a time.
+  int64_t unit_parts() const noexcept { return unit_blocks_ * ceil_div(maps_.depth, kPackedMaps); }
   size_t unit_bytes() const noexcept { return static_cast<size_t>(unit_elements_) * sizeof(T); }
   size_t bias_bytes() const noexcept {
     return static_cast<size_t>(maps_.groups * units_ * unit_blocks_ * maps_.lanes) * sizeof(T);
@@ -1649,25 +1672,6 @@ class Winograd final : public Recipe {
         unstrip_(args);
       }
     }
-  }
-
-  // Units of weights: [chunk][point][view and map][vector of the chunk][lane], transformed.
-  bool pack_units(const void* weight, char* packed, int64_t first, int64_t last, Crew& crew) const {
-    const double seconds = static_cast<double>(unit_bytes()) * static_cast<double>(last - first) / 4e9;
-    const int64_t slices = ceil_div(maps_.depth, kPackedMaps);
-    T* const units = reinterpret_cast<T*>(packed);
-    if (maps_.padded_depth() > maps_.depth) {
-      std::memset(packed, 0, unit_bytes() * static_cast<size_t>(last - first));
-    }
-    return share_finite(crew, (last - first) * unit_blocks_ * slices, seconds,
-                        [&](int64_t index, int) noexcept {
-                          const int64_t unit = index / slices / unit_blocks_;
-                          const int64_t block = index / slices % unit_blocks_;
-                          const int64_t begin = index % slices * kPackedMaps;
-                          T* to = units + unit * unit_elements_;
-                          return pack_blocks(weight, to, first + unit, block, block + 1, begin,
-                                             std::min(begin + kPackedMaps, maps_.depth), {0, depth_});
-                        });
   }
 
   // From one element of plain weights to the next.
