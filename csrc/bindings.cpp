@@ -130,9 +130,9 @@ void run_released(int threads, double seconds, const Work& work) {
 }
 
 int resolve_threads(int64_t threads) {
-  if (threads < 0 || threads > 4096) {
-    throw ParameterError("threads: got " + std::to_string(threads) + "; need 0 to 4096");
-  }
+  if (threads < 0 || threads > INT32_MAX)
+    throw ParameterError("threads: got " + std::to_string(threads) + "; need 0 to " +
+                         std::to_string(INT32_MAX));
   return threads == 0 ? usable_cores() : static_cast<int>(threads);
 }
 

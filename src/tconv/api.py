@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from tconv import engine
+from tconv import engine, knobs
 from tconv.activations import NONE, Activation
 from tconv.activations import parse as parse_activation
 from tconv.dtypes import COMPUTABLE_IN_WORDS, DType, is_computable
@@ -116,8 +116,8 @@ def _threads(operator: str, threads: int | None) -> int | None:
     if threads is None:
         return None
     (count,) = per_axis(operator, "threads", threads, 1)
-    if count < 1:
-        raise ParameterError(f"{operator}: threads: got {count}; need at least 1")
+    if not 1 <= count <= knobs.MOST_THREADS:
+        raise ParameterError(f"{operator}: threads: got {count}; need 1 to {knobs.MOST_THREADS}")
     return count
 
 

@@ -25,6 +25,17 @@ class Knob:
         return f"TCONV_{self.name.upper()}"
 
 
+MOST_THREADS = 4096
+"""Threads that one may ask for."""
+
+
+def _threads(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= MOST_THREADS:
+        raise ValueError
+    return value
+
+
 def _count(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**31:
@@ -39,7 +50,12 @@ KNOBS = {
     for knob in (
         Knob("backend", str, "", "Compute backend to use alone: native or reference; empty for the best."),
         Knob("isa", str, "", "Instruction set of the native kernels, as in avx2 or portable; empty for the best."),
-        Knob("threads", _count, 0, "Threads of the native backend; 0 for the cores this process may use."),
+        Knob(
+            "threads",
+            _threads,
+            0,
+            f"Threads of the native backend, at most {MOST_THREADS}; 0 for the cores this process may use.",
+        ),
         Knob("kept_outputs", _count, 256, "MB of freed large outputs the native backend keeps for the next."),
         Knob("tuned", str, _CACHE, "Folder that keeps what cudnn_tune has timed; empty to keep nothing."),
         Knob(
