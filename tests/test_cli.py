@@ -343,7 +343,26 @@ def test_explain_measures(run: Callable[..., Result]) -> None:
     )
     assert result.exit_code == 0, result.output
     assert "of the measured peak" in result.output
-    assert re.search(r"expected [\d.]+ ms, measured [\d.]+ ms", result.output)
+    # None of them takes a tenth of a millisecond.
+    found = re.findall(r"expected ([\d.]+) µs, measured ([\d.]+) (?:µs|ms)", result.output)
+    assert found
+    assert all(float(text) > 0 for pair in found for text in pair)
+
+
+@pytest.mark.parametrize(
+    ("words", "shape"),
+    [
+        (["--pad", "1"], "(1, 2, 12)"),
+        (["--target-shape", "11"], "(1, 2, 11)"),
+        (["--adj", "3", "--adj-rule", "any"], "(1, 2, 17)"),
+        (["--target-shape", "20", "--adj-rule", "any", "--prepared"], "(1, 2, 20)"),
+        (["--pad", "1", "--pad-mode", "circular"], "(1, 2, 12)"),
+    ],
+)
+def test_explain_takes_what_the_operator_takes(run: Callable[..., Result], words: list[str], shape: str) -> None:
+    result = run("explain", "1,4,6", "--filters", "2", "--kernel", "4", "--stride", "2", *words)
+    assert result.exit_code == 0, result.output
+    assert f"(1, 4, 6) <-> {shape}" in result.output
 
 
 @pytest.mark.parametrize(
@@ -354,6 +373,9 @@ def test_explain_measures(run: Callable[..., Result]) -> None:
         (["1,4,6", "--groups", "3"], "explain: filters: got 2; need a multiple of 3 groups"),
         (["1,4,6", "--prepared", "--gradient", "data"], "explain: gradient: got one with --prepared"),
         (["1,4,6", "--pad", "40"], "explain: pad: got"),
+        (["1,4,6", "--adj", "1"], "explain: adj: got (1,) with stride (1,)"),
+        (["1,4,6", "--pad", "30", "--pad-mode", "reflect"], "explain: pad: got"),
+        (["1,4,6", "--threads", "99999"], "explain: threads: got 99999; need 1 to 4096"),
         ([f"1,4,{2**63}"], f"explain: shape: got an array of (1, 4, {2**63}); need one that memory can address"),
     ],
 )

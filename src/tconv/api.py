@@ -695,6 +695,10 @@ def prepare(
     return Prepared(window, weight, offset, *limits, tune, parse_activation(operator, activation))
 
 
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1e3:.3f} ms" if seconds >= 1e-4 else f"{seconds * 1e6:.3f} µs"
+
+
 @dataclass(frozen=True)
 class Explanation:
     """What runs for a problem and why; `print` it to read it.
@@ -746,8 +750,8 @@ class Explanation:
             rate = self.flops / self.measured[self.algorithm] / 1e9
             lines.append(f"  {rate:.1f} GFLOP/s, {told['share_of_peak']:.2f} of the measured peak")
         for name, seconds in sorted(self.expected.items(), key=lambda pair: pair[1]):
-            took = f", measured {self.measured[name] * 1e3:.3f} ms" if name in self.measured else ""
-            lines.append(f"{name}: expected {seconds * 1e3:.3f} ms{took}")
+            took = f", measured {_duration(self.measured[name])}" if name in self.measured else ""
+            lines.append(f"{name}: expected {_duration(seconds)}{took}")
         lines += (f"not {name}: {reason}" for name, reason in self.refusals.items())
         return "\n".join(lines)
 

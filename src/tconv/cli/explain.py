@@ -8,8 +8,10 @@ import click
 import numpy as np
 
 from tconv import api
+from tconv.api import ADJ_RULES
 from tconv.dtypes import DType, as_dtype
 from tconv.errors import ParameterError
+from tconv.geometry import PAD_MODES
 
 
 def _numbers(name: str, text: str) -> tuple[int, ...]:
@@ -42,7 +44,14 @@ def _virtual(name: str, shape: tuple[int, ...], dtype: DType) -> np.ndarray[Any,
 @click.option("--pad", default="0", help="Positions cut off at both ends.", show_default=True)
 @click.option("--dilate", default="1", help="Distance between taps.", show_default=True)
 @click.option("--adj", default="0", help="Positions added at the high end.", show_default=True)
+@click.option("--target-shape", help="Wanted size of the output, from which pad and adj follow.")
 @click.option("--groups", type=click.IntRange(1), default=1, help="Groups.", show_default=True)
+@click.option(
+    "--pad-mode", type=click.Choice(PAD_MODES), default=PAD_MODES[0], help="What pads stand for.", show_default=True
+)
+@click.option(
+    "--adj-rule", type=click.Choice(ADJ_RULES), default=ADJ_RULES[0], help="Which adj may be.", show_default=True
+)
 @click.option("--layout", help="NCHW and the like; then SHAPE is in this order.")
 @click.option("--dtype", default="float32", help="Type of the arrays.", show_default=True)
 @click.option("--workspace", type=int, default=512, help="Ceiling of temporary memory in MB.", show_default=True)
@@ -58,7 +67,10 @@ def command(
     pad: str,
     dilate: str,
     adj: str,
+    target_shape: str | None,
     groups: int,
+    pad_mode: str,
+    adj_rule: str,
     layout: str | None,
     dtype: str,
     workspace: int,
@@ -95,7 +107,10 @@ def command(
         "pad": _per_axis("pad", pad),
         "dilate": _per_axis("dilate", dilate),
         "adj": _per_axis("adj", adj),
+        "target_shape": None if target_shape is None else _per_axis("target_shape", target_shape),
         "num_group": groups,
+        "pad_mode": pad_mode,
+        "adj_rule": adj_rule,
         "layout": layout,
         "workspace": workspace,
         "threads": threads,
