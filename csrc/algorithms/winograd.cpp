@@ -62,14 +62,15 @@ constexpr double kPackBytesPerSecond = 20e9;
 constexpr double kSlowPackBytesPerSecond = 5e9;
 // How much of it tiles are chosen with: batches share it, of which only the usual one is known.
 constexpr double kPackingShare = 0.4;
-// Transformed weights read while others are multiplied: plain ones as they are packed, packed ones from
-// memory or, where they stay in it or are made by the fastest kernel, from the last cache, and then from the
-// second for every few rows of a product.
+// Transformed weights read while others are multiplied: plain ones as they are packed, packed ones and those
+// made by the fastest kernel from the last cache, and then from the second for every few rows of a product.
 constexpr double kReadBytesPerSecond = 30e9;
-constexpr double kMemoryBytesPerSecond = 40e9;
 constexpr double kCachedBytesPerSecond = 80e9;
 constexpr double kRowBytesPerSecond = 120e9;
+// Packed ones beyond the last cache hold the products up only where memory gives them later than they are
+// multiplied; threads share it.
 constexpr double kCachedBytes = 32e6;
+constexpr double kMemoryBytesPerSecond = 20e9;
 // Of the time to read packed weights, what is left where others are multiplied meanwhile.
 constexpr double kReadingShare = 0.25;
 // Threads that wait for each other, twice a block.
@@ -503,21 +504,21 @@ double window_seconds(const Problem& problem, const Choice& choice, const Maps& 
   return all.tiles * (rows * vectors * kStripSeconds + left);
 }
 
-// Expected seconds in which transformed weights are read for `batch` samples.
-double reading_seconds(const Counts& counts, const Maps& maps, double batch, double bytes, bool packed,
-                       Packing packing) noexcept {
+// Expected seconds for which transformed weights hold up `batch` samples, all of which take `seconds` else.
+double reading_seconds(const Counts& counts, const Maps& maps, double batch, double seconds, double bytes,
+                       bool packed, Packing packing) noexcept {
   const double tiles = batch * counts.tiles;
   const double passes = std::ceil(tiles / kMostBlockTiles);
   const bool near = !packed && packing == Packing::near;
   if (!packed && !near)
     return passes * bytes / (packing == Packing::whole ? kCachedBytesPerSecond : kReadBytesPerSecond);
-  const double rate = near                   ? kRowBytesPerSecond
-                      : bytes < kCachedBytes ? kCachedBytesPerSecond
-                                             : kMemoryBytesPerSecond;
+  const double late =
+      near || bytes < kCachedBytes ? 0 : std::max(0.0, passes * bytes / kMemoryBytesPerSecond - seconds);
   // The last rows of few take as long to read as those that are full.
   const double rows = tiles / static_cast<double>(maps.rows);
   const double idle = tiles < kLongAxis ? std::ceil(rows) - rows : 0;
-  return bytes * (passes / rate + idle / kRowBytesPerSecond);
+  return late +
+         bytes * (passes / (near ? kRowBytesPerSecond : kCachedBytesPerSecond) + idle / kRowBytesPerSecond);
 }
 
 // The problem by which tiles are chosen and compared with other algorithms.
@@ -597,9 +598,11 @@ ChosenTiles find_choice(const Problem& problem, const Maps& maps) {
           if (apart && all.views > 1) continue;
           const double bytes = packed_bytes(all, maps, problem);
           const Packing way = packing_of(problem, all.classes, z, y, x);
-          const double reading = reading_seconds(all, maps, batch, bytes, problem.packed, way);
+          const double sample = sample_seconds(all, maps);
+          const double reading =
+              reading_seconds(all, maps, batch, sample * batch, bytes, problem.packed, way);
           const double packing = problem.packed ? 0 : kPackingShare * packing_seconds(bytes, way);
-          const double seconds = sample_seconds(all, maps) + (reading + packing) / batch;
+          const double seconds = sample + (reading + packing) / batch;
           if (least >= 0 && seconds >= least) continue;
           least = seconds;
           chosen = {{z, y, x}, apart, nested};
