@@ -40,6 +40,12 @@ struct Section {
   std::vector<Taps> taps;  // of the phases, which are the first
 };
 
+// Whether there are two phases of two taps along the last axis.
+bool takes_turns(const Problem& problem) noexcept {
+  const Axis& x = problem.geometry.axes[2];
+  return problem.pass == Pass::forward && x.stride == 2 && x.kernel == 4 && x.dilation == 1;
+}
+
 template <class E>
 class Depthwise final : public Recipe {
  public:
@@ -60,7 +66,7 @@ class Depthwise final : public Recipe {
         taps_(problem.geometry.taps()),
         row_taps_(depth_ * most_taps(axes_[0]) * most_taps(axes_[1])),
         last_(problem.geometry.channels_last),
-        turns_(!last_ && row_taps_ <= kDepthwiseTurnsRows && takes_turns(axes_[2])),
+        turns_(!last_ && row_taps_ <= kDepthwiseTurnsRows && takes_turns(problem)),
         in_place_(turns_ && sizeof(S) == sizeof(T)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
@@ -256,14 +262,6 @@ class Depthwise final : public Recipe {
     int64_t most = 0;
     for (int64_t phase = 0; phase < axis.phases(); ++phase) most = std::max(most, axis.tap_count(phase));
     return most;
-  }
-
-  // Whether there are two phases of two taps, which read neighbours.
-  static bool takes_turns(const PhaseAxis& x) noexcept {
-    const auto pair = [&x](int64_t phase) {
-      return x.tap_count(phase) == 2 && x.taps_of(phase)[1].offset == x.taps_of(phase)[0].offset - 1;
-    };
-    return x.phases() == 2 && x.src_step == 1 && pair(0) && pair(1);
   }
 
   void find_sections() {
@@ -667,7 +665,10 @@ double cost(const Problem& problem) {
     taps *= static_cast<double>(axis.kernel) / static_cast<double>(forward ? axis.stride : 1);
   }
   const double calls = outputs / std::max(1.0, row * (g.channels_last ? static_cast<double>(g.groups) : 1.0));
-  return (made * (1.5 * taps + 5.0)) / machine::kHertz + calls * machine::kCallSeconds +
+  // Phases that take turns share calls.
+  const bool turns = takes_turns(problem) && !g.channels_last;
+  const double cycles = turns ? 1.2 * taps + 2.0 : 1.5 * taps + 5.0;
+  return made * cycles / machine::kHertz + (turns ? calls / 2 : calls) * machine::kCallSeconds +
          machine::traffic_seconds(problem);
 }
 
