@@ -89,8 +89,48 @@ template <class T, int Fixed, int... I>
   }
 }
 
+// Lanes of two neighbouring vectors from lane `first` on.
+template <class T, int first, int... I>
+[[gnu::always_inline]] inline typename Vector<T>::type between(typename Vector<T>::type a,
+                                                               typename Vector<T>::type b,
+                                                               Sequence<I...>) noexcept {
+#if defined(__AVX512F__)
+  // A permutation of two vectors would wait for the ports that multiply.
+  using Type = typename Vector<T>::type;
+  if constexpr (sizeof(T) == 4) return (Type)_mm512_alignr_epi32((__m512i)b, (__m512i)a, first);
+  if constexpr (sizeof(T) == 8) return (Type)_mm512_alignr_epi64((__m512i)b, (__m512i)a, first);
+#endif
+  typedef decltype(a == b) Index;
+  constexpr Index lanes = {(I + first)...};
+  return __builtin_shuffle(a, b, lanes);
+}
+
+// How the taps of a run are summed: any number of them; or four, of which the third reads one position
+// further than the first and the fourth one further than the second, each pair of them from whole lines of
+// which one is the second tap's (`back`) or the first's (`on`).
+enum class Taps : int { any, back_on, back_back, on_on };
+
+// Adds two taps that read neighbours from `src` on. Each line is loaded once and shifted in registers, for
+// loads of whole lines that are not aligned cost twice.
+template <class T, bool back, int... I>
+[[gnu::always_inline]] inline void depthwise_neighbours(typename Vector<T>::type* sum, const T* src, T first,
+                                                        T second, Sequence<I...>) noexcept {
+  using L = Lanes<typename Plain<T>::type>;
+  constexpr int V = sizeof...(I);
+  constexpr auto lanes = UpTo<L::count>{};
+  const T* const from = back ? src + 1 - L::count : src;
+  const typename L::type line[V + 1] = {L::load(from + I * L::count)..., L::load(from + V * L::count)};
+  if constexpr (back) {
+    ((sum[I] += between<T, L::count - 1>(line[I], line[I + 1], lanes) * first), ...);
+    ((sum[I] += line[I + 1] * second), ...);
+  } else {
+    ((sum[I] += line[I] * first), ...);
+    ((sum[I] += between<T, 1>(line[I], line[I + 1], lanes) * second), ...);
+  }
+}
+
 // A run of positions, as many vectors of each of `P` phases as there are indices.
-template <class E, int P, int Fixed, int... I>
+template <class E, int P, int Fixed, Taps how, int... I>
 [[gnu::always_inline]] inline void depthwise_run(const DepthwiseArgs& args, int64_t at,
                                                  Sequence<I...> run) noexcept {
   using T = typename E::compute;
@@ -101,6 +141,14 @@ template <class E, int P, int Fixed, int... I>
   for (int64_t r = 0; r < args.rows; ++r) {
     const T* src = static_cast<const T*>(args.src[r]) + at;
     const T* weight = static_cast<const T*>(args.weight[r]);
+    if constexpr (how != Taps::any) {
+      const int64_t* tap = args.tap;
+      depthwise_neighbours<T, how != Taps::on_on>(sum[0], src + args.offset[0], weight[tap[0]],
+                                                  weight[tap[2]], run);
+      depthwise_neighbours<T, how == Taps::back_back>(sum[0], src + args.offset[1], weight[tap[1]],
+                                                      weight[tap[3]], run);
+      continue;
+    }
     depthwise_taps<T, Fixed>(sum[0], src, weight, args.offset, args.tap, args.taps[0], run);
     if constexpr (P == 2) {
       const int64_t first = Fixed > 0 ? Fixed : args.taps[0];
@@ -134,28 +182,12 @@ template <class E, int P, int Fixed, int... I>
   }
 }
 
-template <class E, int P, int Fixed>
+template <class E, int P, int Fixed, Taps how = Taps::any>
 [[gnu::always_inline]] inline void depthwise_phases(const DepthwiseArgs& args) noexcept {
   constexpr int64_t L = Lanes<E>::count;
   int64_t at = 0;
-  for (; (at + L) * P < args.count; at += 4 * L) depthwise_run<E, P, Fixed>(args, at, UpTo<4>{});
-  if (at * P < args.count) depthwise_run<E, P, Fixed>(args, at, UpTo<1>{});
-}
-
-// Lanes of two neighbouring vectors from lane `first` on.
-template <class T, int first, int... I>
-[[gnu::always_inline]] inline typename Vector<T>::type between(typename Vector<T>::type a,
-                                                               typename Vector<T>::type b,
-                                                               Sequence<I...>) noexcept {
-#if defined(__AVX512F__)
-  // A permutation of two vectors would wait for the ports that multiply.
-  using Type = typename Vector<T>::type;
-  if constexpr (sizeof(T) == 4) return (Type)_mm512_alignr_epi32((__m512i)b, (__m512i)a, first);
-  if constexpr (sizeof(T) == 8) return (Type)_mm512_alignr_epi64((__m512i)b, (__m512i)a, first);
-#endif
-  typedef decltype(a == b) Index;
-  constexpr Index lanes = {(I + first)...};
-  return __builtin_shuffle(a, b, lanes);
+  for (; (at + L) * P < args.count; at += 4 * L) depthwise_run<E, P, Fixed, how>(args, at, UpTo<4>{});
+  if (at * P < args.count) depthwise_run<E, P, Fixed, how>(args, at, UpTo<1>{});
 }
 
 // Each element of the first half of a vector, followed by itself or by the one `further` on.
@@ -263,6 +295,17 @@ template <class E>
 template <class E>
 [[gnu::always_inline]] inline void depthwise(const DepthwiseArgs& args) noexcept {
   if (args.phases == 1) {
+    if constexpr (TCONV_VECTOR_BYTES == 64) {
+      constexpr int64_t L = Lanes<E>::count;
+      const int64_t* at = args.offset;
+      if (args.taps[0] == 4 && at[2] == at[0] + 1 && at[3] == at[1] + 1) {
+        const bool back[2] = {at[2] % L == 0, at[3] % L == 0};
+        const bool on[2] = {at[0] % L == 0, at[1] % L == 0};
+        if (back[0] && on[1]) return depthwise_phases<E, 1, 4, Taps::back_on>(args);
+        if (back[0] && back[1]) return depthwise_phases<E, 1, 4, Taps::back_back>(args);
+        if (on[0] && on[1]) return depthwise_phases<E, 1, 4, Taps::on_on>(args);
+      }
+    }
     depthwise_phases<E, 1, 0>(args);
   } else if (args.taps[0] != 2 || args.taps[1] != 2) {
     depthwise_phases<E, 2, 0>(args);
