@@ -123,15 +123,17 @@ struct Cut {
   double seconds = 0;
 
   Cut(const Problem& problem, const Sides& sides) {
-    // Tiles decide bits, so they are chosen for a batch that the call does not decide.
-    Problem usual = problem;
-    usual.geometry.batch = usual_batch(problem.geometry);
+    // Tiles decide bits, so they are chosen for a batch that the call does not decide; and packed weights, so
+    // maps of about the same sizes take the same.
+    Problem usual = of_usual_size(problem);
+    usual.geometry.batch = usual_batch(usual.geometry);
+    const Sides usual_sides(usual);
     for (const WinogradTile some : sides.taps_y == 2 ? kTwoTaps : kThreeTaps) {
       // A sum of few terms has little error of its own, and tiles of up to four points add little.
       const int most = sides.maps * sides.taps_x() < kFewTerms ? 4 : std::max(4, problem.winograd_points);
       if (kWinogradPoints[some] > most) continue;
       for (const Kernel& one : kernels(Family::taps, compute_dtype(problem.dtype), problem.isa)) {
-        const double cost = cost_of(usual, sides, some, one);
+        const double cost = cost_of(usual, usual_sides, some, one);
         if (kernel != nullptr && cost >= seconds) continue;
         kernel = &one;
         tile = some;
