@@ -27,6 +27,7 @@ constexpr double kTileSeconds = 70 / machine::kHertz;
 constexpr double kListSeconds = 20 / machine::kHertz;
 constexpr double kRowSeconds = 50 / machine::kHertz;
 constexpr double kSmallSeconds = 2.5 / machine::kHertz;
+constexpr double kPartSeconds = 20 / machine::kHertz;  // a vector of part of a row of maps that lie together
 constexpr double kLargeSeconds = 30 / machine::kHertz;
 constexpr double kFarSums = 2;                           // times as long, where they leave the second cache
 constexpr double kSquareSeconds = 80 / machine::kHertz;  // sums mirrored, a square of a vector's lanes
@@ -134,8 +135,7 @@ class WeightGemm final : public Recipe {
     const double others = ratio(channels_, channel_part_) * ratio(roles_.spans, span_part_);
     const auto vectors = [&](int64_t maps) { return ratio(maps, lanes); };
     const double small = positions * wides * others * ratio(channel_part_, unit()) *
-                         vectors(std::min(unit(), channel_part_)) *
-                         (last ? machine::kCopySeconds : kSmallSeconds);
+                         vectors(std::min(unit(), channel_part_)) * (last ? kPartSeconds : kSmallSeconds);
     const double rows =
         static_cast<double>(g.batch * g.axes[0].out * g.axes[1].out) * groups * again * wides * others;
     const double large = rows * (static_cast<double>(g.axes[2].out) * vectors(kept_maps()) *

@@ -132,12 +132,14 @@ class WeightWindows final : public Recipe {
   }
 
   void stage(const Call& call, T* small, T* windows, const Part& part, std::atomic<bool>& finite) const {
-    // Where maps lie together the panels of a position are neighbours: a unit copies all of them, row by row.
+    // Where maps lie together the panels of a position are neighbours, and so are its channels: a unit copies
+    // all of them while their lines are near.
     const int64_t together = problem_.geometry.channels_last ? part.panels : 1;
+    const int64_t blocks = problem_.geometry.channels_last ? blocks_ : 1;
     const int64_t piece = problem_.geometry.channels_last ? kPiece / 4 : kPiece;
     const int64_t pieces = ceil_div(part.depth, piece);
     // All parts of the columns share the small side.
-    const int64_t small_units = part.panel == 0 ? blocks_ * pieces : 0;
+    const int64_t small_units = part.panel == 0 ? blocks_ / blocks * pieces : 0;
     const int64_t units = small_units + part.panels / together * pieces;
     const auto bytes = static_cast<double>(part.depth * (part.panels * gemm_.lanes + small_width_)) * 4;
     call.crew.share(units, bytes / machine::kStoreBytesPerSecond, [&](int64_t unit, int) noexcept {
@@ -153,12 +155,14 @@ class WeightWindows final : public Recipe {
                       part.first + end);
         return;
       }
-      const int64_t block = index / pieces;
-      const int64_t step = step_of(block);
-      if (!windows_.copy_small(static_cast<const S*>(call.source),
-                               small + block * part.depth * block_ + begin * step, step, part.group,
-                               block * block_, channels_of(block), part.first + begin, part.first + end)) {
-        finite.store(false, std::memory_order_relaxed);
+      const int64_t first = index / pieces * blocks;
+      for (int64_t block = first; block < first + blocks; ++block) {
+        const int64_t step = step_of(block);
+        if (!windows_.copy_small(static_cast<const S*>(call.source),
+                                 small + block * part.depth * block_ + begin * step, step, part.group,
+                                 block * block_, channels_of(block), part.first + begin, part.first + end)) {
+          finite.store(false, std::memory_order_relaxed);
+        }
       }
     });
   }
