@@ -50,7 +50,8 @@ inline double rows_step_seconds(const Kernel& gemm, int64_t rows) noexcept {
 
 // The arrays once through memory; the large side is only read where it is a gradient. Weights are `growth`
 // times as many once packed, and cost packing where they come plain.
-inline double traffic_seconds(const Problem& problem, double growth = 1) noexcept {
+inline double traffic_seconds(const Problem& problem, double growth = 1,
+                              double pack_bytes_per_second = kPackBytesPerSecond) noexcept {
   const Geometry& g = problem.geometry;
   const auto element = static_cast<double>(storage_bytes(problem.dtype));
   const double large = problem.pass == Pass::data_gradient ? kReadBytesPerSecond : kStoreBytesPerSecond;
@@ -58,7 +59,7 @@ inline double traffic_seconds(const Problem& problem, double growth = 1) noexcep
                       static_cast<double>(g.large_elements()) * element / large;
   const double weights =
       static_cast<double>(g.weight_elements()) * growth * static_cast<double>(compute_bytes(problem.dtype));
-  return maps + weights / kReadBytesPerSecond + (problem.packed ? 0 : weights / kPackBytesPerSecond);
+  return maps + weights / kReadBytesPerSecond + (problem.packed ? 0 : weights / pack_bytes_per_second);
 }
 
 // Reading or writing so many bytes of a problem's arrays past the caches, where they do not stay in the last

@@ -648,7 +648,9 @@ double cost(const Problem& problem) {
   return calls * kStrassenProducts *
              (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
               stores / machine::kHertz) +
-         copied * machine::kCopySeconds + machine::traffic_seconds(problem, kStrassenProducts / 4.0);
+         copied * machine::kCopySeconds +
+         machine::traffic_seconds(problem, kStrassenProducts / 4.0,
+                                  forward ? kQuarterBytesPerSecond : machine::kPackBytesPerSecond);
 }
 
 }  // namespace

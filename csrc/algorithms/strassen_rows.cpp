@@ -425,7 +425,8 @@ double cost(const Problem& problem) {
   return calls * kStrassenProducts *
              (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
               stores / machine::kHertz) +
-         copied * machine::kCopySeconds + machine::traffic_seconds(problem, kStrassenProducts / 4.0);
+         copied * machine::kCopySeconds +
+         machine::traffic_seconds(problem, kStrassenProducts / 4.0, kQuarterBytesPerSecond);
 }
 
 }  // namespace
