@@ -14,6 +14,7 @@ namespace tconv {
 inline constexpr int64_t kMostSpreadRows = 1 << 20;
 // Operands of Strassen's products that are made of weights, which lie in the order in which they are read.
 inline constexpr double kQuarterBytesPerSecond = 14e9;
+inline constexpr double kTurnedBytesPerSecond = 10e9;  // the same where they are turned first
 
 // Why the positions of the large side do not each belong to one of the small side, or nothing.
 inline std::optional<std::string> overlap_refusal(const Geometry& g) {
