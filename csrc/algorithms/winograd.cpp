@@ -58,6 +58,7 @@ constexpr int64_t kUsualPositions = 64;
 // Transformed weights written, by way of `Packing`.
 constexpr double kWholePackBytesPerSecond = 60e9;
 constexpr double kNearPackBytesPerSecond = 40e9;
+constexpr double kViewPackBytesPerSecond = 27e9;
 constexpr double kPackBytesPerSecond = 20e9;
 constexpr double kSlowPackBytesPerSecond = 5e9;
 // How much of it tiles are chosen with: batches share it, of which only the usual one is known.
@@ -446,12 +447,14 @@ bool packs_columns(const Problem& problem, const AxisTiles& z, const AxisTiles& 
 }
 
 // How plain weights are transformed: by a kernel that knows the layer, a phase after the other in three
-// dimensions so that all stay near the core, where points fit in registers, and else.
-enum class Packing { whole, near, registers, slow };
+// dimensions so that all stay near the core, where points fit in registers, those of the views of the data
+// gradient or of phases, and else.
+enum class Packing { whole, near, views, registers, slow };
 
 Packing packing_of(const Problem& problem, int64_t classes, const AxisTiles& z, const AxisTiles& y,
                    const AxisTiles& x) noexcept {
   if (z.tile != kPlain) return classes > 1 ? Packing::near : Packing::slow;
+  if (problem.pass == Pass::data_gradient) return Packing::views;
   return pack_args(problem, z, y, x) || packs_columns(problem, z, y, x) ? Packing::whole : Packing::registers;
 }
 
@@ -461,6 +464,8 @@ double packing_seconds(double bytes, Packing packing) noexcept {
       return bytes / kWholePackBytesPerSecond;
     case Packing::near:
       return bytes / kNearPackBytesPerSecond;
+    case Packing::views:
+      return bytes / kViewPackBytesPerSecond;
     case Packing::registers:
       return bytes / kPackBytesPerSecond;
     default:
@@ -510,13 +515,14 @@ double reading_seconds(const Counts& counts, const Maps& maps, double batch, dou
   const double tiles = batch * counts.tiles;
   const double passes = std::ceil(tiles / kMostBlockTiles);
   const bool near = !packed && packing == Packing::near;
-  if (!packed && !near)
+  const bool views = !packed && packing == Packing::views;
+  if (!packed && !near && !views)
     return passes * bytes / (packing == Packing::whole ? kCachedBytesPerSecond : kReadBytesPerSecond);
   const double late =
-      near || bytes < kCachedBytes ? 0 : std::max(0.0, passes * bytes / kMemoryBytesPerSecond - seconds);
-  // The last rows of few take as long to read as those that are full.
+      !packed || bytes < kCachedBytes ? 0 : std::max(0.0, passes * bytes / kMemoryBytesPerSecond - seconds);
+  // The last rows of few take as long to read as those that are full; how many samples share them is a guess.
   const double rows = tiles / static_cast<double>(maps.rows);
-  const double idle = tiles < kLongAxis ? std::ceil(rows) - rows : 0;
+  const double idle = batch == 1 && tiles < kLongAxis ? std::ceil(rows) - rows : 0;
   return late +
          bytes * (passes / (near ? kRowBytesPerSecond : kCachedBytesPerSecond) + idle / kRowBytesPerSecond);
 }
@@ -2098,7 +2104,7 @@ double cost(const Problem& problem) {
   const double growth = bytes / static_cast<double>(compute_bytes(problem.dtype)) /
                         static_cast<double>(problem.geometry.weight_elements());
   // Where maps lie together, the lanes of the data gradient lie a window apart in the weights.
-  const double apart = problem.pass == Pass::data_gradient && problem.geometry.channels_last ? 1.5 : 1;
+  const double apart = problem.pass == Pass::data_gradient && problem.geometry.channels_last ? 2 : 1;
   const Packing way = packing_of(problem, all.classes, choice[0], choice[1], choice[2]);
   const double packing = packing_seconds(bytes, way) * apart;
   Problem traffic = problem;
