@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from operator import is_
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,7 @@ _WORKSPACE = 512
 _SHAPES_KEPT = 64
 _PASSES = {None: "forward", "data": "data_gradient", "weight": "weight_gradient"}
 _CALLS_KEPT = 1024
+_WORDS = 12
 
 
 class Gradients(NamedTuple):
@@ -121,37 +122,73 @@ def _threads(operator: str, threads: int | None) -> int | None:
     return count
 
 
-class _Call(NamedTuple):
-    """What the arguments of a call mean, arrays apart."""
+@dataclass(slots=True)
+class _Call:
+    """What the words of a call mean, and its short way once it has computed."""
 
+    said: tuple[Any, ...]
     geometry: Geometry
     shapes: dict[str, Shape]
     limits: dict[str, Any]
+    forward: engine.Bound | None = None
+    gradients: engine.BoundGradients | None = None
 
 
-_calls: dict[str, _Call] = {}
+_calls: dict[Any, _Call] = {}
 
 
-def _spelling(word: Any) -> Any:
-    # Arrays may be spelt in part only, as `numpy.printoptions` says.
-    return word.tolist() if isinstance(word, np.ndarray) else word
+def _fixed(word: Any) -> Any:
+    """Return a word as one that cannot change."""
+    if isinstance(word, np.ndarray):
+        word = word.tolist()
+    return tuple(map(_fixed, word)) if isinstance(word, (list, tuple)) else word
 
 
-def _understand(
-    operator: str, data: Array, weight: Array, options: tuple[Any, ...], workspace: int, threads: int | None
-) -> _Call:
-    """Translate the arguments of a call, `options` being those of `_window`.
+def _plain(word: Any) -> bool:
+    """Return whether a word can neither change nor be taken for another."""
+    if type(word) is tuple:
+        return all(map(_plain, word))
+    return word is None or isinstance(word, (int, float, str, np.number))
 
-    That takes longer than a small layer, so it is remembered by the spelling, in which 1, 1.0 and True differ.
+
+def _alike(one: Any, other: Any) -> bool:
+    """Return whether equal words are of the same types: 1, 1.0 and True are not."""
+    return type(one) is type(other) and (type(one) is not tuple or all(map(_alike, one, other)))
+
+
+def _recall(x: Array, w: Array, words: tuple[Any, ...]) -> _Call | None:
+    """Return what the same words meant in an earlier call for such arrays, if there was one.
+
+    Understanding them takes longer than a small layer computes.
     """
-    spelt = repr((operator, data.shape, weight.shape, *map(_spelling, (*options, workspace, threads))))
-    call = _calls.get(spelt)
-    if call is not None:
-        return call
-    window = _window(operator, data, weight, *options)
+    dtype, said = x.dtype, words
+    try:
+        known = _calls.get((dtype, x.shape, w.shape, said))
+    except TypeError:  # a list among the words
+        said = _fixed(words)
+        if not _plain(said):
+            return None
+        known = _calls.get((dtype, x.shape, w.shape, said))
+    if known is None or w.dtype != dtype:
+        return None
+    if not all(map(is_, said, known.said)) and not _alike(said, known.said):
+        return None
+    return known
+
+
+def _understand(x: Array, w: Array, words: tuple[Any, ...]) -> _Call:
+    """Translate the words of a call: the operator, the options of `_window`, workspace and threads.
+
+    What they mean is remembered, if they cannot be taken for others. A word after them only tells calls apart.
+    """
+    known = _recall(x, w, words)
+    if known is not None:
+        return known
+    operator, *options, workspace, threads = words[:_WORDS]
+    window = _window(operator, x, w, *options)
     if operator == "convolution":
         # The weight's first axis is the filters here, its maps the channels of one group.
-        geometry = solve_convolution(operator, replace(window, filters=weight.shape[0]), data.shape)
+        geometry = solve_convolution(operator, replace(window, filters=w.shape[0]), x.shape)
         shapes = {
             "x": geometry.large_shape,
             "w": geometry.weight_shape,
@@ -159,62 +196,22 @@ def _understand(
             "out": geometry.small_shape,
         }
     else:
-        geometry = solve_deconvolution(operator, window, data.shape)
+        geometry = solve_deconvolution(operator, window, x.shape)
         shapes = _forward_shapes(geometry)
     limits = {"workspace": _workspace(operator, workspace), "threads": _threads(operator, threads)}
-    if len(_calls) >= _CALLS_KEPT:
-        _calls.clear()
-    call = _calls[spelt] = _Call(geometry, shapes, limits)
+    said = words if _plain(words) else _fixed(words)
+    call = _Call(said, geometry, shapes, limits)
+    if _plain(said):
+        if len(_calls) >= _CALLS_KEPT:
+            _calls.clear()
+        _calls[(x.dtype, x.shape, w.shape, said)] = call
     return call
-
-
-_Way = TypeVar("_Way", engine.Bound, engine.BoundGradients)
-
-
-@dataclass(frozen=True, slots=True)
-class _Repeat(Generic[_Way]):
-    """The short way of a call that came before."""
-
-    said: tuple[Any, ...]
-    bound: _Way
-    shapes: dict[str, Shape]
-
-
-_repeats: dict[Any, _Repeat[engine.Bound]] = {}
-_gradient_repeats: dict[Any, _Repeat[engine.BoundGradients]] = {}
-
-
-def _plain(word: Any) -> bool:
-    """Return whether an argument can neither change nor be taken for another."""
-    return word is None or type(word) in (int, str) or (type(word) is tuple and all(map(_plain, word)))
-
-
-def _alike(one: Any, other: Any) -> bool:
-    """Return whether equal arguments are of the same types: 1, 1.0 and True are not."""
-    return type(one) is type(other) and (type(one) is not tuple or all(map(_alike, one, other)))
-
-
-def _recall(repeats: dict[Any, _Repeat[_Way]], x: Array, w: Array, said: tuple[Any, ...]) -> _Repeat[_Way] | None:
-    """Return the short way of an earlier call with the same words, if there was one.
-
-    Understanding the words takes longer than a small layer, and so does spelling them.
-    """
-    dtype = x.dtype
-    try:
-        known = repeats.get((dtype, x.shape, w.shape, said))
-    except TypeError:  # a list among the words
-        return None
-    if known is None or w.dtype != dtype:
-        return None
-    if not all(map(is_, said, known.said)) and not all(map(_alike, said, known.said)):
-        return None
-    return known
 
 
 def _repeated(x: Array, w: Array, bias: Any, out: Any, said: tuple[Any, ...]) -> Array | None:
     """Compute what was computed before with the same words, if no array needs care; else return None."""
-    known = _recall(_repeats, x, w, said)
-    if known is None:
+    known = _recall(x, w, said)
+    if known is None or known.forward is None:
         return None
     if bias is not None and (
         type(bias) is not np.ndarray or bias.dtype != x.dtype or bias.shape != known.shapes["bias"]
@@ -222,27 +219,7 @@ def _repeated(x: Array, w: Array, bias: Any, out: Any, said: tuple[Any, ...]) ->
         return None
     if out is not None and type(out) is not np.ndarray:
         return None
-    return known.bound(x, w, bias, out)
-
-
-def _remember(
-    repeats: dict[Any, _Repeat[_Way]],
-    bind: Callable[[], _Way | None],
-    shapes: dict[str, Shape],
-    x: Array,
-    w: Array,
-    said: tuple[Any, ...],
-) -> None:
-    """Let the next call of these words go the short way, if there is one."""
-    key = (x.dtype, x.shape, w.shape, said)
-    if not all(map(_plain, said)) or key in repeats:
-        return
-    bound = bind()
-    if bound is None:
-        return
-    if len(repeats) >= _CALLS_KEPT:
-        repeats.clear()
-    repeats[key] = _Repeat(said, bound, shapes)
+    return known.forward(x, w, bias, out)
 
 
 def _forward_shapes(geometry: Geometry) -> dict[str, Shape]:
@@ -344,28 +321,21 @@ def deconvolution(
     >>> tconv.deconvolution(x, w, stride=2, pad=((0, 1),), pad_mode="circular")
     array([[[301.,  10., 102.,  20., 203.,  30.]]])
     """
+    operator = "deconvolution"
     options = stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
     plain = type(x) is np.ndarray and type(w) is np.ndarray
-    said = (*options, workspace, threads)
+    said = (operator, *options, workspace, threads)
     if plain:
         quick = _repeated(x, w, bias, out, said)
         if quick is not None:
             return quick
-    operator = "deconvolution"
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
     offset, result = _optional(f"{operator}: bias", bias), _optional(f"{operator}: out", out)
-    call = _understand(operator, data, weight, options, workspace, threads)
+    call = _understand(data, weight, said)
     _check(operator, {"x": data, "w": weight, "bias": offset, "out": result}, call.shapes)
     y = engine.forward(call.geometry, data, weight, offset, result, **call.limits)
-    if plain:
-        _remember(
-            _repeats,
-            lambda: engine.bind(call.geometry, "forward", data.dtype, **call.limits),
-            call.shapes,
-            data,
-            weight,
-            said,
-        )
+    if plain and call.forward is None:
+        call.forward = engine.bind(call.geometry, "forward", data.dtype, **call.limits)
     return from_numpy(y, x) if out is None else out
 
 
@@ -416,22 +386,22 @@ def deconvolution_gradients(
     >>> g.data, g.weight, g.bias
     (array([[[1., 5., 9.]]]), array([[[6., 9.]]]), array([15.]))
     """
+    operator = "deconvolution_gradients"
     options = stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
     plain = type(x) is np.ndarray and type(w) is np.ndarray and type(dy) is np.ndarray
-    said = (*options, workspace, threads, want)
+    said = (operator, *options, workspace, threads, want)
     if plain:
-        known = _recall(_gradient_repeats, x, w, said)
-        if known is not None and dy.shape == known.shapes["out"]:
-            quick = known.bound(x, w, dy)
+        known = _recall(x, w, said)
+        if known is not None and known.gradients is not None and dy.shape == known.shapes["out"]:
+            quick = known.gradients(x, w, dy)
             if quick is not None:
                 return Gradients(*quick)
-    operator = "deconvolution_gradients"
     wanted = tuple(want) if isinstance(want, Iterable) else (want,)
     if unknown := [name for name in wanted if name not in Gradients._fields]:
         raise ParameterError(f"{operator}: want: got {unknown}; need some of {Gradients._fields}")
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
     grad = to_numpy(f"{operator}: dy", dy)
-    call = _understand(operator, data, weight, options, workspace, threads)
+    call = _understand(data, weight, (*said[:_WORDS], wanted))
     _check(operator, {"x": data, "w": weight, "dy": grad}, {**call.shapes, "dy": call.shapes["out"]})
     found: dict[str, Array] = {}
     if "data" in wanted:
@@ -440,16 +410,9 @@ def deconvolution_gradients(
         found["weight"] = engine.weight_gradient(call.geometry, data, grad, **call.limits)
     if "bias" in wanted:
         found["bias"] = engine.bias_gradient(call.geometry, grad, threads=call.limits["threads"])
-    if plain:
+    if plain and call.gradients is None:
         choice = "data" in wanted, "weight" in wanted, "bias" in wanted
-        _remember(
-            _gradient_repeats,
-            lambda: engine.bind_gradients(call.geometry, data.dtype, choice, **call.limits),
-            call.shapes,
-            data,
-            weight,
-            said,
-        )
+        call.gradients = engine.bind_gradients(call.geometry, data.dtype, choice, **call.limits)
     return Gradients(*(from_numpy(found[name], x) if name in found else None for name in Gradients._fields))
 
 
@@ -505,7 +468,7 @@ def convolution(
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
     offset, result = _optional(f"{operator}: bias", bias), _optional(f"{operator}: out", out)
     options = stride, pad, dilate, 0, None, num_group, layout, pad_mode, ADJ_RULES[0]
-    call = _understand(operator, data, weight, options, workspace, threads)
+    call = _understand(data, weight, (operator, *options, workspace, threads))
     _check(operator, {"x": data, "w": weight, "bias": offset, "out": result}, call.shapes)
     y = engine.data_gradient(call.geometry, data, weight, offset, result, **call.limits)
     return from_numpy(y, x) if out is None else out
@@ -816,7 +779,7 @@ def explain(
     operator = "explain"
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
     options = stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
-    call = _understand(operator, data, weight, options, workspace, threads)
+    call = _understand(data, weight, (operator, *options, workspace, threads))
     _check(operator, {"x": data, "w": weight}, call.shapes)
     if gradient not in _PASSES:
         raise ParameterError(f"{operator}: gradient: got {gradient!r}; need None, 'data' or 'weight'")
