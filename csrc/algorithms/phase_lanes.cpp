@@ -24,6 +24,8 @@ constexpr int kMostRows = 32;     // of a tile
 constexpr int kMostLanes = 64;    // of a tile
 // The runs of a panel are found for a row of positions.
 constexpr double kRowSeconds = 70 / machine::kHertz;
+// A panel of weights from the last cache.
+constexpr double kPanelBytesPerSecond = 80e9;
 
 // One axis: dst = q * stride + phase - pad reads src = q - tap, for weights k = tap * stride + phase.
 struct PhaseLane {
@@ -598,9 +600,12 @@ double cost(const Problem& problem) {
   // A vector goes to its place at once, or in runs.
   const double runs = std::max(1.0, width / static_cast<double>(columns.run));
   const double stored = static_cast<double>(positions) * tile.lanes / width * runs;
+  // A panel of long sums does not stay in the second cache beside the positions.
+  const double panel = steps * tile.lanes * static_cast<double>(compute_bytes(tile.dtype));
+  const double read = panel > machine::kSecondCacheBytes / 2 ? panel / kPanelBytesPerSecond : 0;
   return rows * panels *
              (kRowSeconds + steps * machine::rows_step_seconds(tile, positions) +
-              calls * machine::kCallSeconds + stored * machine::kScatterSeconds) +
+              calls * (machine::kCallSeconds + read) + stored * machine::kScatterSeconds) +
          machine::traffic_seconds(problem);
 }
 
