@@ -30,7 +30,9 @@ constexpr size_t kSumBytes = 2 << 20;
 constexpr size_t kNearBytes = 512 << 10;  // of the points of a side that stay in the second cache
 constexpr double kStripSeconds = 13 / machine::kHertz;   // of a vector, mostly read from afar
 constexpr double kPointSeconds = 6.7 / machine::kHertz;  // of a vector transformed
-constexpr double kSumSeconds = 10 / machine::kHertz;     // of a vector of products turned into taps
+// Of a vector of products turned into taps, in registers and in three dimensions.
+constexpr double kSumSeconds = 5 / machine::kHertz;
+constexpr double kSpaceSumSeconds = 10 / machine::kHertz;
 constexpr double kFarSumSeconds = 37 / machine::kHertz;  // the same added to sums beyond the second cache
 constexpr double kFarPointBytesPerSecond = 80e9;         // of points beyond it, mostly behind the products
 
@@ -198,18 +200,18 @@ struct Layout {
     const double kept = rounds > 1 ? std::clamp(std::floor(kSumBytes / panel_sums), 1.0, panels) : panels;
     const double parts = std::ceil(panels / kept);
     double sum = cells * bases * panels * rows;
-    // Every base meets all points of the small side again.
-    if (point_bytes > machine::kSecondCacheBytes) {
-      sum += cells * bases * panels * static_cast<double>(channels + blocks * kernel.lanes) * element /
-             kFarPointBytesPerSecond;
-    }
+    // Every base meets all points of the small side again, of which the second cache holds some.
+    const double far = std::max(0.0, 1 - machine::kSecondCacheBytes / point_bytes);
+    sum += far * cells * bases * panels * static_cast<double>(channels + blocks * kernel.lanes) * element /
+           kFarPointBytesPerSecond;
     sum += cells * (bases * vectors + points * parts * static_cast<double>(channels) / width) * kPointSeconds;
     double transforms = 0;
     for (const Combination& c : all) {
       const auto products = static_cast<double>(c.points() * c.bases());
       sum += rounds * products *
              (panels * static_cast<double>(blocks * ceil_div(kRows, kernel.rows)) * machine::kCallSeconds +
-              static_cast<double>(channels) * vectors * kSumSeconds);
+              static_cast<double>(channels) * vectors *
+                  (c.axis[0]->tile == kPlain ? kSumSeconds : kSpaceSumSeconds));
       double calls = static_cast<double>(c.bases()) * vectors + small_vectors * parts;
       for (int a = 0; a < 2; ++a) calls *= static_cast<double>(c.axis[a]->tile == kPlain ? cell[a] : 1);
       transforms += calls;
@@ -668,8 +670,10 @@ class WeightWinograd final : public Recipe {
     const int64_t taps = problem_.geometry.channels_last ? 1 : taps_;
     const int64_t filter = panel * gemm_.lanes;
     const int64_t row = (group * channels_ + first) * filters_ * taps_;
-    Ahead made{static_cast<const char*>(call.out) + (row + filter * taps) * element,
-               std::min<int64_t>(gemm_.lanes, filters_ - filter) * taps * element,
+    const char* const at = static_cast<const char*>(call.out) + (row + filter * taps) * element;
+    const auto before = static_cast<int64_t>(reinterpret_cast<uintptr_t>(at) % kAlignment);
+    Ahead made{at - before,
+               before + std::min<int64_t>(gemm_.lanes, filters_ - filter) * taps * element,
                filters_ * taps * element,
                height * taps_ / taps,
                0,
