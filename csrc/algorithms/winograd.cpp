@@ -826,6 +826,7 @@ class Winograd final : public Recipe {
       w.products = pieces.take<T>(sum_bytes());
       w.outputs = pieces.take<T>(output_bytes());
       w.segments = pieces.take<Segment>(segment_bytes());
+      w.next = pieces.take<Segment>(next_bytes());
       w.fetches = pieces.take<Fetch>(fetch_bytes());
     }
     std::atomic<bool> finite{true};
@@ -862,6 +863,7 @@ class Winograd final : public Recipe {
     T* products;
     T* outputs;
     Segment* segments;
+    Segment* next;  // those of the next block
     Fetch* fetches;
     int64_t block;  // whose windows are transformed
   };
@@ -970,11 +972,16 @@ class Winograd final : public Recipe {
     return static_cast<size_t>(output_elements() * (by_chunk_ ? blocks_ : 1)) * sizeof(T);
   }
   size_t segment_bytes() const noexcept { return static_cast<size_t>(block_segments_) * sizeof(Segment); }
+  // Whether what the next windows are made of is fetched: along one axis, for rows of several are shared with
+  // the block before, and more of them would drive out what is needed sooner.
+  bool fetches_windows() const noexcept { return y().src_size * tiling_.axes[0].src_size == 1; }
+  size_t next_bytes() const noexcept { return fetches_windows() ? segment_bytes() : 0; }
   // What is fetched while a unit is multiplied: weights of the next point, unless they are packed near the
-  // core, its windows, plain weights, and the lines that outputs go to.
+  // core, its windows, plain weights, and the lines that outputs go to and the next windows come from.
   static constexpr int64_t kAhead = 2;
   size_t fetch_bytes() const noexcept {
-    return static_cast<size_t>(kAhead + 1 + block_segments_ * output_rows()) * sizeof(Fetch);
+    return static_cast<size_t>(kAhead + 1 + block_segments_ * (output_rows() + (fetches_windows() ? 1 : 0))) *
+           sizeof(Fetch);
   }
   int64_t block_tiles() const noexcept { return block_segments_ * segment_tiles_; }
 
@@ -1104,7 +1111,7 @@ class Winograd final : public Recipe {
     const auto total = [&] {
       const size_t worker =
           aligned(strip_bytes()) + aligned(sum_bytes()) + aligned(output_bytes()) + aligned(segment_bytes()) +
-          aligned(fetch_bytes()) + (by_unit_ ? aligned(slice_bytes()) : 0) +
+          aligned(next_bytes()) + aligned(fetch_bytes()) + (by_unit_ ? aligned(slice_bytes()) : 0) +
           (by_chunk_ ? aligned(turned_bytes()) : 0) + (shares_windows() ? 0 : aligned(transformed_bytes()));
       return (packs && !by_unit_ ? aligned(unit_bytes() * static_cast<size_t>(pack_units_)) : 0) +
              aligned(bias_bytes()) + (shares_windows() ? aligned(shared_bytes()) : 0) +
@@ -1183,7 +1190,8 @@ class Winograd final : public Recipe {
           for (int64_t s = 0; s < segments * depth_blocks(); ++s) transform(part, w, segments, s);
           w.block = block;
         }
-        multiply(part, w, segments, unit, unit_weights(part, unit), {0, depth_});
+        const bool last = unit + 1 == part.last_unit && block + 1 < blocks_;
+        multiply(part, w, segments, unit, unit_weights(part, unit), {0, depth_}, {}, last ? block + 1 : -1);
       });
       return;
     }
@@ -1459,15 +1467,17 @@ class Winograd final : public Recipe {
   // Makes the columns of one unit for all tiles of a block, or adds a part of the depth to their sums:
   // `weights` are those of this part. Fetches `ahead` on the way; returns what is left of it.
   Fetch multiply(const Part& part, Worker w, int64_t segments, int64_t unit, const T* weights,
-                 const Depth& depth, const Fetch& ahead = {}) const noexcept {
+                 const Depth& depth, const Fetch& ahead = {}, int64_t next_block = -1) const noexcept {
     const int64_t tiles = tiles_in(w.segments, segments);
     const int64_t point = point_weights(depth.count());
     w.fetches[kAhead] = ahead;
     const bool whole = depth.end == depth_;
-    const int64_t outputs = whole ? list_outputs(part, w, segments, unit, w.fetches + kAhead + 1) : 0;
+    int64_t lines = whole ? list_outputs(part, w, segments, unit, w.fetches + kAhead + 1) : 0;
+    if (next_block >= 0 && fetches_windows())
+      lines += list_sources(part, w, next_block, w.fetches + kAhead + 1 + lines);
     for (int64_t chunk = 0; chunk < unit_chunks_; ++chunk) {
       multiply_chunk(w, tiles, chunk, weights + chunk_start_[static_cast<size_t>(chunk)] * point, depth,
-                     w.fetches, kAhead + 1 + outputs);
+                     w.fetches, kAhead + 1 + lines);
       if (whole) finish_chunk(part, w, segments, unit, chunk);
       if (depth.begin > 0 || !whole) w.products += product_elements();
     }
@@ -1488,6 +1498,38 @@ class Winograd final : public Recipe {
     const int64_t begin = std::max<int64_t>(0, -start);
     const int64_t width = s.tiles * x().outputs() * x().spread;
     return {begin, start + begin, std::min(width, x().dst_size - start) - begin};
+  }
+
+  // Lists the lines of memory that the windows of a block are made of.
+  int64_t list_sources(const Part& part, const Worker& w, int64_t block, Fetch* fetch) const noexcept {
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    int64_t count = 0;
+    const int64_t segments = list_segments(block, w.next);
+    for (int64_t i = 0; i < segments; ++i) {
+      const Segment& s = w.next[i];
+      const int64_t first = s.x * x().outputs() * x().src_step + low_origin_;
+      const int64_t begin = std::max<int64_t>(0, first);
+      const int64_t positions = std::min(x().src_size, first + strip_width()) - begin;
+      if (positions <= 0) continue;
+      const int64_t offset =
+          s.sample * src_.sample + part.group * maps_.depth * src_.map + begin * src_.axis[2];
+      fetch[count++] = lines_of(static_cast<const char*>(part.call.source) + offset * element, positions,
+                                maps_.depth, src_);
+    }
+    return count;
+  }
+
+  // The lines of some positions of a row, of some maps.
+  [[gnu::always_inline]] Fetch lines_of(const char* at, int64_t positions, int64_t maps,
+                                        const Strides& strides) const noexcept {
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const auto before = static_cast<int64_t>(reinterpret_cast<uintptr_t>(at) % kAlignment);
+    const bool maps_last = strides.map == 1;
+    const int64_t step = (maps_last ? strides.axis[2] : strides.map) * element;
+    int64_t bytes = (maps_last ? maps : positions) * element;
+    int64_t runs = maps_last ? positions : maps;
+    if (bytes == step) bytes *= std::exchange(runs, 1);
+    return {at - before, bytes + before, {step, 0}, runs, 1, 0, 0};
   }
 
   // Rows of outputs of a tile.
@@ -1512,7 +1554,6 @@ class Winograd final : public Recipe {
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     const int64_t map = unit * unit_blocks_ * maps_.lanes;
     const int64_t maps = std::min(unit_blocks_ * maps_.lanes, maps_.columns - map);
-    const bool maps_last = dst_.map == 1;
     int64_t count = 0;
     for (int64_t i = 0; i < segments; ++i) {
       const Segment& s = w.segments[i];
@@ -1521,13 +1562,8 @@ class Winograd final : public Recipe {
         const int64_t row = row_at(s, r);
         if (row < 0) continue;
         const int64_t offset = row + (part.group * maps_.columns + map) * dst_.map + run.at * dst_.axis[2];
-        const char* const at = static_cast<const char*>(part.call.out) + offset * element;
-        const auto before = static_cast<int64_t>(reinterpret_cast<uintptr_t>(at) % kAlignment);
-        const int64_t step = (maps_last ? dst_.axis[2] : dst_.map) * element;
-        int64_t bytes = (maps_last ? maps : run.count) * element;
-        int64_t runs = maps_last ? run.count : maps;
-        if (bytes == step) bytes *= std::exchange(runs, 1);
-        fetch[count++] = {at - before, bytes + before, {step, 0}, runs, 1, 0, 0};
+        fetch[count++] =
+            lines_of(static_cast<const char*>(part.call.out) + offset * element, run.count, maps, dst_);
       }
     }
     return count;
