@@ -15,12 +15,12 @@
 
 #include "kernel_abi.hpp"
 
-// Outputs and taps of a tile along one axis; `plain` is one of each.
-enum WinogradTile { kPlain, kF22, kF32, kF23, kF42, kF33, kF43, kF34, kF24 };
+// Outputs and taps of a tile along one axis; `plain` is one of each. F(5,2) is for a last axis alone.
+enum WinogradTile { kPlain, kF22, kF32, kF23, kF42, kF33, kF43, kF34, kF52, kF24 };
 
-constexpr int kWinogradPoints[] = {1, 3, 4, 4, 5, 5, 6, 6, 5};
-constexpr int kWinogradOutputs[] = {1, 2, 3, 2, 4, 3, 4, 3, 2};
-constexpr int kWinogradTaps[] = {1, 2, 2, 3, 2, 3, 3, 4, 4};
+constexpr int kWinogradPoints[] = {1, 3, 4, 4, 5, 5, 6, 6, 6, 5};
+constexpr int kWinogradOutputs[] = {1, 2, 3, 2, 4, 3, 4, 3, 5, 2};
+constexpr int kWinogradTaps[] = {1, 2, 2, 3, 2, 3, 3, 4, 2, 4};
 constexpr int kWinogradMostPoints = 6;
 constexpr int kWinogradMostTaps = 4;
 
@@ -568,8 +568,13 @@ template <class T, class Type>
   m[2] = even_p * (p * p) + even_q * (q * q);
   if (kWinogradOutputs[tile] == 3) {
     m[2] += last;
+    return;
+  }
+  m[3] = odd_p * (p * p) + odd_q * (q * q);
+  if (kWinogradOutputs[tile] == 4) {
+    m[3] += last;
   } else {
-    m[3] = odd_p * (p * p) + odd_q * (q * q) + last;
+    m[4] = even_p * (p * p * p * p) + even_q * (q * q * q * q) + last;
   }
 }
 
@@ -653,6 +658,8 @@ template <class Body>
       return body(FixedTile<kF34>{});
     case kF24:
       return body(FixedTile<kF24>{});
+    case kF52:
+      return body(FixedTile<kF52>{});
   }
 }
 
@@ -720,7 +727,11 @@ template <class T, class Transform, class Put>
                                                                       WinogradTile x_tile) noexcept {
   WinogradPlane<T, Put> plane = nullptr;
   with_tile(y_tile, [&](auto y) {
-    with_tile(x_tile, [&](auto x) { plane = winograd_plane<T, Transform, y.value, x.value, Put>; });
+    with_tile(x_tile, [&](auto x) {
+      if constexpr (y.value == kPlain || (y.value != kF52 && x.value != kF52)) {
+        plane = winograd_plane<T, Transform, y.value, x.value, Put>;
+      }
+    });
   });
   return plane;
 }

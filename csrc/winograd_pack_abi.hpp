@@ -28,7 +28,7 @@ struct WinogradPackArgs {
 constexpr int kMostWinogradPackPhases = 8;
 constexpr bool winograd_packs(const int (&stride)[2], const WinogradTile (&tile)[2]) noexcept {
   const auto two = [](WinogradTile t) { return t == kF22 || t == kF32 || t == kF42; };
-  if (!two(tile[1])) return false;
+  if (!two(tile[1]) && tile[1] != kF52) return false;
   if (tile[0] != kPlain) return two(tile[0]) && stride[0] == 2 && stride[1] == 2;
   return stride[0] == 1 && (stride[1] == 2 || stride[1] == 4 || stride[1] == 5 || stride[1] == 8);
 }
@@ -127,11 +127,7 @@ template <class Body>
 
 template <class E>
 [[gnu::always_inline]] inline void winograd_pack(const WinogradPackArgs& args) noexcept {
-  with_two_taps(args.tile[1], [&](auto x) {
-    if (args.tile[0] != kPlain) {
-      return with_two_taps(args.tile[0],
-                           [&](auto y) { winograd_pack_maps<E, 2, 2, y.value, x.value>(args); });
-    }
+  const auto line = [&](auto x) {
     switch (args.stride[1]) {
       case 2:
         return winograd_pack_maps<E, 1, 2, kPlain, x.value>(args);
@@ -142,6 +138,11 @@ template <class E>
       default:
         return winograd_pack_maps<E, 1, 8, kPlain, x.value>(args);
     }
+  };
+  if (args.tile[1] == kF52) return line(FixedTile<kF52>{});
+  with_two_taps(args.tile[1], [&](auto x) {
+    if (args.tile[0] == kPlain) return line(x);
+    with_two_taps(args.tile[0], [&](auto y) { winograd_pack_maps<E, 2, 2, y.value, x.value>(args); });
   });
 }
 

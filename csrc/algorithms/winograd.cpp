@@ -88,7 +88,7 @@ constexpr double kFarBytesPerSecond = 3e9;
 constexpr double kHandedBytesPerSecond = 10e9;
 // About how many times the definition's error a tile makes, an axis, and what is tolerated in all. A sum of
 // few maps has little error of its own.
-constexpr double kError[] = {1, 1, 1, 1, 1.4, 1.2, 1.7, 1.2};
+constexpr double kError[] = {1, 1, 1, 1, 1.4, 1.2, 1.7, 1.2, 1.8};
 constexpr double most_error(int64_t depth_maps) noexcept {
   if (depth_maps < 8) return 1;
   return depth_maps < 16 ? 2 : 3;
@@ -540,8 +540,8 @@ Problem compared(const Problem& problem) {
   return compared;
 }
 
-// Tiles that an axis may take.
-std::vector<WinogradTile> tiles_for(const Axis& axis, int most_points) {
+// Tiles that an axis may take, if it is the last and `alone`.
+std::vector<WinogradTile> tiles_for(const Axis& axis, int most_points, bool alone) {
   std::vector<WinogradTile> tiles{kPlain};
   const int64_t taps = ceil_div(axis.kernel * axis.dilation, axis.stride);
   if (axis.stride % axis.dilation != 0 || taps < 2) return tiles;
@@ -556,6 +556,7 @@ std::vector<WinogradTile> tiles_for(const Axis& axis, int most_points) {
   for (const WinogradTile tile : {kF22, kF32, kF42, kF23, kF33, kF43, kF34}) {
     if (kWinogradPoints[tile] <= most_points && kWinogradTaps[tile] <= taps) tiles.push_back(tile);
   }
+  if (alone && kWinogradPoints[kF52] <= most_points) tiles.push_back(kF52);
   return tiles;
 }
 
@@ -572,7 +573,10 @@ ChosenTiles find_choice(const Problem& problem, const Maps& maps) {
   const auto& axes = problem.geometry.axes;
   const bool gridded = std::any_of(axes.begin(), axes.end(), [](const Axis& axis) { return axis.grid != 0; });
   std::vector<WinogradTile> options[kAxes];
-  for (size_t a = 0; a < kAxes; ++a) options[a] = tiles_for(axes[a], problem.winograd_points);
+  for (size_t a = 0; a < kAxes; ++a) {
+    const bool alone = a == 2 && options[0].size() * options[1].size() == 1;
+    options[a] = tiles_for(axes[a], problem.winograd_points, alone);
+  }
   // Weights are read once for the tiles of a block, which holds several samples if they are small and there
   // are as many.
   const int64_t samples = usual_batch(problem.geometry);
