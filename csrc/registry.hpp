@@ -42,6 +42,8 @@ enum class Family : uint8_t {
   winogradpack,
   winogradcolumns,
   winogradsum,
+  winogradread,
+  winogradwrite,
   dots,
   longdots,
   mapdots,

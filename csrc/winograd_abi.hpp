@@ -336,6 +336,25 @@ template <class T>
   }
 }
 
+// A vector of blocks of `count` lanes that lie `step` apart: one of all lanes, or several of 16 bytes.
+template <class T, int count>
+[[gnu::always_inline]] inline typename Vector<T>::type load_blocks(const T* from,
+                                                                   [[maybe_unused]] int64_t step) noexcept {
+  if constexpr (count == Vector<T>::lanes) return *reinterpret_cast<const typename Vector<T>::loose*>(from);
+#if defined(__AVX2__)
+  const auto block = [&](int i) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i * step));
+  };
+#endif
+#if defined(__AVX512F__)
+  __m512i all = _mm512_inserti32x4(_mm512_castsi128_si512(block(0)), block(1), 1);
+  all = _mm512_inserti32x4(all, block(2), 2);
+  return (typename Vector<T>::type)_mm512_inserti32x4(all, block(3), 3);
+#elif defined(__AVX2__)
+  return (typename Vector<T>::type)_mm256_inserti128_si256(_mm256_castsi128_si256(block(0)), block(1), 1);
+#endif
+}
+
 // Sorts the elements of `count` vectors, a power of two, by their place modulo `count`.
 template <class T, int count>
 [[gnu::always_inline]] inline void deal(typename Vector<T>::type* rows) noexcept {
@@ -356,6 +375,12 @@ template <class T, int count>
 #pragma GCC unroll 16
     for (int i = 0; i < count; ++i) rows[i] = next[i];
   }
+}
+
+// Elements of type S from the last that is a multiple of `lanes` of them.
+template <class S, int lanes>
+[[gnu::always_inline]] inline int past_line(const S* at) noexcept {
+  return (int)(reinterpret_cast<uintptr_t>(at) / sizeof(S) % lanes);
 }
 
 // Maps to lanes where the positions of a map, `count` of them, and the maps lie together.
@@ -419,8 +444,10 @@ template <class E>
     }
     count = 0;
   } else if (args.maps == lanes && args.position_stride == 1) {
-    // The last vectors start early rather than be cut short.
-    for (; count > 0; count -= lanes) {
+    // The first vectors of many end late where the next are whole lines then, and the last start early rather
+    // than be cut short.
+    int64_t step = count < 4 * lanes ? lanes : lanes - past_line<S, lanes>(src);
+    for (; count > 0; count -= step, step = lanes) {
       if (count < lanes) {
         src -= lanes - count;
         dst -= (lanes - count) * lanes;
@@ -433,8 +460,8 @@ template <class E>
       transpose<T>(rows);
 #pragma GCC unroll 16
       for (int m = 0; m < lanes; ++m) *reinterpret_cast<Loose*>(dst + m * lanes) = rows[m];
-      src += lanes;
-      dst += lanes * lanes;
+      src += step;
+      dst += step * lanes;
     }
   }
   for (; count > 0; --count) {
@@ -449,11 +476,44 @@ template <class E>
   if (!check.finite()) *args.finite = false;
 }
 
+// `maps` of the maps, from the first on: all of a vector, or as many as 16 bytes are. Positions are
+// neighbours, and as many as a vector has lanes or more.
+template <class E, int maps>
+[[gnu::always_inline]] inline void unstrip_maps(const UnstripArgs& args, int first) noexcept {
+  using S = typename E::storage;
+  using T = typename E::compute;
+  using Type = typename Vector<T>::type;
+  constexpr int lanes = Vector<T>::lanes;
+  const T* src = static_cast<const T*>(args.src) + first;
+  S* dst = static_cast<S*>(args.dst) + first * args.map_stride;
+  // The first vectors end late where the next are whole lines then, and the last start early rather than be
+  // cut short.
+  int64_t step = args.count < 2 * lanes ? lanes : lanes - past_line<S, lanes>(dst);
+  for (int64_t count = args.count; count > 0; count -= step, step = lanes) {
+    if (count < lanes) {
+      src -= (lanes - count) * lanes;
+      dst -= lanes - count;
+      count = lanes;
+    }
+    Type rows[maps];
+#pragma GCC unroll 16
+    for (int i = 0; i < maps; ++i) rows[i] = load_blocks<T, maps>(src + i * lanes, maps * lanes);
+    if constexpr (maps == lanes) {
+      transpose<T>(rows);
+    } else {
+      turn_units<T, maps, 1>(rows, 1);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < maps; ++i) Lanes<E>::store(dst + i * args.map_stride, rows[i]);
+    src += step * lanes;
+    dst += step;
+  }
+}
+
 template <class E>
 [[gnu::always_inline]] inline void unstrip(const UnstripArgs& args) noexcept {
   using S = typename E::storage;
   using T = typename E::compute;
-  using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
   constexpr int lanes = Vector<T>::lanes;
   const T* src = static_cast<const T*>(args.src);
@@ -465,23 +525,14 @@ template <class E>
       src += lanes;
       dst += args.position_stride;
     }
-  } else if (args.maps == lanes && args.position_stride == 1) {
-    // The last vectors start early rather than be cut short.
-    for (const int64_t all = count; count > 0 && all >= lanes; count -= lanes) {
-      if (count < lanes) {
-        src -= (lanes - count) * lanes;
-        dst -= lanes - count;
-        count = lanes;
-      }
-      Type rows[lanes];
-#pragma GCC unroll 16
-      for (int m = 0; m < lanes; ++m) rows[m] = *reinterpret_cast<const Loose*>(src + m * lanes);
-      transpose<T>(rows);
-#pragma GCC unroll 16
-      for (int m = 0; m < lanes; ++m) Lanes<E>::store(dst + m * args.map_stride, rows[m]);
-      src += lanes * lanes;
-      dst += lanes;
-    }
+  } else if (args.maps == lanes && args.position_stride == 1 && count >= 4 * lanes) {
+    // A few maps at a time, for those that lie a power of two apart meet in the same cache sets.
+    constexpr int block = 16 / (int)sizeof(T);
+    for (int m = 0; m < lanes; m += block) unstrip_maps<E, block>(args, m);
+    count = 0;
+  } else if (args.maps == lanes && args.position_stride == 1 && count >= lanes) {
+    unstrip_maps<E, lanes>(args, 0);
+    count = 0;
   }
   for (; count > 0; --count) {
     for (int64_t m = 0; m < args.maps; ++m) dst[m * args.map_stride] = E::store(src[m]);

@@ -19,6 +19,7 @@
 #include "memory.hpp"
 #include "winograd_abi.hpp"
 #include "winograd_columns_abi.hpp"
+#include "winograd_line_abi.hpp"
 #include "winograd_pack_abi.hpp"
 
 namespace tconv {
@@ -715,6 +716,8 @@ class Winograd final : public Recipe {
         in_(tconv::kernel(Family::winogradin, compute_dtype(problem.dtype), problem.isa)),
         out_(tconv::kernel(Family::winogradout, compute_dtype(problem.dtype), problem.isa)),
         sum_(tconv::kernel(Family::winogradsum, compute_dtype(problem.dtype), problem.isa)),
+        read_(tconv::kernel(Family::winogradread, problem.dtype, problem.isa)),
+        write_(tconv::kernel(Family::winogradwrite, problem.dtype, problem.isa)),
         maps_(problem, gemm_),
         tiling_(problem, choice),
         src_(problem.pass == Pass::forward ? problem.geometry.small_last() : problem.geometry.channels_last,
@@ -738,6 +741,7 @@ class Winograd final : public Recipe {
       all_points_ += form.points * form.all_copies();
       forms_.push_back(form);
     }
+    line_ = is_line();
     pack_args_ = pack_args(problem, tiling_.axes[0], y(), x());
     packs_columns_ = packs_columns(problem, tiling_.axes[0], y(), x());
     // Rows a multiple of 1 KB apart would meet in the same cache sets.
@@ -913,6 +917,13 @@ class Winograd final : public Recipe {
   const TiledAxis& y() const noexcept { return tiling_.axes[1]; }
   const TiledAxis& x() const noexcept { return tiling_.axes[2]; }
 
+  // Whether there is one axis, whose phases read the same windows of neighbours.
+  bool is_line() const noexcept {
+    const TiledAxis& z = tiling_.axes[0];
+    return z.src_size * z.dst_size * y().src_size * y().dst_size == 1 && x().tile != kPlain &&
+           x().src_step == 1 && classes_ * views_ == 1 && x().outputs() * x().phases <= kWinogradLine / 2;
+  }
+
   // Where a read map of a view stands in the depth: views take turns, so that a range of maps is a range of
   // the depth.
   int64_t depth_at(int64_t map, int64_t view) const noexcept {
@@ -934,6 +945,7 @@ class Winograd final : public Recipe {
     return ((segment_tiles_ - 1) * x().outputs() + x().window - 1) * x().src_step + origin_range_ + 1;
   }
   size_t strip_bytes() const noexcept {
+    if (line_) return 0;
     return static_cast<size_t>(tiling_.axes[0].window * y().window * strip_width() * maps_.lanes) * sizeof(T);
   }
   size_t transformed_bytes() const noexcept {
@@ -960,7 +972,9 @@ class Winograd final : public Recipe {
   size_t all_sum_bytes() const noexcept {
     return product_bytes() * static_cast<size_t>((by_chunk_ ? 1 : unit_chunks_) * blocks_);
   }
-  size_t sum_bytes() const noexcept { return slices() > 1 ? all_sum_bytes() : product_bytes(); }
+  size_t sum_bytes() const noexcept {
+    return slices() > 1 ? all_sum_bytes() : product_bytes() * static_cast<size_t>(line_ ? unit_chunks_ : 1);
+  }
   // Plain weights of a vector of columns, as rows of lanes.
   int64_t turned_elements() const noexcept { return maps_.depth * problem_.geometry.taps() * maps_.lanes; }
   size_t turned_bytes() const noexcept {
@@ -973,6 +987,7 @@ class Winograd final : public Recipe {
     return unit_blocks_ * block_tiles() * tiling_.counts.outputs * tiling_.counts.spread * maps_.lanes;
   }
   size_t output_bytes() const noexcept {
+    if (line_) return 0;
     return static_cast<size_t>(output_elements() * (by_chunk_ ? blocks_ : 1)) * sizeof(T);
   }
   size_t segment_bytes() const noexcept { return static_cast<size_t>(block_segments_) * sizeof(Segment); }
@@ -1428,6 +1443,16 @@ class Winograd final : public Recipe {
     in.step[2] = x().src_step * maps_.lanes;
     in.tile_stride = row_;
     in.tiles = s.tiles;
+    if (line_) {
+      const int64_t offset = s.sample * src_.sample + (part.group * maps_.depth + map) * src_.map;
+      strip.src = static_cast<const char*>(part.call.source) + offset * element;
+      if (ahead != 0) fetch_strip(static_cast<const char*>(strip.src) + ahead, strip, element);
+      read_(WinogradReadArgs{strip.src, w.transformed + s.place * row_ + map, &finite, strip.map_stride,
+                             strip.position_stride, strip.maps, strip.first, strip.size, tiles * row_, row_,
+                             s.tiles, x().tile});
+      if (!finite) part.finite.store(false, std::memory_order_relaxed);
+      return;
+    }
     for (int64_t vz = 0; vz < z.origins(); ++vz) {
       for (int64_t vy = 0; vy < y().origins(); ++vy) {
         for (int64_t i = 0; i < z.window * y().window; ++i) {
@@ -1475,6 +1500,7 @@ class Winograd final : public Recipe {
     const int64_t tiles = tiles_in(w.segments, segments);
     const int64_t point = point_weights(depth.count());
     w.fetches[kAhead] = ahead;
+    const T* const products = w.products;
     const bool whole = depth.end == depth_;
     int64_t lines = whole ? list_outputs(part, w, segments, unit, w.fetches + kAhead + 1) : 0;
     if (next_block >= 0 && fetches_windows())
@@ -1482,10 +1508,14 @@ class Winograd final : public Recipe {
     for (int64_t chunk = 0; chunk < unit_chunks_; ++chunk) {
       multiply_chunk(w, tiles, chunk, weights + chunk_start_[static_cast<size_t>(chunk)] * point, depth,
                      w.fetches, kAhead + 1 + lines);
-      if (whole) finish_chunk(part, w, segments, unit, chunk);
-      if (depth.begin > 0 || !whole) w.products += product_elements();
+      if (whole && !line_) finish_chunk(part, w, segments, unit, chunk);
+      if (depth.begin > 0 || !whole || line_) w.products += product_elements();
     }
-    if (whole) store_unit(part, w, segments, unit);
+    if (whole && line_) {
+      write_unit(part, w, segments, unit, products);
+    } else if (whole) {
+      store_unit(part, w, segments, unit);
+    }
     return w.fetches[kAhead];
   }
 
@@ -1719,6 +1749,44 @@ class Winograd final : public Recipe {
         args.src = outputs + (r * width + run.begin) * maps_.lanes;
         args.dst = static_cast<char*>(part.call.out) + offset * element;
         unstrip_(args);
+      }
+    }
+  }
+
+  // The same where there is one axis, from the products of all chunks.
+  void write_unit(const Part& part, const Worker& w, int64_t segments, int64_t unit,
+                  const T* products) const noexcept {
+    const int64_t tiles = tiles_in(w.segments, segments);
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    std::array<int64_t, kMostStride> phase_at;
+    WinogradWriteArgs args{};
+    args.activation = activate_.get();
+    args.phase_at = phase_at.data();
+    args.phases = phases_;
+    args.map_stride = dst_.map;
+    args.position_stride = dst_.axis[2];
+    args.size = x().dst_size;
+    args.point_stride = tiles * chunk_lanes_;
+    args.tile_stride = chunk_lanes_;
+    args.tile = x().tile;
+    for (int64_t block = 0; block < unit_blocks_; ++block) {
+      const int64_t map = (unit * unit_blocks_ + block) * maps_.lanes;
+      if (map >= maps_.columns) return;
+      for (int64_t phase = 0; phase < phases_; ++phase) {
+        const int64_t at = place(block, phase);
+        phase_at[static_cast<size_t>(phase)] =
+            at / maps_.vectors * product_elements() + at % maps_.vectors * maps_.lanes;
+      }
+      args.maps = std::min(maps_.lanes, maps_.columns - map);
+      args.bias = part.bias + part.group * units_ * unit_blocks_ * maps_.lanes + map;
+      for (int64_t i = 0; i < segments; ++i) {
+        const Segment& s = w.segments[i];
+        args.src = products + s.place * chunk_lanes_;
+        args.dst = static_cast<char*>(part.call.out) +
+                   (s.sample * dst_.sample + (part.group * maps_.columns + map) * dst_.map) * element;
+        args.first = s.x * x().outputs() * x().phases + x().first;
+        args.tiles = s.tiles;
+        write_(args);
       }
     }
   }
@@ -2077,6 +2145,8 @@ class Winograd final : public Recipe {
   const Kernel& in_;
   const Kernel& out_;
   const Kernel& sum_;
+  const Kernel& read_;
+  const Kernel& write_;
   Maps maps_;
   Tiling tiling_;
   Strides src_;
@@ -2109,6 +2179,7 @@ class Winograd final : public Recipe {
   int64_t pack_units_ = 1;
   int64_t slice_maps_ = 1;  // read maps whose weights are packed at a time
   int threads_ = 1;
+  bool line_ = false;      // one axis, whose tiles are transformed where they lie
   bool together_ = false;  // all threads work on one block at a time
   bool by_unit_ = false;   // weights are packed when their turn comes
   bool by_chunk_ = false;  // and multiplied one chunk after the other
