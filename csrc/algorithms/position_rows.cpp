@@ -7,6 +7,7 @@
 
 #include "algorithms/algorithm.hpp"
 #include "algorithms/past_caches.hpp"
+#include "algorithms/spread_rows.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
 #include "rows_abi.hpp"
@@ -48,10 +49,11 @@ class PositionRows final : public Recipe {
     columns_ = forward_ ? window_ : channels_;
     panels_ = ceil_div(columns_, rows_.lanes);
     positions_ = g.batch * g.small_positions();
-    find_segments();
-    find_runs();
+    segments_ = window_segments(g);
+    lane_runs_ =
+        lane_runs(forward_ ? segments_ : Segments{columns_, {0}}, columns_, panels_ * rows_.lanes, vector());
     const int64_t vector_bytes = vector() * element();
-    stream_ = forward_ && columns_ % rows_.lanes == 0 && segment_length_ * element() % vector_bytes == 0 &&
+    stream_ = forward_ && columns_ % rows_.lanes == 0 && segments_.length * element() % vector_bytes == 0 &&
               filters_ * element() % vector_bytes == 0 && goes_past_caches(problem);
     cut();
   }
@@ -142,42 +144,6 @@ class PositionRows final : public Recipe {
     return made;
   }
 
-  // The runs of neighbours that the window of a position is, by their distance from its first element: all
-  // taps along the last axis, or the filters of a group at one tap.
-  void find_segments() {
-    const Geometry& g = problem_.geometry;
-    const auto& [z, y, x] = g.axes;
-    const int64_t apart = g.groups > 1 ? x.kernel : 1;
-    segment_length_ = window_ / (z.kernel * y.kernel * apart);
-    for (int64_t tap_z = 0; tap_z < z.kernel; ++tap_z) {
-      for (int64_t tap_y = 0; tap_y < y.kernel; ++tap_y) {
-        for (int64_t tap = 0; tap < apart; ++tap)
-          segments_.push_back((((tap_z * y.out) + tap_y) * x.out + tap) * g.filters);
-      }
-    }
-  }
-
-  // Where the lanes of every vector of every panel go, from where the row goes.
-  void find_runs() {
-    for (int64_t begin = 0; begin < panels_ * rows_.lanes; begin += vector()) {
-      first_run_.push_back(static_cast<int32_t>(runs_.size()));
-      const int64_t end = std::min(begin + vector(), columns_);
-      if (begin >= end) runs_.push_back({0, 0, 0});
-      for (int64_t at = begin; at < end;) {
-        int64_t length = end - at;
-        int64_t offset = at;
-        if (forward_) {
-          length = std::min(length, segment_length_ - at % segment_length_);
-          offset = segments_[static_cast<size_t>(at / segment_length_)] + at % segment_length_;
-        }
-        runs_.push_back(
-            {offset, static_cast<int32_t>(at - begin), static_cast<int32_t>(at - begin + length)});
-        at += length;
-      }
-    }
-    first_run_.push_back(static_cast<int32_t>(runs_.size()));
-  }
-
   // Decides blocks of positions, their parts and threads, so that the workspace holds them.
   void cut() {
     threads_ = problem_.threads;
@@ -262,18 +228,18 @@ class PositionRows final : public Recipe {
     if (!plain()) {
       convert(w, count);
     } else if (!forward_) {
-      args.segment = segments_.data();
-      args.segments = static_cast<int64_t>(segments_.size());
-      args.depth = segment_length_;
+      args.segment = segments_.start.data();
+      args.segments = static_cast<int64_t>(segments_.start.size());
+      args.depth = segments_.length;
     }
     args.activation = activate_.get();
-    args.run = runs_.data();
+    args.run = lane_runs_.runs.data();
     args.stream = stream_ && reinterpret_cast<uintptr_t>(call.out) % kAlignment == 0;
-    const int64_t vectors = static_cast<int64_t>(first_run_.size() - 1) / panels_;
+    const int64_t vectors = static_cast<int64_t>(lane_runs_.first.size() - 1) / panels_;
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       args.b = packed + static_cast<size_t>(group * panels_ + panel) * panel_bytes();
       if (bias != nullptr) args.bias = bias + (group * panels_ + panel) * rows_.lanes;
-      args.first_run = first_run_.data() + panel * vectors;
+      args.first_run = lane_runs_.first.data() + panel * vectors;
       for (int64_t i = 0; i < count; i += rows_.rows) {
         args.a = w.source + i;
         args.c = w.out + i;
@@ -293,9 +259,10 @@ class PositionRows final : public Recipe {
       T* const to = w.converted + i * depth_;
       const char* const from = static_cast<const char*>(w.source[i]);
       w.source[i] = to;
-      args.columns = forward_ ? depth_ : segment_length_;
+      args.columns = forward_ ? depth_ : segments_.length;
       for (int64_t at = 0; at < depth_; at += args.columns) {
-        args.src = from + (forward_ ? 0 : segments_[static_cast<size_t>(at / segment_length_)]) * element();
+        args.src =
+            from + (forward_ ? 0 : segments_.start[static_cast<size_t>(at / segments_.length)]) * element();
         args.dst = to + at;
         load_(args);
       }
@@ -314,11 +281,9 @@ class PositionRows final : public Recipe {
   int64_t columns_ = 0;  // what is in the lanes
   int64_t panels_ = 0;
   int64_t positions_ = 0;  // of all samples
-  std::vector<int64_t> segments_;
-  int64_t segment_length_ = 0;
-  std::vector<SpreadRun> runs_;
-  std::vector<int32_t> first_run_;  // by vector
-  bool stream_ = false;             // whether outputs go past the caches
+  Segments segments_;
+  LaneRuns lane_runs_;
+  bool stream_ = false;  // whether outputs go past the caches
   int64_t block_positions_ = 0;
   int64_t blocks_ = 1;
   int64_t parts_ = 1;  // that panels are shared in

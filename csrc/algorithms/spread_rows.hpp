@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "algorithms/algorithm.hpp"
 #include "spread_abi.hpp"
@@ -90,6 +91,52 @@ inline int32_t find_rows(const Geometry& g, SpreadRun* rows, int64_t first, int6
     position += length;
   }
   return found;
+}
+
+// Runs of neighbours of one length.
+struct Segments {
+  int64_t length = 0;
+  std::vector<int64_t> start;
+};
+
+// The window of a position where maps lie together, from its first element: all taps along the last axis, or
+// the filters of a group at one tap.
+inline Segments window_segments(const Geometry& g) {
+  const auto& [z, y, x] = g.axes;
+  const int64_t apart = g.groups > 1 ? x.kernel : 1;
+  Segments made{g.filters / g.groups * x.kernel / apart, {}};
+  for (int64_t tap_z = 0; tap_z < z.kernel; ++tap_z) {
+    for (int64_t tap_y = 0; tap_y < y.kernel; ++tap_y) {
+      for (int64_t tap = 0; tap < apart; ++tap)
+        made.start.push_back((((tap_z * y.out) + tap_y) * x.out + tap) * g.filters);
+    }
+  }
+  return made;
+}
+
+// Where the lanes of vectors go, from where their row goes.
+struct LaneRuns {
+  std::vector<SpreadRun> runs;
+  std::vector<int32_t> first;  // of each vector
+};
+
+// So many lanes in whole vectors, of which `columns` go to the segments.
+inline LaneRuns lane_runs(const Segments& segments, int64_t columns, int64_t lanes, int64_t vector) {
+  LaneRuns made;
+  for (int64_t begin = 0; begin < lanes; begin += vector) {
+    made.first.push_back(static_cast<int32_t>(made.runs.size()));
+    const int64_t end = std::min(begin + vector, columns);
+    if (begin >= end) made.runs.push_back({0, 0, 0});
+    for (int64_t at = begin; at < end;) {
+      const int64_t within = at % segments.length;
+      const int64_t length = std::min(end - at, segments.length - within);
+      made.runs.push_back({segments.start[static_cast<size_t>(at / segments.length)] + within,
+                           static_cast<int32_t>(at - begin), static_cast<int32_t>(at - begin + length)});
+      at += length;
+    }
+  }
+  made.first.push_back(static_cast<int32_t>(made.runs.size()));
+  return made;
 }
 
 // Brings rows of a matrix to the second cache, a few lines at a time.

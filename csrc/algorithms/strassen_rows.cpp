@@ -41,29 +41,11 @@ class StrassenRows final : public Recipe {
         pairs_(kernels(Family::strassen, problem.dtype, problem.isa), ceil_div(columns_, kHalves)),
         tile_rows_(pairs_.widest().rows),
         unit_rows_(kTiles * tile_rows_),
-        vector_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))) {
-    const Geometry& g = problem.geometry;
-    const auto& [z, y, x] = g.axes;
-    // The window of a position is a few runs of neighbours: all taps along the last axis, or the filters of a
-    // group at one tap.
-    const int64_t apart = g.groups > 1 ? x.kernel : 1;
-    const int64_t segment = columns_ / (z.kernel * y.kernel * apart);
-    for (int64_t begin = 0; begin < kHalves * pairs_.start(pairs_.count()); begin += vector_) {
-      first_run_.push_back(static_cast<int32_t>(runs_.size()));
-      const int64_t end = std::min(begin + vector_, columns_);
-      if (begin >= end) runs_.push_back({0, 0, 0});
-      for (int64_t at = begin; at < end;) {
-        const int64_t length = std::min(end - at, segment - at % segment);
-        const int64_t tap = at / segment;
-        const int64_t row = tap / apart / y.kernel * y.out + tap / apart % y.kernel;
-        runs_.push_back({(row * x.out + tap % apart) * g.filters + at % segment,
-                         static_cast<int32_t>(at - begin), static_cast<int32_t>(at - begin + length)});
-        at += length;
-      }
-    }
-    first_run_.push_back(static_cast<int32_t>(runs_.size()));
+        vector_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))),
+        segments_(window_segments(problem.geometry)),
+        lane_runs_(lane_runs(segments_, columns_, kHalves * pairs_.start(pairs_.count()), vector_)) {
     const int64_t vector_bytes = vector_ * element();
-    stream_ = columns_ % vector_ == 0 && segment * element() % vector_bytes == 0 &&
+    stream_ = columns_ % vector_ == 0 && segments_.length * element() % vector_bytes == 0 &&
               filters_ * element() % vector_bytes == 0 &&
               kHalves * pairs_.start(pairs_.count()) == columns_ && goes_past_caches(problem);
     cut();
@@ -333,7 +315,7 @@ class StrassenRows final : public Recipe {
     StrassenArgs args{};
     args.a_product = product_elements(tile_rows_);
     args.depth = args.together = depth_;
-    args.run = runs_.data();
+    args.run = lane_runs_.runs.data();
     args.kept = w.kept;
     args.activation = activate_.get();
     args.rows = static_cast<int32_t>(kHalves * tile_rows_);
@@ -344,7 +326,7 @@ class StrassenRows final : public Recipe {
       const int64_t column = kHalves * pairs_.start(pair);
       args.b = weights + pair * pair_elements();
       args.b_product = product_elements(kernel.lanes);
-      args.first_run = first_run_.data() + column / vector_;
+      args.first_run = lane_runs_.first.data() + column / vector_;
       if (bias != nullptr) args.bias_lanes = bias + group * kHalves * pairs_.start(pairs_.count()) + column;
       for (int64_t tile = 0; tile < tiles; ++tile) {
         args.a = w.rows + tile * tile_elements();
@@ -389,9 +371,9 @@ class StrassenRows final : public Recipe {
   int64_t tile_rows_;
   int64_t unit_rows_;  // of each half, that are brought into order together
   int64_t vector_;     // lanes of a vector
-  std::vector<SpreadRun> runs_;
-  std::vector<int32_t> first_run_;  // by vector
-  bool stream_ = false;             // whether outputs go past the caches
+  const Segments segments_;
+  const LaneRuns lane_runs_;
+  bool stream_ = false;  // whether outputs go past the caches
   int64_t block_units_ = 1;
   int64_t blocks_ = 1;
   int64_t parts_ = 1;  // that pairs are shared in
