@@ -608,6 +608,8 @@ ChosenTiles find_choice(const Problem& problem, const Maps& maps) {
           if ((apart || nested) && all.classes == 1) continue;
           if (apart && all.views > 1) continue;
           const double bytes = packed_bytes(all, maps, problem);
+          // To transform many plain weights to one point more costs what it saves.
+          if (x.tile == kF52 && !problem.packed && bytes > kCachedBytes) continue;
           const Packing way = packing_of(problem, all.classes, z, y, x);
           const double sample = sample_seconds(all, maps);
           const double reading =
