@@ -15,7 +15,6 @@
 namespace tconv {
 namespace {
 
-constexpr int64_t kMostColumns = 1 << 20;
 constexpr int64_t kBlockBytes = 256 << 10;  // of rows that one thread holds in its cache
 constexpr int64_t kLeastTiles = 8;          // of a block, for each of which a panel of weights is read anew
 constexpr int64_t kMostTiles = 64;
@@ -294,13 +293,7 @@ class PositionRows final : public Recipe {
 std::optional<std::string> refusal(const Problem& problem) {
   const Geometry& g = problem.geometry;
   if (!g.channels_last) return "maps lie apart";
-  for (const Axis& axis : g.axes) {
-    if (axis.kernel != axis.stride || axis.dilation != 1) return "kernel is not the stride";
-    if (axis.pad_lo != 0 || axis.out != axis.size * axis.stride) return "pads or adj";
-  }
-  if (g.filters / g.groups * g.taps() > kMostColumns)
-    return "more than " + std::to_string(kMostColumns) + " columns";
-  return std::nullopt;
+  return overlap_refusal(g);
 }
 
 double cost(const Problem& problem) {

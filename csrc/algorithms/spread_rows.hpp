@@ -24,7 +24,7 @@ inline std::optional<std::string> overlap_refusal(const Geometry& g) {
     if (axis.pad_lo != 0 || axis.out != axis.size * axis.stride) return "pads or adj";
   }
   if (g.filters / g.groups * g.taps() > kMostSpreadRows)
-    return "more than " + std::to_string(kMostSpreadRows) + " rows";
+    return "more than " + std::to_string(kMostSpreadRows) + " taps and filters";
   return std::nullopt;
 }
 
