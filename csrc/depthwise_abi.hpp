@@ -24,8 +24,8 @@ struct DepthwiseArgs {
   int64_t count;
 };
 
-// Family `depthwiseturns`, from the compute type to the storage type, two phases of two taps that read
-// neighbours in rows as they lie: for 2 * i + p < count
+// Family `depthwiseturns`, storage type in and out, two phases of two taps that read neighbours in rows as
+// they lie: for 2 * i + p < count
 //   dst[2 * i + p] = bias + sum over rows r, t < 2 of src[r][first[p] + i - t] * weight[r][tap[2 * p + t]]
 // summed in the order of r, then t, where src is zero outside [0, size) and first[1] - first[0] is 0 or 1.
 constexpr int kDepthwiseTurnsRows = 4;  // at most
@@ -190,22 +190,41 @@ template <class E, int P, int Fixed, Taps how = Taps::any>
   if (at * P < args.count) depthwise_run<E, P, Fixed, how>(args, at, UpTo<1>{});
 }
 
-// Each element of the first half of a vector, followed by itself or by the one `further` on.
-template <class T, int further, int... I>
-[[gnu::always_inline]] inline typename Vector<T>::type twice(typename Vector<T>::type v,
-                                                             Sequence<I...>) noexcept {
-  typedef decltype(v == v) Index;
-  constexpr Index lanes = {(I / 2 + I % 2 * further)...};
-  return __builtin_shuffle(v, lanes);
+// A whole vector; GCC would widen bfloat16 to 512 bits half by half.
+template <class E>
+[[gnu::always_inline]] inline typename Lanes<E>::type load_whole(const typename E::storage* from) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(*from) == 2 && !same<E, f16>) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    return (typename Lanes<E>::type)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+  }
+#endif
+  return Lanes<E>::load(from);
 }
 
-template <class T, int... I>
-[[gnu::always_inline]] inline typename Vector<T>::type in_turns(T even, T odd, Sequence<I...>) noexcept {
-  return typename Vector<T>::type{(I % 2 == 0 ? even : odd)...};
+// Lanes of two vectors in turn. Short types are narrowed first, for half as many bytes are then shuffled.
+template <class E, int... I>
+[[gnu::always_inline]] inline void store_in_turns(typename E::storage* to, typename Lanes<E>::type even,
+                                                  typename Lanes<E>::type odd, Sequence<I...>) noexcept {
+  using L = Lanes<E>;
+  if constexpr (sizeof(*to) == 2 && !same<E, bf16>) {
+    typedef typename L::Short Short;
+    constexpr int N = L::count;
+    constexpr Short low = {((I & 1) ? N + I / 2 : I / 2)...};
+    constexpr Short high = {((I & 1) ? N + N / 2 + I / 2 : N / 2 + I / 2)...};
+    const Short a = L::narrow(even);
+    const Short b = L::narrow(odd);
+    const Short lower = __builtin_shuffle(a, b, low);
+    const Short upper = __builtin_shuffle(a, b, high);
+    memcpy(to, &lower, sizeof lower);
+    memcpy(to + N, &upper, sizeof upper);
+  } else {
+    whole_pair<E, false>(to, even, odd);
+  }
 }
 
-// One vector of the output after the other, so that the output is written in order: each row is turned into
-// what the first taps read, of which the second taps read the positions before.
+// A vector of positions of both phases after the other, so that the output is written in order: each line of
+// a row is loaded once, and shifted in registers.
 template <class E, int R, int further>
 [[gnu::always_inline]] inline void depthwise_turns_of(const DepthwiseTurnsArgs& args) noexcept {
   using S = typename E::storage;
@@ -214,60 +233,78 @@ template <class E, int R, int further>
   using Type = typename L::type;
   constexpr int N = L::count;
   constexpr auto lanes = UpTo<N>{};
-  const T* src[R + 1];
+  const S* src[R + 1];
   Type before[R + 1];
-  Type factor[R + 1][2];
-  // Positions from `first[0]` on that lie in the rows.
-  const int64_t begin = -args.first[0];
-  const int64_t end = args.size - args.first[0];
-  const auto part = [begin, end, lanes](const T* row, int64_t at) {
+  T factor[R + 1][4];
+  // Positions from `first[1]` on that lie in the rows.
+  const int64_t begin = -args.first[1];
+  const int64_t end = args.size - args.first[1];
+  const auto part = [begin, end](const S* row, int64_t at) __attribute__((always_inline)) {
     const auto below = [at](int64_t limit) { return L::first(limit > at ? limit - at : 0); };
-    return twice<T, further>(Lanes<plain<E>>::load(row + at, below(end) & ~below(begin)), lanes);
+    return L::load(row + at, below(end) & ~below(begin));
   };
-  const auto whole = [lanes](const T* row, int64_t at) {
-    return twice<T, further>(Lanes<plain<E>>::load(row + at), lanes);
-  };
+  const auto whole = [](const S* row, int64_t at)
+                         __attribute__((always_inline)) { return load_whole<E>(row + at); };
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
-    src[r] = static_cast<const T*>(args.src[r]) + args.first[0];
-    before[r] = part(src[r], -N / 2);
+    src[r] = static_cast<const S*>(args.src[r]) + args.first[1];
+    before[r] = part(src[r], -N);
     const T* weight = static_cast<const T*>(args.weight[r]);
-    factor[r][0] = in_turns<T>(weight[args.tap[0]], weight[args.tap[2]], lanes);
-    factor[r][1] = in_turns<T>(weight[args.tap[1]], weight[args.tap[3]], lanes);
-  }
-  const Type bias = Type{} + (args.bias == nullptr ? T{0} : *static_cast<const T*>(args.bias));
-  const Activation* const activation = args.activation;
-  const auto sum_at = [&](int64_t at, const auto& load) {
-    Type sum = {};
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      const Type here = load(src[r], at);
-      sum += here * factor[r][0];
-      sum += between<T, N - 2>(before[r], here, lanes) * factor[r][1];
-      before[r] = here;
-    }
+    for (int t = 0; t < 4; ++t) factor[r][t] = weight[args.tap[t]];
+  }
+  const T bias = args.bias == nullptr ? T{0} : *static_cast<const T*>(args.bias);
+  const Activation* const activation = args.activation;
+  struct Sums {
+    Type even;
+    Type odd;
+  };
+  const auto finish = [bias, activation](Type sum) __attribute__((always_inline)) {
     sum += bias;
     if (activation != nullptr) [[unlikely]]
       return activated<T>(sum, *activation);
     return sum;
   };
+  const auto sum_at = [&](int64_t at, const auto& load) __attribute__((always_inline)) {
+    Sums sum{};
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const Type here = load(src[r], at);
+      const Type back = between<T, N - 1>(before[r], here, lanes);
+      sum.even += (further == 1 ? back : here) * factor[r][0];
+      sum.even += (further == 1 ? between<T, N - 2>(before[r], here, lanes) : back) * factor[r][1];
+      sum.odd += here * factor[r][2];
+      sum.odd += back * factor[r][3];
+      before[r] = here;
+    }
+    return Sums{finish(sum.even), finish(sum.odd)};
+  };
   S* const dst = static_cast<S*>(args.dst);
   const bool stream = args.stream;
   const int64_t positions = (args.count + 1) / 2;
-  const int64_t last = end - N < (args.count - N) / 2 ? end - N : (args.count - N) / 2;
+  const int64_t last = end - N < args.count / 2 - N ? end - N : args.count / 2 - N;
   int64_t at = 0;
-  const auto edge = [&] {
-    L::store(dst + 2 * at, sum_at(at, part), (int)(args.count - 2 * at < N ? args.count - 2 * at : N));
-    at += N / 2;
+  const auto edge = [&]() __attribute__((always_inline)) {
+    const Sums sum = sum_at(at, part);
+    const int64_t rest = args.count - 2 * at;
+    if (rest >= 2 * N) {
+      store_in_turns<E>(dst + 2 * at, sum.even, sum.odd, lanes);
+    } else {
+      Type pair[2];
+      zip<T, N>(sum.even, sum.odd, pair, lanes);
+      L::store(dst + 2 * at, pair[0], rest < N ? (int)rest : N);
+      if (rest > N) L::store(dst + 2 * at + N, pair[1], (int)rest - N);
+    }
+    at += N;
   };
   while (at < positions && at < begin) edge();
-#pragma GCC unroll 4
-  for (; at <= last; at += N / 2) {
-    const Type sum = sum_at(at, whole);
+#pragma GCC unroll 2
+  for (; at <= last; at += N) {
+    const Sums sum = sum_at(at, whole);
     if (stream) [[unlikely]] {
-      stream_out<E>(dst + 2 * at, sum);
+      whole_pair<E, true>(dst + 2 * at, sum.even, sum.odd);
     } else {
-      L::store(dst + 2 * at, sum);
+      store_in_turns<E>(dst + 2 * at, sum.even, sum.odd, lanes);
     }
   }
   while (at < positions) edge();

@@ -67,7 +67,6 @@ class Depthwise final : public Recipe {
         row_taps_(depth_ * most_taps(axes_[0]) * most_taps(axes_[1])),
         last_(problem.geometry.channels_last),
         turns_(!last_ && row_taps_ <= kDepthwiseTurnsRows && takes_turns(problem)),
-        in_place_(turns_ && sizeof(S) == sizeof(T)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         sum_(last_    ? tconv::kernel(Family::depthwiselast, problem.dtype, problem.isa)
@@ -84,7 +83,7 @@ class Depthwise final : public Recipe {
       find_sections();
     } else {
       for (const PhaseTap& tap : axes_[2].taps) strip_taps_.tap.push_back(tap.k);
-      if (!in_place_) find_strip();
+      if (!turns_) find_strip();
     }
     cut();
   }
@@ -160,7 +159,7 @@ class Depthwise final : public Recipe {
 
   size_t bias_bytes() const noexcept { return static_cast<size_t>(groups_ * columns_) * sizeof(T); }
   size_t strip_bytes() const noexcept {
-    if (last_ || in_place_) return 0;
+    if (last_ || turns_) return 0;
     return static_cast<size_t>(strip_planes_ * strip_rows_ * row_ + kDepthwiseBeyond) * sizeof(T);
   }
   size_t result_bytes() const noexcept {
@@ -419,7 +418,7 @@ class Depthwise final : public Recipe {
     of.positions = std::min(block_, x.positions - of.first_x);
     if (of.positions <= 0) return;
     const Cursor place_z(z, of.at_z);
-    if (in_place_) {
+    if (turns_) {
       const auto* const source = static_cast<const S*>(call.source);
       sum_rows(call, weights, bias, stream, w, of, place_z,
                [&](int64_t depth, int64_t /*plane*/, int64_t at_z, int64_t at_y) {
@@ -455,9 +454,8 @@ class Depthwise final : public Recipe {
     if (turns_) {
       turns.src = w.rows;
       turns.weight = w.weights;
-      const int64_t origin = in_place_ ? -of.first_x : low_;
-      turns.size = in_place_ ? x.src_size : strip_length(of);
-      for (int64_t phase = 0; phase < 2; ++phase) turns.first[phase] = x.taps_of(phase)->offset - origin;
+      turns.size = x.src_size;
+      for (int64_t phase = 0; phase < 2; ++phase) turns.first[phase] = x.taps_of(phase)->offset + of.first_x;
       turns.tap = strip_taps_.tap.data();
       turns.activation = activate_.get();
       turns.count = std::min(2 * of.positions, x.dst_size - 2 * of.first_x);
@@ -601,8 +599,7 @@ class Depthwise final : public Recipe {
   int64_t taps_;
   int64_t row_taps_;  // source rows that an output row reads, at most
   bool last_;
-  bool turns_;     // whether there are two phases of two taps, which take turns
-  bool in_place_;  // whether source rows are read where they lie
+  bool turns_;  // whether there are two phases of two taps, which take turns, and rows are read in place
   const Kernel& load_;
   const Kernel& store_;
   const Kernel& sum_;
