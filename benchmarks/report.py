@@ -147,7 +147,7 @@ def _first_calls(rows: list[Row]) -> Iterator[str]:
         f"Longer than later ones by {statistics.median(first.values()) * 1e3:.0f} µs (median of the {len(first)} "
         f"layers below 10 ms), at most {first[most]:.1f} ms ({most}); weights prepared, one thread, the last axis "
         "a few positions longer than those met, every call with an array of its own. The longest of the first "
-        "twelve calls on any shape, one of which may pack weights for good, takes "
+        "twelve calls on any shape, some of which pack a part of the weights, takes "
         f"{dearest[worst]:.0f} ms more ({worst})."
     )
     yield ""
