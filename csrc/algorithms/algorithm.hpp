@@ -100,6 +100,15 @@ class Recipe {
     char* const packed = pieces.take(packed_bytes());
     return pack(call.weight, packed, call.crew) ? packed : nullptr;
   }
+
+  // The bias as `make` lays it out, in so many bytes; null where there is none.
+  template <class T, class Make>
+  static const T* made_bias(const Call& call, Pieces& pieces, size_t bytes, const Make& make) {
+    if (call.bias == nullptr) return nullptr;
+    T* const made = pieces.take<T>(bytes);
+    make(call.bias, made);
+    return made;
+  }
 };
 
 // Shares units that return whether what they read is finite; returns whether all did.

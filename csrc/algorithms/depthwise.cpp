@@ -125,12 +125,8 @@ class Depthwise final : public Recipe {
     Pieces pieces(scratch.data());
     const char* packed = packed_weights(call, pieces);
     if (packed == nullptr) return false;
-    const T* bias = nullptr;
-    if (call.bias != nullptr) {
-      T* made = pieces.take<T>(bias_bytes());
-      load_bias(call.bias, made);
-      bias = made;
-    }
+    const T* const bias =
+        made_bias<T>(call, pieces, bias_bytes(), [this](const void* from, T* to) { load_bias(from, to); });
     call.crew.limit(threads_);
     char* const workers = pieces.rest();
     const double seconds = machine::seconds(problem_) * threads_;

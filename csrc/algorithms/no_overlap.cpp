@@ -91,12 +91,8 @@ class NoOverlap final : public Recipe {
     const Buffer scratch(workspace_);
     Pieces pieces(scratch.data());
     const char* packed = by_part_ ? nullptr : packed_weights(call, pieces);
-    const T* bias = nullptr;
-    if (call.bias != nullptr) {
-      T* made = pieces.take<T>(bias_bytes());
-      spread_bias(call.bias, made);
-      bias = made;
-    }
+    const T* const bias =
+        made_bias<T>(call, pieces, bias_bytes(), [this](const void* from, T* to) { spread_bias(from, to); });
     call.crew.limit(threads_);
     char* const workers = pieces.rest();
     const int64_t groups = problem_.geometry.groups;

@@ -86,12 +86,8 @@ class PositionRows final : public Recipe {
     const Buffer scratch(workspace_);
     Pieces pieces(scratch.data());
     const char* packed = packed_weights(call, pieces);
-    const T* bias = nullptr;
-    if (call.bias != nullptr) {
-      T* made = pieces.take<T>(bias_bytes());
-      spread_bias(call.bias, made);
-      bias = made;
-    }
+    const T* const bias =
+        made_bias<T>(call, pieces, bias_bytes(), [this](const void* from, T* to) { spread_bias(from, to); });
     call.crew.limit(threads_);
     char* const workers = pieces.rest();
     const double seconds = machine::seconds(problem_) * threads_;

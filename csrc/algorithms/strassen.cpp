@@ -114,12 +114,8 @@ class Strassen final : public Recipe {
     Pieces pieces(scratch.data());
     const char* packed = packed_weights(call, pieces);
     if (packed == nullptr) return false;
-    const T* bias = nullptr;
-    if (call.bias != nullptr) {
-      T* made = pieces.take<T>(bias_bytes());
-      spread_bias(call.bias, made);
-      bias = made;
-    }
+    const T* const bias =
+        made_bias<T>(call, pieces, bias_bytes(), [this](const void* from, T* to) { spread_bias(from, to); });
     call.crew.limit(threads_);
     char* const workers = pieces.rest();
     const double seconds = machine::seconds(problem_) * threads_;

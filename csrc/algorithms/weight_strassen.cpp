@@ -37,13 +37,8 @@ class WeightStrassen final : public Recipe {
         tiles_(ceil_div(channels_, kHalves * tile_rows_)),
         vector_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))),
         quarters_(tconv::kernel(Family::quarters, compute_dtype(problem.dtype), problem.isa)),
-        store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
-        windows_(problem, starts()) {
-    for (int64_t begin = 0; begin < all_columns(); begin += vector_) {
-      const int64_t end = std::clamp<int64_t>(columns_ - begin, 0, vector_);
-      runs_.push_back({begin, 0, static_cast<int32_t>(end)});
-    }
-    for (size_t i = 0; i <= runs_.size(); ++i) first_run_.push_back(static_cast<int32_t>(i));
+        windows_(problem, starts()),
+        lane_runs_(lane_runs({columns_, {0}}, columns_, all_columns(), vector_)) {
     cut();
   }
 
@@ -68,7 +63,7 @@ class WeightStrassen final : public Recipe {
         if (!fill_small(call, small, workers, part) || !multiply(call, small, to, workers, part))
           return false;
       }
-      if constexpr (sizeof(S) != sizeof(T)) finish(call, sums, group);
+      if constexpr (sizeof(S) != sizeof(T)) windows_.store(call, sums, group);
     }
     return true;
   }
@@ -227,8 +222,8 @@ class WeightStrassen final : public Recipe {
       args.depth = part.half();
       args.together = kTogether;
       args.c = w.outputs;
-      args.run = runs_.data();
-      args.first_run = first_run_.data() + kHalves * pairs_.start(pair) / vector_;
+      args.run = lane_runs_.runs.data();
+      args.first_run = lane_runs_.first.data() + kHalves * pairs_.start(pair) / vector_;
       args.kept = w.kept;
       args.phases = 1;
       args.accumulate = part.first > 0;
@@ -243,19 +238,6 @@ class WeightStrassen final : public Recipe {
     });
   }
 
-  void finish(const Call& call, const T* sums, int64_t group) const {
-    const double seconds = static_cast<double>(sums_bytes()) / machine::kStoreBytesPerSecond;
-    call.crew.share(channels_, seconds, [&](int64_t channel, int) noexcept {
-      MoveArgs args{};
-      args.src = sums + channel * columns_;
-      args.dst = static_cast<S*>(call.out) + (group * channels_ + channel) * columns_;
-      args.src_column = args.dst_column = 1;
-      args.rows = 1;
-      args.columns = columns_;
-      store_(args);
-    });
-  }
-
   Problem problem_;
   int64_t channels_;  // of a group
   int64_t columns_;   // of a group
@@ -265,10 +247,8 @@ class WeightStrassen final : public Recipe {
   int64_t tiles_;   // pairs of them
   int64_t vector_;  // lanes of a vector
   const Kernel& quarters_;
-  const Kernel& store_;
   Windows<E> windows_;
-  std::vector<SpreadRun> runs_;  // where vectors go
-  std::vector<int32_t> first_run_;
+  const LaneRuns lane_runs_;
   int64_t depth_ = 1;  // positions that are multiplied at a time
   int64_t parts_ = 1;  // that tiles are shared in
   int threads_ = 1;

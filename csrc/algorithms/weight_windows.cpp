@@ -42,7 +42,6 @@ class WeightWindows final : public Recipe {
   explicit WeightWindows(const Problem& problem)
       : problem_(problem),
         gemm_(best_gemm(problem)),
-        store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         channels_(problem.geometry.channels / problem.geometry.groups),
         columns_(columns_of(problem.geometry)),
         positions_(problem.geometry.batch * problem.geometry.small_positions()),
@@ -85,7 +84,7 @@ class WeightWindows final : public Recipe {
           multiply(call, small, windows, sums, {group, first, depth, panel, count});
         }
       }
-      if constexpr (sizeof(S) != sizeof(T)) finish(call, sums, group);
+      if constexpr (sizeof(S) != sizeof(T)) windows_.store(call, sums, group);
     }
     return true;
   }
@@ -201,19 +200,6 @@ class WeightWindows final : public Recipe {
                     });
   }
 
-  void finish(const Call& call, const T* sums, int64_t group) const {
-    const double seconds = static_cast<double>(sums_bytes()) / machine::kStoreBytesPerSecond;
-    call.crew.share(channels_, seconds, [&](int64_t channel, int) noexcept {
-      MoveArgs args{};
-      args.src = sums + channel * columns_;
-      args.dst = static_cast<S*>(call.out) + (group * channels_ + channel) * columns_;
-      args.src_column = args.dst_column = 1;
-      args.rows = 1;
-      args.columns = columns_;
-      store_(args);
-    });
-  }
-
   static constexpr int kMostRows = 32;
 
   // Channels that meet in a product.
@@ -225,7 +211,6 @@ class WeightWindows final : public Recipe {
 
   Problem problem_;
   const Kernel& gemm_;
-  const Kernel& store_;
   int64_t channels_;  // of a group
   int64_t columns_;   // of a group
   int64_t positions_;

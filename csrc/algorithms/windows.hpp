@@ -82,6 +82,7 @@ class Windows {
         runs_(problem.geometry),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         windows_(tconv::kernel(Family::windows, problem.dtype, problem.isa)),
+        store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         starts_(std::move(starts)),
         columns_(columns_of(problem.geometry)) {
     inside_ = true;
@@ -202,6 +203,21 @@ class Windows {
       }
       at += row.end - row.x;
     }
+  }
+
+  // Sums of a group's weights in their own type.
+  void store(const Call& call, const T* sums, int64_t group) const {
+    const int64_t channels = geometry_.channels / geometry_.groups;
+    const double bytes = static_cast<double>(channels * columns_) * sizeof(T);
+    call.crew.share(channels, bytes / machine::kStoreBytesPerSecond, [&](int64_t channel, int) noexcept {
+      MoveArgs args{};
+      args.src = sums + channel * columns_;
+      args.dst = static_cast<S*>(call.out) + (group * channels + channel) * columns_;
+      args.src_column = args.dst_column = 1;
+      args.rows = 1;
+      args.columns = columns_;
+      store_(args);
+    });
   }
 
  private:
@@ -337,6 +353,7 @@ class Windows {
   bool inside_;
   const Kernel& load_;
   const Kernel& windows_;
+  const Kernel& store_;
   std::vector<int64_t> starts_;
   int64_t columns_;                // of a group
   std::vector<Run> list_;          // panel after panel
