@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tconv.errors import ParameterError
@@ -29,16 +30,9 @@ MOST_THREADS = 4096
 """Threads that one may ask for."""
 
 
-def _threads(text: str) -> int:
+def _count(text: str, most: int = 2**31 - 1) -> int:
     value = int(text)
-    if not 0 <= value <= MOST_THREADS:
-        raise ValueError
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**31:
+    if not 0 <= value <= most:
         raise ValueError
     return value
 
@@ -52,7 +46,7 @@ KNOBS = {
         Knob("isa", str, "", "Instruction set of the native kernels, as in avx2 or portable; empty for the best."),
         Knob(
             "threads",
-            _threads,
+            partial(_count, most=MOST_THREADS),
             0,
             f"Threads of the native backend, at most {MOST_THREADS}; 0 for the cores this process may use.",
         ),
