@@ -75,6 +75,35 @@ struct Geometry {
   }
 };
 
+// The same problem with axes that lie as one made one: those of a single position go, and neighbours along
+// which nothing is summed join, so that rows are as long as may be.
+inline Geometry folded(Geometry geometry) noexcept {
+  const auto plain = [](const Axis& axis) {
+    return axis.kernel == 1 && axis.pad_lo == 0 && axis.size == axis.out && axis.grid == 0 &&
+           (axis.stride == 1 || axis.size == 1);
+  };
+  auto& [z, y, x] = geometry.axes;
+  const auto join = [&](Axis& outer, Axis& inner) {
+    if (!plain(inner) || outer == Axis{}) return false;
+    if (inner.size == 1) {
+      inner = outer;
+    } else if (plain(outer)) {
+      inner.size = inner.out = outer.size * inner.size;
+    } else {
+      return false;
+    }
+    outer = Axis{};
+    return true;
+  };
+  join(z, y);
+  if (y == Axis{}) std::swap(z, y);
+  if (join(y, x)) {
+    std::swap(z, y);
+    join(y, x);
+  }
+  return geometry;
+}
+
 // Multiplies, or throws where 64 bits do not hold the product.
 inline int64_t checked_product(std::initializer_list<int64_t> factors) {
   int64_t product = 1;

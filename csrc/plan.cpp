@@ -62,19 +62,21 @@ Problem usual(const Problem& problem) {
 
 }  // namespace
 
-Plan::Plan(const Problem& problem, std::string_view wanted, const Plan* near) : problem_(problem) {
+Plan::Plan(const Problem& problem, std::string_view wanted, const Plan* near)
+    : problem_(problem), folded_(problem) {
   check(problem.geometry);
+  folded_.geometry = folded(problem.geometry);
   if (!wanted.empty()) {
     take(wanted);
   } else {
-    const Problem sized = of_usual_size(problem);
-    if (near != nullptr && near->first_choice_ && of_usual_size(near->problem_) == sized) {
+    const Problem sized = of_usual_size(folded_);
+    if (near != nullptr && near->first_choice_ && of_usual_size(near->folded_) == sized) {
       algorithm_ = near->algorithm_;
       first_choice_ = !make();
     }
     if (!first_choice_) choose(sized);
   }
-  seconds_ = algorithm_->cost(problem);
+  seconds_ = algorithm_->cost(folded_);
   packing_key_ = recipe_->packing_key();
 }
 
@@ -114,8 +116,8 @@ void Plan::choose(const Problem& sized) {
 }
 
 std::optional<std::string> Plan::make() {
-  if (auto reason = algorithm_->refusal(problem_)) return reason;
-  recipe_ = algorithm_->make(problem_);
+  if (auto reason = algorithm_->refusal(folded_)) return reason;
+  recipe_ = algorithm_->make(folded_);
   // The workspace that one needs is known when it is made, which takes longer than to compare them all.
   return workspace_refusal(problem_, recipe_->workspace_bytes());
 }
@@ -125,7 +127,7 @@ std::vector<std::pair<std::string, std::string>> Plan::refusals() const {
   for (size_t i = 0; i < std::size(kAlgorithms); ++i) {
     const Algorithm& algorithm = *kAlgorithms[i];
     const bool serving = serves(i, problem_.pass);
-    if (const auto reason = serving ? refusal_of(algorithm, problem_) : refusal_of_pass(problem_.pass))
+    if (const auto reason = serving ? refusal_of(algorithm, folded_) : refusal_of_pass(problem_.pass))
       list.emplace_back(algorithm.name, *reason);
   }
   return list;
@@ -135,8 +137,8 @@ std::vector<std::pair<std::string, double>> Plan::costs() const {
   std::vector<std::pair<std::string, double>> list;
   for (size_t i = 0; i < std::size(kAlgorithms); ++i) {
     const Algorithm& algorithm = *kAlgorithms[i];
-    if (serves(i, problem_.pass) && !refusal_of(algorithm, problem_))
-      list.emplace_back(algorithm.name, algorithm.cost(problem_));
+    if (serves(i, problem_.pass) && !refusal_of(algorithm, folded_))
+      list.emplace_back(algorithm.name, algorithm.cost(folded_));
   }
   return list;
 }
@@ -180,7 +182,7 @@ bool Packing::advance(const Plan& plan, const void* weight, double seconds, Crew
 
 void Plan::run(const void* source, const void* weight, const void* bias, void* out, Crew& crew) const {
   const Call call{source, weight, nullptr, bias, out, crew};
-  if (!recipe_->run(call)) make_direct(problem_)->run(call);
+  if (!recipe_->run(call)) make_direct(folded_)->run(call);
 }
 
 void Plan::run_packed(const void* source, const PackedWeights& packed, const void* bias, void* out,
@@ -188,8 +190,9 @@ void Plan::run_packed(const void* source, const PackedWeights& packed, const voi
   if (packed.key() != packing_key_) {
     throw ParameterError("weights: packed for another plan; pack them for this one");
   }
+  if (packing_key_.empty()) return run(source, packed.plain(), bias, out, crew);
   if (packed.packed() == nullptr || !recipe_->run({source, nullptr, packed.packed(), bias, out, crew})) {
-    make_direct(problem_)->run({source, packed.plain(), nullptr, bias, out, crew});
+    make_direct(folded_)->run({source, packed.plain(), nullptr, bias, out, crew});
   }
 }
 

@@ -98,6 +98,7 @@ class Plan {
   std::optional<std::string> make();
 
   Problem problem_;
+  Problem folded_;  // the same with axes folded, which algorithms see
   const Algorithm* algorithm_ = nullptr;
   bool first_choice_ = false;  // the cheapest, which does not refuse
   std::unique_ptr<Recipe> recipe_;

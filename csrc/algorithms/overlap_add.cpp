@@ -1,4 +1,4 @@
-// Forward from few positions by many plain weights, which are read once and where they lie: one matrix
+// Forward from few positions by many weights, which are read once and where they lie, not packed: one matrix
 // product, rows being input positions, lanes being filters and taps as they follow each other in the weights.
 // What every position gives is then added to where it overlaps with the others in the output.
 #include <algorithm>
@@ -421,7 +421,6 @@ class OverlapAdd final : public Recipe {
 };
 
 std::optional<std::string> refusal(const Problem& problem) {
-  if (problem.packed) return "the weights come packed";
   const Geometry& g = problem.geometry;
   if (g.channels_last) return "maps lie together";
   if (g.axes[2].dilation != 1 && g.axes[2].kernel > 1) return "dilated along the last axis";
@@ -447,7 +446,7 @@ double cost(const Problem& problem) {
                       static_cast<double>(g.axes[2].kernel) *
                       static_cast<double>(ceil_div(g.axes[2].kernel, static_cast<int64_t>(width)));
   Problem unpacked = problem;
-  unpacked.packed = true;  // plain weights are read once, as packed ones are
+  unpacked.packed = true;  // weights are only read, as packed ones are
   return panels * depth * machine::rows_step_seconds(tile, g.batch * g.small_positions()) +
          calls * machine::kCallSeconds + runs * kRunSeconds + machine::traffic_seconds(unpacked);
 }
