@@ -1,9 +1,11 @@
 // Forward and data gradient of depthwise layers and small groups in one streaming pass: every output row is
 // the sum of a few shifted input rows, so nothing is turned into a product of matrices. Maps that lie apart
 // are copied to rows with borders of zeros, lanes being positions, but for those of two phases of two taps,
-// which are read where they are; so are maps that lie together, lanes being maps.
+// which are read where they are; so are maps that lie together, lanes being maps. Maps that lie apart and are
+// too small to fill vectors are turned in the cache to lie together, and their outputs turned back.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
@@ -24,7 +26,9 @@ constexpr int64_t kMostStride = 64;
 constexpr int64_t kMostPositions = 2048;  // of a row that is computed at a time
 constexpr int64_t kStripBytes = 96 << 10;
 constexpr int64_t kMapBlock = 256;
-constexpr int64_t kLeastPart = 16;  // positions of a row that are worth a unit
+constexpr int64_t kTurnedMaps[] = {64, 16};
+constexpr int64_t kTurnedBytes = 512 << 10;  // of both sides of so many maps
+constexpr int64_t kLeastPart = 16;           // positions of a row that are worth a unit
 constexpr int kMostLanes = 16;
 
 // Taps along the last axis, as the kernels want them.
@@ -46,6 +50,9 @@ bool takes_turns(const Problem& problem) noexcept {
   return problem.pass == Pass::forward && x.stride == 2 && x.kernel == 4 && x.dilation == 1;
 }
 
+// How many maps that lie apart are turned to lie together; 0 where that does not pay.
+int64_t turned_maps(const Problem& problem) noexcept;
+
 template <class E>
 class Depthwise final : public Recipe {
  public:
@@ -65,17 +72,21 @@ class Depthwise final : public Recipe {
                  groups_),
         taps_(problem.geometry.taps()),
         row_taps_(depth_ * most_taps(axes_[0]) * most_taps(axes_[1])),
-        last_(problem.geometry.channels_last),
+        turned_(turned_maps(problem)),
+        last_(problem.geometry.channels_last || turned_ > 0),
         turns_(!last_ && row_taps_ <= kDepthwiseTurnsRows && takes_turns(problem)),
+        block_maps_(turned_ > 0 ? turned_ : kMapBlock),
+        pitch_(turned_ > 0 ? turned_ : groups_),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
-        sum_(last_    ? tconv::kernel(Family::depthwiselast, problem.dtype, problem.isa)
+        sum_(last_    ? tconv::kernel(Family::depthwiselast,
+                                      turned_ > 0 ? compute_dtype(problem.dtype) : problem.dtype, problem.isa)
              : turns_ ? tconv::kernel(Family::depthwiseturns, problem.dtype, problem.isa)
                       : tconv::kernel(Family::depthwise,
                                       axes_[2].phases() > 2 ? compute_dtype(problem.dtype) : problem.dtype,
                                       problem.isa)) {
     const auto line = static_cast<int64_t>(kAlignment / sizeof(S));
-    stream_ = sizeof(S) == sizeof(T) && (last_ ? groups_ : axes_[2].dst_size) % line == 0 &&
+    stream_ = turned_ == 0 && sizeof(S) == sizeof(T) && (last_ ? groups_ : axes_[2].dst_size) % line == 0 &&
               goes_past_caches(problem);
     position_blocks_ = ceil_div(axes_[2].positions, kMostPositions);
     block_ = ceil_div(ceil_div(axes_[2].positions, position_blocks_), kMostLanes) * kMostLanes;
@@ -134,7 +145,9 @@ class Depthwise final : public Recipe {
     const bool stream = stream_ && reinterpret_cast<uintptr_t>(call.out) % kAlignment == 0;
     call.crew.share(units_, seconds, [&](int64_t unit, int member) noexcept {
       const Worker w = worker(workers + static_cast<size_t>(member) * worker_bytes());
-      if (last_) {
+      if (turned_ > 0) {
+        run_turned(call, weights, bias, w, unit);
+      } else if (last_) {
         run_maps(call, weights, bias, stream, w, unit);
       } else {
         run_rows(call, weights, bias, stream, w, unit);
@@ -155,10 +168,12 @@ class Depthwise final : public Recipe {
 
   size_t bias_bytes() const noexcept { return static_cast<size_t>(groups_ * columns_) * sizeof(T); }
   size_t strip_bytes() const noexcept {
+    if (turned_ > 0) return static_cast<size_t>(positions(&PhaseAxis::src_size) * pitch_) * sizeof(T);
     if (last_ || turns_) return 0;
     return static_cast<size_t>(strip_planes_ * strip_rows_ * row_ + kDepthwiseBeyond) * sizeof(T);
   }
   size_t result_bytes() const noexcept {
+    if (turned_ > 0) return static_cast<size_t>(positions(&PhaseAxis::dst_size) * pitch_) * sizeof(T);
     return last_ || turns_ ? 0 : static_cast<size_t>(axes_[2].phases() * block_) * sizeof(T);
   }
   size_t worker_bytes() const noexcept {
@@ -178,12 +193,19 @@ class Depthwise final : public Recipe {
     return made;
   }
 
+  // Of a map on one side.
+  int64_t positions(int64_t PhaseAxis::* size) const noexcept {
+    return axes_[0].*size * (axes_[1].*size) * (axes_[2].*size);
+  }
+
   // Cuts the work into units, and threads so that the workspace holds them.
   void cut() {
     const Geometry& g = problem_.geometry;
     threads_ = problem_.threads;
-    if (last_) {
-      map_blocks_ = ceil_div(groups_, kMapBlock);
+    map_blocks_ = ceil_div(groups_, block_maps_);
+    if (turned_ > 0) {
+      units_ = g.batch * map_blocks_;
+    } else if (last_) {
       const int64_t others = g.batch * axes_[0].dst_size * axes_[1].dst_size * map_blocks_;
       // Threads at different maps of the same positions would wait for each other's lines.
       const int64_t most = std::max<int64_t>(1, axes_[2].positions / kLeastPart);
@@ -285,7 +307,7 @@ class Depthwise final : public Recipe {
           const PhaseTap& tap = x.taps_of(phase)[i];
           const auto [begin, end] = inside(tap);
           if (begin > section.begin || end < section.end) continue;
-          taps.offset.push_back(tap.offset * groups_);
+          taps.offset.push_back(tap.offset * pitch_);
           taps.tap.push_back(tap.k * groups_);
         }
       }
@@ -328,10 +350,21 @@ class Depthwise final : public Recipe {
     }
   };
 
+  // Maps of a sample that lie together.
+  struct Maps {
+    const char* source;
+    char* out;
+    int64_t element;  // bytes
+    int64_t first;
+    int64_t count;
+    bool stream;
+  };
+
   void run_maps(const Call& call, const T* weights, const T* bias, bool stream, const Worker& w,
                 int64_t unit) const noexcept {
     const auto& [z, y, x] = axes_;
-    const int64_t map = unit % map_blocks_ * kMapBlock;
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    const int64_t map = unit % map_blocks_ * block_maps_;
     unit /= map_blocks_;
     const int64_t first = x.positions * (unit % parts_) / parts_;
     const int64_t last = x.positions * (unit % parts_ + 1) / parts_;
@@ -339,41 +372,90 @@ class Depthwise final : public Recipe {
     const int64_t at_y = unit % y.dst_size;
     const int64_t at_z = unit / y.dst_size % z.dst_size;
     const int64_t sample = unit / y.dst_size / z.dst_size;
-    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
-    const char* source = static_cast<const char*>(call.source);
+    Maps maps{};
+    maps.source = static_cast<const char*>(call.source) +
+                  (sample * positions(&PhaseAxis::src_size) * groups_ + map) * element;
+    maps.out =
+        static_cast<char*>(call.out) + (sample * positions(&PhaseAxis::dst_size) * groups_ + map) * element;
+    maps.element = element;
+    maps.first = map;
+    maps.count = std::min(block_maps_, groups_ - map);
+    maps.stream = stream;
+    sum_maps(maps, weights, bias, w, Cursor(z, at_z), Cursor(y, at_y), at_z * y.dst_size + at_y,
+             {first, last});
+  }
+
+  // Some maps of a sample that lie apart.
+  void run_turned(const Call& call, const T* weights, const T* bias, const Worker& w,
+                  int64_t unit) const noexcept {
+    const auto& [z, y, x] = axes_;
+    const int64_t map = unit % map_blocks_ * block_maps_;
+    const int64_t sample = unit / map_blocks_;
+    const int64_t count = std::min(block_maps_, groups_ - map);
+    MoveArgs args{};
+    args.rows = count;
+    args.columns = args.src_row = positions(&PhaseAxis::src_size);
+    args.src = static_cast<const S*>(call.source) + (sample * groups_ + map) * args.columns;
+    args.src_column = 1;
+    args.dst = w.strip;
+    args.dst_row = 1;
+    args.dst_column = pitch_;
+    load_(args);
+    const Maps maps{reinterpret_cast<const char*>(w.strip),
+                    reinterpret_cast<char*>(w.result),
+                    sizeof(T),
+                    map,
+                    count,
+                    false};
+    int64_t row = 0;
+    Cursor place_z(z, 0);
+    for (int64_t at_z = 0; at_z < z.dst_size; ++at_z, place_z.advance()) {
+      Cursor place_y(y, 0);
+      for (int64_t at_y = 0; at_y < y.dst_size; ++at_y, place_y.advance(), ++row) {
+        sum_maps(maps, weights, bias, w, place_z, place_y, row, {0, x.positions});
+      }
+    }
+    args.columns = args.dst_row = positions(&PhaseAxis::dst_size);
+    args.src = w.result;
+    args.src_row = 1;
+    args.src_column = pitch_;
+    args.dst = static_cast<S*>(call.out) + (sample * groups_ + map) * args.columns;
+    args.dst_column = 1;
+    store_(args);
+  }
+
+  // Positions of a row of the output, which is at these places of the outer axes.
+  void sum_maps(const Maps& maps, const T* weights, const T* bias, const Worker& w, const Cursor& place_z,
+                const Cursor& place_y, int64_t row, std::pair<int64_t, int64_t> of) const noexcept {
+    const auto& [z, y, x] = axes_;
     DepthwiseLastArgs args{};
     args.activation = activate_.get();
-    args.stream = stream;
-    const Cursor place_z(z, at_z);
-    const Cursor place_y(y, at_y);
+    args.stream = maps.stream;
     place_z.for_taps([&](int64_t src_z, int64_t kz) {
       place_y.for_taps([&](int64_t src_y, int64_t ky) {
-        const int64_t row = (sample * z.src_size + src_z) * y.src_size + src_y;
-        w.rows[args.rows] = source + (row * x.src_size * groups_ + map) * element;
-        w.weights[args.rows++] = weights + (kz * y.kernel + ky) * x.kernel * groups_ + map;
+        w.rows[args.rows] = maps.source + (src_z * y.src_size + src_y) * x.src_size * pitch_ * maps.element;
+        w.weights[args.rows++] = weights + (kz * y.kernel + ky) * x.kernel * groups_ + maps.first;
       });
     });
     args.src = w.rows;
     args.weight = w.weights;
-    args.bias = bias == nullptr ? nullptr : bias + map;
-    args.src_step = x.src_step * groups_;
-    args.dst_step = x.dst_step * groups_;
-    args.maps = std::min(kMapBlock, groups_ - map);
-    const int64_t row = (sample * z.dst_size + at_z) * y.dst_size + at_y;
+    args.bias = bias == nullptr ? nullptr : bias + maps.first;
+    args.src_step = x.src_step * pitch_;
+    args.dst_step = x.dst_step * pitch_;
+    args.maps = maps.count;
     for (const Section& section : sections_) {
-      const int64_t begin = std::max(section.begin, first);
-      args.count = std::min(section.end, last) - begin;
+      const int64_t begin = std::max(section.begin, of.first);
+      args.count = std::min(section.end, of.second) - begin;
       if (args.count <= 0) continue;
       DepthwisePhase phases[kMostStride];
       args.phase = phases;
       args.phases = 0;
       for (const Taps& taps : section.taps) {
         phases[args.phases] = {taps.offset.data(), taps.tap.data(), static_cast<int64_t>(taps.tap.size()),
-                               args.phases * groups_};
+                               args.phases * pitch_};
         ++args.phases;
       }
-      args.dst =
-          static_cast<char*>(call.out) + ((row * x.dst_size + begin * x.dst_step) * groups_ + map) * element;
+      args.dst = maps.out + (row * x.dst_size + begin * x.dst_step) * pitch_ * maps.element;
       args.src_start = begin * args.src_step;
       sum_(args);
     }
@@ -594,8 +676,11 @@ class Depthwise final : public Recipe {
   int64_t columns_;
   int64_t taps_;
   int64_t row_taps_;  // source rows that an output row reads, at most
-  bool last_;
+  int64_t turned_;    // maps that lie apart and are turned to lie together
+  bool last_;         // whether maps lie together, or are turned to
   bool turns_;  // whether there are two phases of two taps, which take turns, and rows are read in place
+  int64_t block_maps_;  // of a unit, where they lie together
+  int64_t pitch_;       // elements from one position to the next there
   const Kernel& load_;
   const Kernel& store_;
   const Kernel& sum_;
@@ -639,30 +724,154 @@ std::optional<std::string> refusal(const Problem& problem) {
   return std::nullopt;
 }
 
+// An axis as the cost sees it.
+struct Reach {
+  double src_size;
+  double dst_size;
+  int64_t src_step;
+  int64_t dst_step;
+  double taps;       // of a position, in the mean
+  double most_taps;  // of a phase
+  double residues;   // of the source's step that some tap reads
+  double extent;     // source positions from the first tap of a phase to the last
+};
+
+Reach reach(const Axis& axis, bool forward) noexcept {
+  const int64_t period = axis.stride / std::gcd(axis.stride, axis.dilation);
+  const auto size = static_cast<double>(axis.size);
+  const auto out = static_cast<double>(axis.out);
+  const auto kernel = static_cast<double>(axis.kernel);
+  const int64_t reached = (axis.kernel - 1) * axis.dilation;
+  if (!forward) {
+    return {out,
+            size,
+            axis.stride,
+            1,
+            kernel,
+            kernel,
+            static_cast<double>(std::min(period, axis.kernel)),
+            static_cast<double>(reached + 1)};
+  }
+  return {size,
+          out,
+          1,
+          axis.stride,
+          kernel / static_cast<double>(axis.stride),
+          static_cast<double>(ceil_div(axis.kernel, period)),
+          1.0,
+          static_cast<double>(reached / axis.stride + 1)};
+}
+
+// What each way takes while all lies in the caches, in nanoseconds fitted to measured times.
+class Times {
+ public:
+  explicit Times(const Problem& problem) noexcept
+      : problem_(problem),
+        forward_(problem.pass == Pass::forward),
+        width_(machine::lanes(compute_dtype(problem.dtype), problem.isa)),
+        // Measured with vectors of 64 bytes; narrower ones take half, if no more lanes are moved.
+        vector_(std::max(vector_floats(problem.isa) / 16.0, 0.5)),
+        z_(reach(problem.geometry.axes[0], forward_)),
+        y_(reach(problem.geometry.axes[1], forward_)),
+        x_(reach(problem.geometry.axes[2], forward_)),
+        batch_(static_cast<double>(problem.geometry.batch)),
+        groups_(static_cast<double>(problem.geometry.groups)) {}
+
+  // Lanes are maps, so many of which lie together.
+  double maps(int64_t together) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const double rows =
+        batch_ * static_cast<double>(ceil_div(g.groups, together)) * z_.dst_size * y_.dst_size;
+    const double vectors = batch_ * z_.dst_size * y_.dst_size * x_.dst_size * std::ceil(groups_ / width_);
+    const double row_taps = row_taps_of_position();
+    return vectors * vector_ * (1.3 + 0.8 * row_taps * x_.taps) + rows * (80 + row_taps);
+  }
+
+  // The same with maps that lie apart.
+  double turned(int64_t together) const noexcept {
+    const Geometry& g = problem_.geometry;
+    return maps(together) + static_cast<double>(g.small_elements() + g.large_elements()) * 2.5 / width_;
+  }
+
+  // Lanes are positions of a row.
+  double rows() const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto depth = static_cast<double>((forward_ ? g.channels : g.filters) / g.groups);
+    const auto columns = static_cast<double>((forward_ ? g.filters : g.channels) / g.groups);
+    const double lists = depth * row_taps_of_position();
+    const double positions = std::ceil(x_.dst_size / static_cast<double>(x_.dst_step));
+    const double blocks = std::ceil(positions / static_cast<double>(kMostPositions));
+    const double block = std::ceil(positions / blocks);
+    const double phases = std::min(static_cast<double>(x_.dst_step), x_.dst_size);
+    const double together = phases <= 2 ? phases : 1.0;
+    const double calls = batch_ * groups_ * columns * z_.dst_size * y_.dst_size * blocks * phases / together;
+    const double vectors = calls * std::ceil(block * together / width_);
+    double sums =
+        vectors * vector_ * (0.6 + 0.65 * lists * x_.taps) + calls * (10 + 3 * lists + 0.3 * lists * x_.taps);
+    if (phases > 2) sums += static_cast<double>(g.large_elements()) * 0.3;
+    if (takes_turns(problem_) && depth * z_.most_taps * y_.most_taps <= kDepthwiseTurnsRows) return sums;
+    // A strip of as many rows as it holds is filled for each few rows of the result.
+    const auto line = static_cast<double>(kMostLanes);
+    const double segment =
+        std::ceil((block + line + x_.extent / static_cast<double>(x_.src_step)) / line) * line;
+    const double row_bytes = (segment * x_.residues + line) * depth * z_.most_taps *
+                             static_cast<double>(compute_bytes(problem_.dtype));
+    const auto source_rows = [&](double rows) {
+      return std::min(y_.src_size, (std::floor((rows - 1) / static_cast<double>(y_.dst_step)) + 1) *
+                                           static_cast<double>(y_.src_step) +
+                                       y_.extent);
+    };
+    double rows = y_.dst_size;
+    while (rows > 1 && source_rows(rows) * row_bytes > static_cast<double>(kStripBytes)) {
+      rows = std::ceil(rows / 2);
+    }
+    const double units = batch_ * groups_ * z_.dst_size * blocks * std::ceil(y_.dst_size / rows);
+    const double fills = units * depth * std::min(z_.taps, z_.src_size) * source_rows(rows) * x_.residues;
+    const double filled = fills * std::min(segment, x_.src_size / static_cast<double>(x_.src_step));
+    return sums + units * 80 + fills * 4 + filled * (x_.src_step == 1 ? 0.11 : 0.25);
+  }
+
+ private:
+  // Source rows that a position reads of a map.
+  double row_taps_of_position() const noexcept {
+    return std::min(z_.taps, z_.src_size) * std::min(y_.taps, y_.src_size);
+  }
+
+  const Problem& problem_;
+  bool forward_;
+  double width_;
+  double vector_;
+  Reach z_;
+  Reach y_;
+  Reach x_;
+  double batch_;
+  double groups_;
+};
+
+int64_t turned_maps(const Problem& problem) noexcept {
+  const Geometry& g = problem.geometry;
+  if (g.channels_last || std::max(g.channels, g.filters) > g.groups || g.axes[2].kernel > kMostRowTaps) {
+    return 0;
+  }
+  const int64_t bytes =
+      (g.small_positions() + g.large_positions()) * static_cast<int64_t>(compute_bytes(problem.dtype));
+  const auto fits =
+      std::ranges::find_if(kTurnedMaps, [&](int64_t maps) { return bytes * maps <= kTurnedBytes; });
+  if (fits == std::end(kTurnedMaps)) return 0;
+  const Times times(problem);
+  return times.turned(*fits) < times.rows() ? *fits : 0;
+}
+
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
-  const double width = machine::lanes(compute_dtype(problem.dtype), problem.isa);
-  const bool forward = problem.pass == Pass::forward;
-  const auto depth = static_cast<double>((forward ? g.channels : g.filters) / g.groups);
-  const Axis& x = g.axes[2];
-  const double row =
-      static_cast<double>(forward ? x.out : x.size) / static_cast<double>(forward ? x.stride : 1);
-  const double vectors =
-      std::max(1.0, g.channels_last ? std::ceil(static_cast<double>(g.groups) / width) * row
-                                    : std::ceil(row / width)) /
-      row;
-  const double outputs = static_cast<double>(forward ? g.large_elements() : g.small_elements());
-  const double made = outputs * vectors / (g.channels_last ? static_cast<double>(g.groups) : 1.0);
-  double taps = depth;
-  for (const Axis& axis : g.axes) {
-    taps *= static_cast<double>(axis.kernel) / static_cast<double>(forward ? axis.stride : 1);
-  }
-  const double calls = outputs / std::max(1.0, row * (g.channels_last ? static_cast<double>(g.groups) : 1.0));
-  // Phases that take turns share calls.
-  const bool turns = takes_turns(problem) && !g.channels_last;
-  const double cycles = turns ? 1.2 * taps + 2.0 : 1.5 * taps + 5.0;
-  return made * cycles / machine::kHertz + (turns ? calls / 2 : calls) * machine::kCallSeconds +
-         machine::traffic_seconds(problem);
+  const Times times(problem);
+  const int64_t turned = turned_maps(problem);
+  const double nanoseconds = g.channels_last ? times.maps(kMapBlock)
+                             : turned > 0    ? times.turned(turned)
+                                             : times.rows();
+  return nanoseconds * 1e-9 +
+         machine::far_seconds(problem, static_cast<double>(g.small_elements() + g.large_elements()) *
+                                           static_cast<double>(storage_bytes(problem.dtype)));
 }
 
 }  // namespace
