@@ -19,7 +19,7 @@
 namespace tconv {
 namespace {
 
-constexpr int64_t kMostMaps = 8;  // of a group, on either side
+constexpr int64_t kMostDepth = 8;  // maps of a group that are summed
 constexpr int64_t kMostTaps = 1024;
 constexpr int64_t kMostRowTaps = 64;  // where maps lie together
 constexpr int64_t kMostStride = 64;
@@ -709,9 +709,9 @@ class Depthwise final : public Recipe {
 
 std::optional<std::string> refusal(const Problem& problem) {
   const Geometry& g = problem.geometry;
-  const int64_t most = g.channels_last ? 1 : kMostMaps;
-  if (std::max(g.channels, g.filters) > most * g.groups) {
-    return "more than " + std::to_string(most) + " maps a group";
+  if (g.channels_last && std::max(g.channels, g.filters) > g.groups) return "more than a map in a group";
+  if ((problem.pass == Pass::forward ? g.channels : g.filters) > kMostDepth * g.groups) {
+    return "sums of more than " + std::to_string(kMostDepth) + " maps";
   }
   if (g.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   if (g.channels_last && g.axes[2].kernel > kMostRowTaps) {
