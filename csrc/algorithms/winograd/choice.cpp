@@ -1,0 +1,335 @@
+#include "algorithms/winograd/choice.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+namespace tconv::filtering {
+namespace {
+
+// Of the time of a product, what a load takes: a kernel has some of them for each step of its rows and
+// vectors.
+constexpr double kLoadShare = 0.7;
+// What an axis is taken to hold where its size must not decide about bits.
+constexpr int64_t kUsualPositions = 64;
+// Transformed weights written, by way of `Packing`.
+constexpr double kWholePackBytesPerSecond = 60e9;
+constexpr double kNearPackBytesPerSecond = 40e9;
+constexpr double kViewPackBytesPerSecond = 27e9;
+constexpr double kPackBytesPerSecond = 20e9;
+constexpr double kSlowPackBytesPerSecond = 5e9;
+// How much of it tiles are chosen with: batches share it, of which only the usual one is known.
+constexpr double kPackingShare = 0.4;
+// Transformed weights read while others are multiplied: plain ones as they are packed, packed ones and those
+// made by the fastest kernel from the last cache, and then from the second for every few rows of a product.
+constexpr double kReadBytesPerSecond = 30e9;
+constexpr double kCachedBytesPerSecond = 80e9;
+constexpr double kRowBytesPerSecond = 120e9;
+// Packed ones beyond the last cache hold the products up only where memory gives them later than they are
+// multiplied; threads share it.
+constexpr double kCachedBytes = 32e6;
+constexpr double kMemoryBytesPerSecond = 20e9;
+// Of the time to read packed weights, what is left where others are multiplied meanwhile.
+constexpr double kReadingShare = 0.25;
+// Transformed windows written and read beyond the second cache.
+constexpr double kWindowBytesPerSecond = 15e9;
+// A vector of maps that was turned into lanes.
+constexpr double kStripSeconds = 12 / machine::kHertz;
+// About how many times the definition's error a tile makes, an axis, and what is tolerated in all. A sum of
+// few maps has little error of its own.
+constexpr double kError[] = {1, 1, 1, 1, 1.4, 1.2, 1.7, 1.2, 1.8};
+constexpr double most_error(int64_t depth_maps) noexcept {
+  if (depth_maps < 8) return 1;
+  return depth_maps < 16 ? 2 : 3;
+}
+
+// Transformed weights of all groups.
+double packed_bytes(const Counts& counts, const Maps& maps, const Problem& problem) noexcept {
+  return static_cast<double>(maps.groups * counts.phase_points * counts.views * maps.padded_depth() *
+                             maps.column_blocks() * maps.lanes) *
+         static_cast<double>(compute_bytes(problem.dtype));
+}
+
+// How plain weights are transformed: by a kernel that knows the layer, a phase after the other in three
+// dimensions so that all stay near the core, where points fit in registers, those of the views of the data
+// gradient or of phases, and else.
+enum class Packing { whole, near, views, registers, slow };
+
+Packing packing_of(const Problem& problem, int64_t classes, const AxisTiles& z, const AxisTiles& y,
+                   const AxisTiles& x) noexcept {
+  if (z.tile != kPlain) return classes > 1 ? Packing::near : Packing::slow;
+  if (problem.pass == Pass::data_gradient) return Packing::views;
+  return pack_args(problem, z, y, x) || packs_columns(problem, z, y, x) ? Packing::whole : Packing::registers;
+}
+
+double packing_seconds(double bytes, Packing packing) noexcept {
+  switch (packing) {
+    case Packing::whole:
+      return bytes / kWholePackBytesPerSecond;
+    case Packing::near:
+      return bytes / kNearPackBytesPerSecond;
+    case Packing::views:
+      return bytes / kViewPackBytesPerSecond;
+    case Packing::registers:
+      return bytes / kPackBytesPerSecond;
+    default:
+      return bytes / kSlowPackBytesPerSecond;
+  }
+}
+
+// Expected seconds in which the maps of one sample become lanes, and transformed windows leave the second
+// cache, where those of a block are too many for it.
+double window_seconds(const Problem& problem, const Choice& choice, const Maps& maps) noexcept {
+  const auto& [z, y, x] = choice;
+  const Counts all = counts(choice);
+  const auto rows = static_cast<double>(z.points() * z.origins() * y.points() * y.origins());
+  const int64_t step = problem.pass == Pass::forward ? 1 : problem.geometry.axes[2].stride;
+  const auto vectors =
+      static_cast<double>(x.outputs() * step * maps.groups * ceil_div(maps.depth, maps.lanes));
+  const double bytes = static_cast<double>(all.class_points * all.views * maps.padded_depth()) *
+                       static_cast<double>(compute_bytes(problem.dtype));
+  const bool leave = bytes * kLeastBlockTiles > kTransformedBytes;
+  const auto left = leave ? bytes * static_cast<double>(maps.groups) / kWindowBytesPerSecond : 0.0;
+  return all.tiles * (rows * vectors * kStripSeconds + left);
+}
+
+// Expected seconds for which transformed weights hold up `batch` samples, all of which take `seconds` else.
+double reading_seconds(const Counts& counts, const Maps& maps, double batch, double seconds, double bytes,
+                       bool packed, Packing packing) noexcept {
+  const double tiles = batch * counts.tiles;
+  const double passes = std::ceil(tiles / kMostBlockTiles);
+  const bool near = !packed && packing == Packing::near;
+  const bool views = !packed && packing == Packing::views;
+  if (!packed && !near && !views)
+    return passes * bytes / (packing == Packing::whole ? kCachedBytesPerSecond : kReadBytesPerSecond);
+  const double late =
+      !packed || bytes < kCachedBytes ? 0 : std::max(0.0, passes * bytes / kMemoryBytesPerSecond - seconds);
+  // The last rows of few take as long to read as those that are full; how many samples share them is a guess.
+  const double rows = tiles / static_cast<double>(maps.rows);
+  const double idle = batch == 1 && tiles < kLongAxis ? std::ceil(rows) - rows : 0;
+  return late +
+         bytes * (passes / (near ? kRowBytesPerSecond : kCachedBytesPerSecond) + idle / kRowBytesPerSecond);
+}
+
+// The problem by which tiles are chosen and compared with other algorithms.
+Problem compared(const Problem& problem) {
+  Problem compared = of_usual_size(problem);
+  for (Axis& axis : compared.geometry.axes) {
+    if (axis.grid == 0) continue;
+    axis.size = kUsualPositions;
+    axis.out = kUsualPositions * axis.stride;
+    axis.pad_lo = 0;
+    axis.grid = 1;
+  }
+  return compared;
+}
+
+// Tiles that an axis may take, if it is the last and `alone`.
+std::vector<WinogradTile> tiles_for(const Axis& axis, int most_points, bool alone) {
+  std::vector<WinogradTile> tiles{kPlain};
+  const int64_t taps = ceil_div(axis.kernel * axis.dilation, axis.stride);
+  if (axis.stride % axis.dilation != 0 || taps < 2) return tiles;
+  if (axis.grid != 0) {
+    // Outputs of a tile of two read no more than they need, so half a tile can be had, if no tap is missing;
+    // those of larger tiles read more.
+    if (axis.dilation != 1 || axis.kernel % axis.stride != 0) return tiles;
+    if (taps % 2 == 0) tiles.push_back(kF22);
+    if (taps % 3 == 0) tiles.push_back(kF23);
+    return tiles;
+  }
+  for (const WinogradTile tile : {kF22, kF32, kF42, kF23, kF33, kF43, kF34}) {
+    if (kWinogradPoints[tile] <= most_points && kWinogradTaps[tile] <= taps) tiles.push_back(tile);
+  }
+  if (alone && kWinogradPoints[kF52] <= most_points) tiles.push_back(kF52);
+  return tiles;
+}
+
+// Phases with different numbers of taps, which alone gain from being nested.
+bool uneven(const Axis& axis) noexcept { return axis.dilation != 1 || axis.kernel % axis.stride != 0; }
+
+struct ChosenTiles {
+  Choice axes;
+  bool apart;
+  bool nested;
+};
+
+ChosenTiles find_choice(const Problem& problem, const Maps& maps) {
+  const auto& axes = problem.geometry.axes;
+  const bool gridded = std::any_of(axes.begin(), axes.end(), [](const Axis& axis) { return axis.grid != 0; });
+  std::vector<WinogradTile> options[kAxes];
+  for (size_t a = 0; a < kAxes; ++a) {
+    const bool alone = a == 2 && options[0].size() * options[1].size() == 1;
+    options[a] = tiles_for(axes[a], problem.winograd_points, alone);
+  }
+  // Weights are read once for the tiles of a block, which holds several samples if they are small and there
+  // are as many.
+  const int64_t samples = usual_batch(problem.geometry);
+  const double batch = samples == 1 ? 1 : std::pow(static_cast<double>(samples), 0.75);
+  ChosenTiles chosen{};
+  double least = -1;
+  const bool nests = std::any_of(axes.begin(), axes.end(), uneven);
+  const bool late =
+      std::any_of(axes.begin(), axes.end(), [](const Axis& axis) { return axis.pad_lo % axis.stride != 0; });
+  for (const auto& [apart, nested] : {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
+    if (apart && problem.pass != Pass::forward) continue;
+    if ((apart && !late) || (nested && !nests)) continue;  // as if it were not
+    if (apart && gridded) continue;
+    std::vector<AxisTiles> made[kAxes];
+    for (size_t a = 0; a < kAxes; ++a) {
+      made[a].reserve(options[a].size());
+      for (const WinogradTile tile : options[a]) {
+        made[a].push_back(axis_tiles(axes[a], problem.pass, tile, apart, nested));
+      }
+    }
+    for (const AxisTiles& z : made[0]) {
+      const Counts plane = Counts{}.with(z);
+      for (const AxisTiles& y : made[1]) {
+        const Counts row = plane.with(y);
+        for (const AxisTiles& x : made[2]) {
+          if (kError[z.tile] * kError[y.tile] * kError[x.tile] > most_error(maps.depth)) continue;
+          const Counts all = row.with(x);
+          if ((apart || nested) && all.classes == 1) continue;
+          if (apart && all.views > 1) continue;
+          const double bytes = packed_bytes(all, maps, problem);
+          // To transform many plain weights to one point more costs what it saves.
+          if (x.tile == kF52 && !problem.packed && bytes > kCachedBytes) continue;
+          const Packing way = packing_of(problem, all.classes, z, y, x);
+          const double sample = sample_seconds(all, maps);
+          const double reading =
+              reading_seconds(all, maps, batch, sample * batch, bytes, problem.packed, way);
+          const double packing = problem.packed ? 0 : kPackingShare * packing_seconds(bytes, way);
+          const double seconds = sample + (reading + packing) / batch;
+          if (least >= 0 && seconds >= least) continue;
+          least = seconds;
+          chosen = {{z, y, x}, apart, nested};
+        }
+      }
+    }
+  }
+  return chosen;
+}
+
+}  // namespace
+
+const Kernel& product_kernel(const Problem& problem) {
+  const auto candidates = kernels(Family::rowgemm, compute_dtype(problem.dtype), problem.isa);
+  const auto lanes = static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa));
+  const bool forward = problem.pass == Pass::forward;
+  const Geometry& g = problem.geometry;
+  int64_t vectors = ceil_div((forward ? g.filters : g.channels) / g.groups, lanes);
+  for (const Axis& axis : g.axes) vectors *= forward ? axis.stride : 1;
+  const auto seconds = [&](const Kernel& kernel) {
+    const double loads = 1.0 / kernel.rows + static_cast<double>(lanes) / kernel.lanes;
+    return static_cast<double>(ceil_div(vectors * lanes, kernel.lanes) * kernel.lanes) *
+           (1 + kLoadShare * loads);
+  };
+  return *std::min_element(candidates.begin(), candidates.end(),
+                           [&](const Kernel& a, const Kernel& b) { return seconds(a) < seconds(b); });
+}
+
+std::optional<WinogradPackArgs> pack_args(const Problem& problem, const AxisTiles& z, const AxisTiles& y,
+                                          const AxisTiles& x) noexcept {
+  const auto& axes = problem.geometry.axes;
+  if (problem.pass != Pass::forward || problem.geometry.channels_last) return std::nullopt;
+  if (axes[0].kernel > 1 || axes[0].stride > 1 || z.tile != kPlain) return std::nullopt;
+  WinogradPackArgs args{};
+  args.tile[0] = y.tile;
+  args.tile[1] = x.tile;
+  for (size_t i = 0; i < 2; ++i) {
+    const Axis& axis = axes[i + 1];
+    args.stride[i] = static_cast<int>(axis.stride);
+    if (axis.dilation > 1 || axis.kernel != axis.stride * kWinogradTaps[args.tile[i]]) return std::nullopt;
+  }
+  if (!winograd_packs(args.stride, args.tile)) return std::nullopt;
+  return args;
+}
+
+bool packs_columns(const Problem& problem, const AxisTiles& z, const AxisTiles& y,
+                   const AxisTiles& x) noexcept {
+  const auto& axes = problem.geometry.axes;
+  if (problem.pass != Pass::forward || !problem.geometry.channels_last) return false;
+  for (const auto& [axis, tiles] : {std::pair{&axes[0], &z}, {&axes[1], &y}}) {
+    if (axis->kernel > 1 || axis->stride > 1 || tiles->tile != kPlain) return false;
+  }
+  return x.tile != kPlain && axes[2].dilation == 1 && axes[2].kernel % (axes[2].stride * x.tile_taps()) == 0;
+}
+
+double sample_seconds(const Counts& counts, const Maps& maps) noexcept {
+  const double tiles = counts.tiles;
+  const auto views = static_cast<double>(counts.views);
+  const auto phases = static_cast<double>(counts.phases);
+  const auto made = static_cast<double>(counts.products);
+  const auto chunked = [&](int64_t vectors) {
+    return static_cast<double>(ceil_div(vectors, maps.vectors) * maps.vectors);
+  };
+  // A chunk holds phases of one class only.
+  const double vectors = counts.classes > 1 ? chunked(maps.column_blocks())
+                                            : chunked(maps.column_blocks() * counts.phases) / phases;
+  const double products = tiles * made * views * static_cast<double>(maps.padded_depth()) * vectors * 1.12;
+  const double input = tiles * static_cast<double>(counts.class_points) * views *
+                       static_cast<double>(ceil_div(maps.depth, maps.lanes)) * 6.0;
+  const double output = tiles * static_cast<double>(maps.column_blocks()) *
+                        (made * 4.0 + phases * static_cast<double>(counts.outputs) * 8.0);
+  return static_cast<double>(maps.groups) * (products + input + output) / machine::kHertz;
+}
+
+Choice best_choice(const Problem& given, const Maps& maps) {
+  thread_local struct {
+    Problem problem;
+    ChosenTiles tiles;
+  } last;
+  Problem problem = compared(given);
+  problem.geometry.batch = 1;
+  problem.threads = 1;
+  problem.workspace = 0;
+  problem.activation = {};
+  if (problem != last.problem) last = {problem, find_choice(problem, maps)};
+  Choice choice = last.tiles.axes;
+  for (size_t a = 0; a < kAxes; ++a) {
+    const Axis& axis = given.geometry.axes[a];
+    if (axis == problem.geometry.axes[a]) continue;
+    choice[a] = axis_tiles(axis, given.pass, choice[a].tile, last.tiles.apart, last.tiles.nested);
+  }
+  return choice;
+}
+
+std::optional<std::string> refusal(const Problem& problem) {
+  bool saves = false;
+  for (const Axis& axis : problem.geometry.axes) {
+    if (axis.stride > kMostStride) return "stride above " + std::to_string(kMostStride);
+    saves |= axis.stride % axis.dilation == 0 && axis.kernel * axis.dilation > axis.stride;
+  }
+  if (problem.geometry.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
+  if (!saves) return "no axis has two neighbouring taps in a phase";
+  const Maps maps(problem, product_kernel(problem));
+  if (maps.columns * 2 < maps.lanes) return "fewer output maps of a group than half a vector";
+  if (maps.depth * 2 < maps.lanes) return "fewer input maps of a group than half a vector";
+  const Problem usual = compared(problem);
+  const Counts all = counts(best_choice(usual, maps));
+  const double products = all.tiles * static_cast<double>(all.products * all.views);
+  const auto plain = static_cast<double>(usual.geometry.small_positions() * usual.geometry.taps());
+  if (all.points == 1 || products > 0.9 * plain) return "products saved are fewer than transforms cost";
+  return std::nullopt;
+}
+
+double cost(const Problem& problem) {
+  const Maps maps(problem, product_kernel(problem));
+  const Choice choice = best_choice(problem, maps);
+  const Counts all = counts(choice);
+  const double bytes = packed_bytes(all, maps, problem);
+  const double growth = bytes / static_cast<double>(compute_bytes(problem.dtype)) /
+                        static_cast<double>(problem.geometry.weight_elements());
+  // Where maps lie together, the lanes of the data gradient lie a window apart in the weights.
+  const double apart = problem.pass == Pass::data_gradient && problem.geometry.channels_last ? 2 : 1;
+  const Packing way = packing_of(problem, all.classes, choice[0], choice[1], choice[2]);
+  const double packing = packing_seconds(bytes, way) * apart;
+  Problem traffic = problem;
+  traffic.packed = true;
+  const double share = problem.packed ? kReadingShare * growth : 1;
+  const double sample = sample_seconds(all, maps) + window_seconds(problem, choice, maps);
+  return sample * static_cast<double>(problem.geometry.batch) + machine::traffic_seconds(traffic, share) +
+         (problem.packed ? 0 : packing);
+}
+
+}  // namespace tconv::filtering
