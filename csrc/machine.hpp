@@ -14,7 +14,7 @@ inline constexpr double kReadBytesPerSecond = 30e9;
 inline constexpr double kPackBytesPerSecond = 6.5e9;
 inline constexpr double kFarBytesPerSecond = 18e9;
 inline constexpr double kSecondCacheBytes = 768e3;  // what stays in it beside the rest
-inline constexpr double kLastCacheBytes = 24e6;
+inline constexpr double kLastCacheBytes = 32e6;
 
 // Lanes that one multiply-add instruction works on.
 inline double lanes(DType compute, Isa isa) noexcept {

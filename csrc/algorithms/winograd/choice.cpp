@@ -28,7 +28,6 @@ constexpr double kCachedBytesPerSecond = 80e9;
 constexpr double kRowBytesPerSecond = 120e9;
 // Packed ones beyond the last cache hold the products up only where memory gives them later than they are
 // multiplied; threads share it.
-constexpr double kCachedBytes = 32e6;
 constexpr double kMemoryBytesPerSecond = 20e9;
 // Of the time to read packed weights, what is left where others are multiplied meanwhile.
 constexpr double kReadingShare = 0.25;
@@ -103,8 +102,9 @@ double reading_seconds(const Counts& counts, const Maps& maps, double batch, dou
   const bool views = !packed && packing == Packing::views;
   if (!packed && !near && !views)
     return passes * bytes / (packing == Packing::whole ? kCachedBytesPerSecond : kReadBytesPerSecond);
-  const double late =
-      !packed || bytes < kCachedBytes ? 0 : std::max(0.0, passes * bytes / kMemoryBytesPerSecond - seconds);
+  const double late = !packed || bytes < machine::kLastCacheBytes
+                          ? 0
+                          : std::max(0.0, passes * bytes / kMemoryBytesPerSecond - seconds);
   // The last rows of few take as long to read as those that are full; how many samples share them is a guess.
   const double rows = tiles / static_cast<double>(maps.rows);
   const double idle = batch == 1 && tiles < kLongAxis ? std::ceil(rows) - rows : 0;
@@ -193,7 +193,7 @@ ChosenTiles find_choice(const Problem& problem, const Maps& maps) {
           if (apart && all.views > 1) continue;
           const double bytes = packed_bytes(all, maps, problem);
           // To transform many plain weights to one point more costs what it saves.
-          if (x.tile == kF52 && !problem.packed && bytes > kCachedBytes) continue;
+          if (x.tile == kF52 && !problem.packed && bytes > machine::kLastCacheBytes) continue;
           const Packing way = packing_of(problem, all.classes, z, y, x);
           const double sample = sample_seconds(all, maps);
           const double reading =
