@@ -20,7 +20,8 @@ struct RowsArgs {
   const SpreadRun* run;
   const int32_t* first_run;  // of each vector of the tile, and the end
   int32_t rows;
-  bool stream;  // every vector is one run of lines of its own, and goes past the caches
+  bool whole;   // every vector is one run
+  bool stream;  // outputs are lines of their own and go past the caches; `whole`
 };
 
 #if defined(TCONV_KERNEL_NAME)
@@ -30,12 +31,13 @@ namespace {
 template <class E, int R, int V, int... I>
 [[gnu::always_inline]] inline void rows_of(const RowsArgs& args, Sequence<I...>) noexcept {
   using T = typename E::compute;
+  using S = typename E::storage;
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
   constexpr int lanes = Vector<T>::lanes;
   // The lines that outputs go to come while sums are formed.
   const auto fetch = [&args](int r, int v) {
-    __builtin_prefetch(static_cast<typename E::storage*>(args.c[r]) + args.run[args.first_run[v]].offset, 1);
+    __builtin_prefetch(static_cast<S*>(args.c[r]) + args.run[args.first_run[v]].offset, 1);
   };
   if (!args.stream) (fetch(I / V, I % V), ...);
   Type sum[R * V] = {};
@@ -59,10 +61,18 @@ template <class E, int R, int V, int... I>
   }
   if (args.activation != nullptr) ((sum[I] = activated<T>(sum[I], *args.activation)), ...);
   const auto begin = [&args](int v) { return args.run + args.first_run[v]; };
-  if (args.stream) {
-    (stream_out<E>(static_cast<typename E::storage*>(args.c[I / V]) + begin(I % V)->offset, sum[I]), ...);
-  } else {
+  if (!args.whole) {
     (spread_vector<E>(begin(I % V), begin(I % V + 1), args.c[I / V], sum[I]), ...);
+    return;
+  }
+  int64_t offset[V];
+  S* c[R];
+  for (int v = 0; v < V; ++v) offset[v] = begin(v)->offset;
+  for (int r = 0; r < R; ++r) c[r] = static_cast<S*>(args.c[r]);
+  if (args.stream) {
+    (stream_out<E>(c[I / V] + offset[I % V], sum[I]), ...);
+  } else {
+    (Lanes<E>::store(c[I / V] + offset[I % V], sum[I]), ...);
   }
 }
 

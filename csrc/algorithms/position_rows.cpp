@@ -51,9 +51,8 @@ class PositionRows final : public Recipe {
     segments_ = window_segments(g);
     lane_runs_ =
         lane_runs(forward_ ? segments_ : Segments{columns_, {0}}, columns_, panels_ * rows_.lanes, vector());
-    const int64_t vector_bytes = vector() * element();
-    stream_ = forward_ && columns_ % rows_.lanes == 0 && segments_.length * element() % vector_bytes == 0 &&
-              filters_ * element() % vector_bytes == 0 && goes_past_caches(problem);
+    whole_ = columns_ % rows_.lanes == 0 && (forward_ ? segments_.length : columns_) % vector() == 0;
+    stream_ = forward_ && whole_ && filters_ % vector() == 0 && goes_past_caches(problem);
     cut();
   }
 
@@ -191,30 +190,33 @@ class PositionRows final : public Recipe {
     });
   }
 
-  // The first element of a position, on its side.
-  int64_t small_offset(int64_t position, int64_t group) const noexcept {
-    return position * problem_.geometry.channels + group * channels_;
-  }
-  int64_t large_offset(int64_t position, int64_t group) const noexcept {
+  // Finds where positions lie on either side, from the first one of a block.
+  void find(const Call& call, const Worker& w, int64_t group, int64_t first, int64_t count) const noexcept {
     const Geometry& g = problem_.geometry;
     const auto& [z, y, x] = g.axes;
-    const int64_t row = position / x.size;
-    const int64_t plane = row / y.size;
-    const int64_t row_z = plane / z.size * z.out + plane % z.size * z.stride;
-    return ((row_z * y.out + row % y.size * y.stride) * x.out + position % x.size * x.stride) * g.filters +
-           group * filters_;
+    for (int64_t i = 0; i < count;) {
+      const int64_t row = (first + i) / x.size;
+      const int64_t at = (first + i) % x.size;
+      const int64_t plane = row / y.size;
+      const int64_t row_z = plane / z.size * z.out + plane % z.size * z.stride;
+      const int64_t large_row = row_z * y.out + row % y.size * y.stride;
+      int64_t small = (first + i) * g.channels + group * channels_;
+      int64_t large = (large_row * x.out + at * x.stride) * g.filters + group * filters_;
+      for (const int64_t end = std::min(count, i + x.size - at); i < end; ++i) {
+        w.source[i] = static_cast<const char*>(call.source) + (forward_ ? small : large) * element();
+        w.out[i] = static_cast<char*>(call.out) + (forward_ ? large : small) * element();
+        small += g.channels;
+        large += x.stride * g.filters;
+      }
+    }
   }
 
   void run_block(const Call& call, const char* packed, const T* bias, const Worker& w, int64_t group,
                  int64_t block, int64_t first_panel, int64_t last_panel) const noexcept {
     const int64_t first = block * block_positions_;
     const int64_t count = std::min(block_positions_, positions_ - first);
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t small = small_offset(first + i, group);
-      const int64_t large = large_offset(first + i, group);
-      w.source[i] = static_cast<const char*>(call.source) + (forward_ ? small : large) * element();
-      w.out[i] = static_cast<char*>(call.out) + (forward_ ? large : small) * element();
-    }
+    find(call, w, group, first, count);
+    Ahead ahead = next_source(call.source, group, block, last_panel - first_panel);
     static constexpr int64_t kHere = 0;
     RowsArgs args{};
     args.segment = &kHere;
@@ -229,6 +231,7 @@ class PositionRows final : public Recipe {
     }
     args.activation = activate_.get();
     args.run = lane_runs_.runs.data();
+    args.whole = whole_;
     args.stream = stream_ && reinterpret_cast<uintptr_t>(call.out) % kAlignment == 0;
     const int64_t vectors = static_cast<int64_t>(lane_runs_.first.size() - 1) / panels_;
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
@@ -239,10 +242,21 @@ class PositionRows final : public Recipe {
         args.a = w.source + i;
         args.c = w.out + i;
         args.rows = static_cast<int32_t>(std::min<int64_t>(rows_.rows, count - i));
+        ahead.fetch();
         rows_(args);
       }
     }
     if (args.stream) finish_past_caches();
+  }
+
+  // The source of the next block, where it is one matrix.
+  Ahead next_source(const void* source, int64_t group, int64_t block, int64_t panels) const noexcept {
+    const int64_t first = (block + 1) * block_positions_;
+    if (!forward_ || first >= positions_) return {};
+    const int64_t step = problem_.geometry.channels * element();
+    return {static_cast<const char*>(source) + first * step + group * channels_ * element(),
+            channels_ * element(), step, std::min(block_positions_, positions_ - first),
+            panels * (block_positions_ / rows_.rows)};
   }
 
   // Sources of a block to the compute type, one behind the other.
@@ -278,6 +292,7 @@ class PositionRows final : public Recipe {
   int64_t positions_ = 0;  // of all samples
   Segments segments_;
   LaneRuns lane_runs_;
+  bool whole_ = false;   // whether every vector is one run of the output
   bool stream_ = false;  // whether outputs go past the caches
   int64_t block_positions_ = 0;
   int64_t blocks_ = 1;
