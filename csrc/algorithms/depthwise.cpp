@@ -87,7 +87,7 @@ class Depthwise final : public Recipe {
                                       problem.isa)) {
     const auto line = static_cast<int64_t>(kAlignment / sizeof(S));
     stream_ = turned_ == 0 && sizeof(S) == sizeof(T) && (last_ ? groups_ : axes_[2].dst_size) % line == 0 &&
-              goes_past_caches(problem);
+              goes_past_caches(problem, kBarePastCachesBytes);
     position_blocks_ = ceil_div(axes_[2].positions, kMostPositions);
     block_ = ceil_div(ceil_div(axes_[2].positions, position_blocks_), kMostLanes) * kMostLanes;
     if (last_) {
