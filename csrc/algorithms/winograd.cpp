@@ -312,7 +312,7 @@ class Winograd final : public Recipe {
         whole ? outputs_.list_outputs(part, w, segments, unit, w.fetches + Layout::kAhead + 1) : 0;
     if (next_block >= 0 && layout_.fetches_windows())
       lines += windows_.list_sources(part, w, next_block, w.fetches + Layout::kAhead + 1 + lines);
-    for (int64_t chunk = 0; chunk < layout_.unit_chunks; ++chunk) {
+    for (int64_t chunk = 0; chunk < layout_.chunks_of(unit); ++chunk) {
       multiply_chunk(w, tiles, chunk, weights + layout_.chunk_start[static_cast<size_t>(chunk)] * point,
                      depth, w.fetches, Layout::kAhead + 1 + lines);
       if (whole && !layout_.line) outputs_.finish_chunk(part, w, segments, unit, chunk);

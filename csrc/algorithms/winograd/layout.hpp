@@ -230,6 +230,12 @@ struct Layout {
     if (classes > 1) return {place % unit_blocks, place / unit_blocks};
     return {place / phases, place % phases};
   }
+  // How many chunks of a unit hold columns: the last unit may be longer than what is left of them.
+  int64_t chunks_of(int64_t unit) const noexcept {
+    if (classes > 1) return unit_chunks;
+    const int64_t left = maps.column_blocks() - unit * unit_blocks;
+    return ceil_div(std::min(unit_blocks, left) * phases, maps.vectors);
+  }
   // What the phases of a chunk have in common.
   const Form& form_of(int64_t chunk) const noexcept;
 
