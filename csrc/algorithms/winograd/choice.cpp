@@ -29,10 +29,10 @@ constexpr double kRowBytesPerSecond = 120e9;
 // Packed ones beyond the last cache hold the products up only where memory gives them later than they are
 // multiplied; threads share it.
 constexpr double kMemoryBytesPerSecond = 20e9;
-// Of the time to read packed weights, what is left where others are multiplied meanwhile.
+// Of the time to read packed weights, and to read and write maps, what is left where others are multiplied
+// meanwhile.
 constexpr double kReadingShare = 0.25;
-// Transformed windows written and read beyond the second cache.
-constexpr double kWindowBytesPerSecond = 15e9;
+constexpr double kTrafficShare = 0.4;
 // A vector of maps that was turned into lanes.
 constexpr double kStripSeconds = 12 / machine::kHertz;
 // About how many times the definition's error a tile makes, an axis, and what is tolerated in all. A sum of
@@ -77,20 +77,22 @@ double packing_seconds(double bytes, Packing packing) noexcept {
   }
 }
 
-// Expected seconds in which the maps of one sample become lanes, and transformed windows leave the second
-// cache, where those of a block are too many for it.
-double window_seconds(const Problem& problem, const Choice& choice, const Maps& maps) noexcept {
+// Expected seconds in which the maps of one sample become lanes, which along one axis costs nothing where all
+// phases read the same windows of neighbours, and of calls: for each row that is read or made, for each
+// class, view or phase of a row of tiles, and for each product.
+double turn_seconds(const Problem& problem, const Choice& choice, const Maps& maps) noexcept {
   const auto& [z, y, x] = choice;
   const Counts all = counts(choice);
-  const auto rows = static_cast<double>(z.points() * z.origins() * y.points() * y.origins());
+  const int64_t read = z.points() * z.origins() * y.points() * y.origins();
+  const bool line = read * all.classes * all.views == 1;
+  const int64_t made = z.outputs() * z.spread * y.outputs() * y.spread;
   const int64_t step = problem.pass == Pass::forward ? 1 : problem.geometry.axes[2].stride;
-  const auto vectors =
-      static_cast<double>(x.outputs() * step * maps.groups * ceil_div(maps.depth, maps.lanes));
-  const double bytes = static_cast<double>(all.class_points * all.views * maps.padded_depth()) *
-                       static_cast<double>(compute_bytes(problem.dtype));
-  const bool leave = bytes * kLeastBlockTiles > kTransformedBytes;
-  const auto left = leave ? bytes * static_cast<double>(maps.groups) / kWindowBytesPerSecond : 0.0;
-  return all.tiles * (rows * vectors * kStripSeconds + left);
+  const int64_t blocks = ceil_div(maps.depth, maps.lanes);
+  const auto vectors = static_cast<double>(line ? 0 : read * blocks * x.outputs() * step);
+  const auto calls = static_cast<double>((read + all.classes * all.views) * blocks +
+                                         (made + all.phases) * maps.column_blocks());
+  return static_cast<double>(maps.groups) * all.tiles *
+         (vectors * kStripSeconds + calls / x.even_tiles() * machine::kCallSeconds);
 }
 
 // Expected seconds for which transformed weights hold up `batch` samples, all of which take `seconds` else.
@@ -314,22 +316,26 @@ std::optional<std::string> refusal(const Problem& problem) {
 }
 
 double cost(const Problem& problem) {
+  const Geometry& g = problem.geometry;
   const Maps maps(problem, product_kernel(problem));
   const Choice choice = best_choice(problem, maps);
   const Counts all = counts(choice);
   const double bytes = packed_bytes(all, maps, problem);
-  const double growth = bytes / static_cast<double>(compute_bytes(problem.dtype)) /
-                        static_cast<double>(problem.geometry.weight_elements());
-  // Where maps lie together, the lanes of the data gradient lie a window apart in the weights.
-  const double apart = problem.pass == Pass::data_gradient && problem.geometry.channels_last ? 2 : 1;
-  const Packing way = packing_of(problem, all.classes, choice[0], choice[1], choice[2]);
-  const double packing = packing_seconds(bytes, way) * apart;
+  const auto elements = static_cast<double>(g.weight_elements());
+  double weights = kReadingShare * bytes / machine::kReadBytesPerSecond;
+  if (!problem.packed) {
+    // Where maps lie together, memory gives short runs of plain weights, slowly.
+    const double plain = elements * static_cast<double>(storage_bytes(problem.dtype));
+    const double runs = g.channels_last && plain > machine::kLastCacheBytes ? 2 : 1;
+    const Packing way = packing_of(problem, all.classes, choice[0], choice[1], choice[2]);
+    weights = elements * static_cast<double>(compute_bytes(problem.dtype)) / machine::kReadBytesPerSecond +
+              runs * packing_seconds(bytes, way);
+  }
   Problem traffic = problem;
   traffic.packed = true;
-  const double share = problem.packed ? kReadingShare * growth : 1;
-  const double sample = sample_seconds(all, maps) + window_seconds(problem, choice, maps);
-  return sample * static_cast<double>(problem.geometry.batch) + machine::traffic_seconds(traffic, share) +
-         (problem.packed ? 0 : packing);
+  const double sample = sample_seconds(all, maps) + turn_seconds(problem, choice, maps);
+  return sample * static_cast<double>(g.batch) + weights +
+         kTrafficShare * machine::traffic_seconds(traffic, 0);
 }
 
 }  // namespace tconv::filtering
