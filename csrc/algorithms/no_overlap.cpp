@@ -56,6 +56,7 @@ class NoOverlap final : public Recipe {
     tiles_ = ceil_div(rows_, spread_.rows);
     sample_positions_ = g.small_positions();
     positions_ = g.batch * sample_positions_;
+    find_output_rows();
     stream_ = forward_ && phases_ == 2 && g.axes[2].size % vector_ == 0 && goes_past_caches(problem);
     cut();
   }
@@ -127,7 +128,7 @@ class NoOverlap final : public Recipe {
   struct Worker {
     T* weights;  // of a part, where those are packed one by one
     T* panel;
-    SpreadRun* source_runs;  // of a panel, in the data gradient
+    SpreadRun* rows;  // that positions lie in, while a block or a panel of it is found
     SpreadRun* runs;
     int32_t* first_run;    // by vector
     const void** sources;  // by vector, at the first channel
@@ -141,8 +142,8 @@ class NoOverlap final : public Recipe {
   size_t bias_bytes() const noexcept {
     return static_cast<size_t>(problem_.geometry.groups * tiles_ * spread_.rows) * sizeof(T);
   }
-  size_t source_run_bytes() const noexcept {
-    return forward_ ? 0 : aligned(static_cast<size_t>(spread_.lanes) * sizeof(SpreadRun));
+  size_t run_bytes() const noexcept {
+    return aligned(static_cast<size_t>(panels_ * spread_.lanes) * sizeof(SpreadRun));
   }
   int64_t element() const noexcept { return static_cast<int64_t>(storage_bytes(problem_.dtype)); }
   int64_t vectors() const noexcept { return panels_ * spread_.lanes / vector_; }
@@ -157,8 +158,7 @@ class NoOverlap final : public Recipe {
     return aligned(static_cast<size_t>((by_part_ ? blocks_ : 1) * block_elements()) * sizeof(T));
   }
   size_t worker_bytes() const noexcept {
-    return part_bytes() + held_bytes() + source_run_bytes() +
-           aligned(static_cast<size_t>(panels_ * spread_.lanes) * sizeof(SpreadRun)) +
+    return part_bytes() + held_bytes() + 2 * run_bytes() +
            aligned(static_cast<size_t>(vectors() + 1) * sizeof(int32_t)) +
            aligned(static_cast<size_t>(vectors()) * sizeof(void*)) +
            aligned(static_cast<size_t>(panels_) * sizeof(PanelState)) +
@@ -170,8 +170,8 @@ class NoOverlap final : public Recipe {
     Worker made{};
     made.weights = pieces.take<T>(part_bytes());
     made.panel = pieces.take<T>(held_bytes());
-    made.source_runs = pieces.take<SpreadRun>(source_run_bytes());
-    made.runs = pieces.take<SpreadRun>(static_cast<size_t>(panels_ * spread_.lanes) * sizeof(SpreadRun));
+    made.rows = pieces.take<SpreadRun>(run_bytes());
+    made.runs = pieces.take<SpreadRun>(run_bytes());
     made.first_run = pieces.take<int32_t>(static_cast<size_t>(vectors() + 1) * sizeof(int32_t));
     made.sources = pieces.take<const void*>(static_cast<size_t>(vectors()) * sizeof(void*));
     made.states = pieces.take<PanelState>(static_cast<size_t>(panels_) * sizeof(PanelState));
@@ -212,6 +212,23 @@ class NoOverlap final : public Recipe {
   void cut_blocks() noexcept {
     blocks_ = ceil_div(all_.count(), panels_);
     panels_ = ceil_div(all_.count(), blocks_);
+  }
+
+  // Where the rows of the product go, of which so many as there are phases share one.
+  void find_output_rows() {
+    const Geometry& g = problem_.geometry;
+    const auto& [z, y, x] = g.axes;
+    output_row_.reserve(static_cast<size_t>(rows_ / phases_));
+    for (int64_t map = 0; map < (forward_ ? filters_ : channels_); ++map) {
+      if (!forward_) {
+        output_row_.push_back(map * sample_positions_);
+        continue;
+      }
+      for (int64_t tap_z = 0; tap_z < z.kernel; ++tap_z) {
+        for (int64_t tap_y = 0; tap_y < y.kernel; ++tap_y)
+          output_row_.push_back(((map * z.out + tap_z) * y.out + tap_y) * x.out);
+      }
+    }
   }
 
   // Packs some tiles of a group, whose first one begins at `packed`.
@@ -355,9 +372,10 @@ class NoOverlap final : public Recipe {
                 int64_t block, int64_t first_tile, int64_t last_tile, bool fused) const noexcept {
     const auto [first_panel, last_panel, first, count] = block_at(block);
     if (first_panel >= last_panel) return;
-    const auto& [z, y, x] = problem_.geometry.axes;
-    char* out = static_cast<char*>(call.out);
-    const bool stream = stream_ && reinterpret_cast<uintptr_t>(out) % kAlignment == 0;
+    const Geometry& g = problem_.geometry;
+    const int64_t maps = forward_ ? filters_ * g.large_positions() : channels_ * sample_positions_;
+    char* const out = static_cast<char*>(call.out) + group * maps * element();
+    const bool stream = stream_ && reinterpret_cast<uintptr_t>(call.out) % kAlignment == 0;
     Ahead ahead =
         next_source(call.source, group, block, (last_tile - first_tile) * (last_panel - first_panel));
     SpreadArgs args{};
@@ -372,16 +390,8 @@ class NoOverlap final : public Recipe {
       args.rows = static_cast<int32_t>(std::min<int64_t>(spread_.rows, rows_ - row));
       args.a = weights + row * steps_;
       if (bias != nullptr) args.bias = bias + group * tiles_ * spread_.rows + row;
-      for (int64_t r = 0; r < args.rows; r += phases_) {
-        if (!forward_) {
-          w.outputs[r] = out + (group * channels_ + row + r) * sample_positions_ * element();
-          continue;
-        }
-        const int64_t tap = (row + r) / phases_;
-        const int64_t map = group * filters_ + tap / (z.kernel * y.kernel);
-        const int64_t tap_z = tap / y.kernel % z.kernel;
-        w.outputs[r / phases_] = out + ((map * z.out + tap_z) * y.out + tap % y.kernel) * x.out * element();
-      }
+      for (int64_t r = 0; r < args.rows / phases_; ++r)
+        w.outputs[r] = out + output_row_[static_cast<size_t>(row / phases_ + r)] * element();
       for (int64_t panel = first_panel; panel < last_panel; ++panel) {
         const PanelState& state = w.states[panel - first_panel];
         const int64_t lane = all_.start(panel) - first;
@@ -413,14 +423,14 @@ class NoOverlap final : public Recipe {
   // Where the vectors of a panel come from and go to.
   PanelState find_state(const void* source, const Worker& w, int64_t group, int64_t first, int64_t lane,
                         int64_t lanes, int64_t count) const noexcept {
-    PanelState state{true, true};
-    for (int64_t vector = lane / vector_; vector < (lane + lanes) / vector_; ++vector) {
+    PanelState state{true, lane + lanes <= count};
+    int64_t sample = (first + lane) / sample_positions_;
+    int64_t at = (first + lane) % sample_positions_;
+    for (int64_t vector = lane / vector_; vector < (lane + lanes) / vector_; ++vector, at += vector_) {
       const SpreadRun& run = w.runs[w.first_run[vector]];
       if (run.begin != 0 || run.end != vector_) state.whole = false;
-      const int64_t begin = first + vector * vector_;
-      const int64_t sample = begin / sample_positions_;
-      const int64_t at = begin % sample_positions_;
-      if (begin + vector_ > first + count || at + vector_ > sample_positions_) state.simple = false;
+      for (; at >= sample_positions_; at -= sample_positions_) ++sample;
+      if (at + vector_ > sample_positions_) state.simple = false;
       w.sources[vector] =
           static_cast<const char*>(source) +
           ((sample * problem_.geometry.channels + group * depth_) * sample_positions_ + at) * element();
@@ -434,7 +444,7 @@ class NoOverlap final : public Recipe {
     if (forward_) {
       fill_inputs(source, panel, group, first, count, lanes);
     } else {
-      fill_windows(source, w.source_runs, panel, group, first, count, lanes);
+      fill_windows(source, w.rows, panel, group, first, count, lanes);
     }
     if (count < lanes) {
       for (int64_t step = 0; step < depth_; ++step)
@@ -501,16 +511,26 @@ class NoOverlap final : public Recipe {
 
   // Where the positions of each vector go.
   void find_runs(const Worker& w, int64_t first, int64_t count) const noexcept {
+    const int64_t stride = forward_ ? problem_.geometry.axes[2].stride : 1;
+    if (forward_) {
+      find_rows(problem_.geometry, w.rows, first, 0, count);
+    } else {
+      find_samples(w.rows, first, count);
+    }
+    const SpreadRun* row = w.rows;
     int32_t runs = 0;
+    int64_t lane = 0;
     for (int64_t vector = 0; vector < vectors(); ++vector) {
       w.first_run[vector] = runs;
       const int64_t begin = vector * vector_;
-      const int64_t end = std::min(count - begin, vector_);
-      if (end <= 0) {
-        w.runs[runs++] = {0, 0, 0};
-      } else {
-        runs += forward_ ? find_rows(problem_.geometry, w.runs + runs, first + begin, 0, end)
-                         : find_samples(w.runs + runs, first + begin, end);
+      const int64_t end = std::min(count, begin + vector_);
+      if (begin >= end) w.runs[runs++] = {0, 0, 0};
+      while (lane < end) {
+        const int64_t stop = std::min<int64_t>(end, row->end);
+        w.runs[runs++] = {row->offset + (lane - row->begin) * stride, static_cast<int32_t>(lane - begin),
+                          static_cast<int32_t>(stop - begin)};
+        if (stop == row->end) ++row;
+        lane = stop;
       }
     }
     w.first_run[vectors()] = runs;
@@ -533,6 +553,7 @@ class NoOverlap final : public Recipe {
   int64_t rows_ = 0;    // of the product
   int64_t phases_ = 1;  // rows that take turns along the last axis
   int64_t tiles_ = 0;
+  std::vector<int64_t> output_row_;
   int64_t sample_positions_ = 0;
   int64_t positions_ = 0;  // of all samples
   bool stream_ = false;    // whether outputs go past the caches
