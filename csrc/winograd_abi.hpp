@@ -347,12 +347,43 @@ template <class T, int count>
   };
 #endif
 #if defined(__AVX512F__)
-  __m512i all = _mm512_inserti32x4(_mm512_castsi128_si512(block(0)), block(1), 1);
-  all = _mm512_inserti32x4(all, block(2), 2);
-  return (typename Vector<T>::type)_mm512_inserti32x4(all, block(3), 3);
+  // What is loaded to a part of a vector takes no turn of those that shuffle.
+  __m512i all = _mm512_mask_broadcast_i32x4(_mm512_castsi128_si512(block(0)), 0x00f0, block(1));
+  all = _mm512_mask_broadcast_i32x4(all, 0x0f00, block(2));
+  return (typename Vector<T>::type)_mm512_mask_broadcast_i32x4(all, 0xf000, block(3));
 #elif defined(__AVX2__)
   return (typename Vector<T>::type)_mm256_inserti128_si256(_mm256_castsi128_si256(block(0)), block(1), 1);
 #endif
+}
+
+// Whether load_turned() turns rows of `count` elements.
+template <class E, int count>
+inline constexpr bool kTurnsRows = same<typename E::storage, typename E::compute> &&
+                                   count % (16 / (int)sizeof(typename E::compute)) == 0 &&
+                                   Vector<typename E::compute>::lanes > 16 / (int)sizeof(typename E::compute);
+
+// Loads `count` elements of as many rows, `step` apart, as a vector has lanes, and turns them: one vector of
+// each element. By blocks of 16 bytes, for rows begin anywhere in a line, and whole vectors would lie in two.
+template <class E, int count>
+[[gnu::always_inline]] inline void load_turned(const typename E::storage* src, int64_t step,
+                                               typename Vector<typename E::compute>::type* turned) noexcept {
+  using T = typename E::compute;
+  constexpr int lanes = Vector<T>::lanes;
+  constexpr int block = 16 / (int)sizeof(T);
+  if constexpr (kTurnsRows<E, count>) {
+#pragma GCC unroll 8
+    for (int first = 0; first < count; first += block) {
+#pragma GCC unroll 4
+      for (int i = 0; i < block; ++i)
+        turned[first + i] = load_blocks<T, block>(src + i * step + first, block * step);
+      turn_units<T, block, 1>(turned + first, 1);
+    }
+  } else {
+    static_assert(count == lanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) turned[i] = Lanes<E>::load(src + i * step);
+    transpose<T>(turned);
+  }
 }
 
 // Sorts the elements of `count` vectors, a power of two, by their place modulo `count`.
@@ -454,10 +485,8 @@ template <class E>
         count = lanes;
       }
       Type rows[lanes];
-#pragma GCC unroll 16
-      for (int m = 0; m < lanes; ++m) rows[m] = Lanes<E>::load(src + m * args.map_stride);
+      load_turned<E, lanes>(src, args.map_stride, rows);
       check.template add<lanes>(rows);
-      transpose<T>(rows);
 #pragma GCC unroll 16
       for (int m = 0; m < lanes; ++m) *reinterpret_cast<Loose*>(dst + m * lanes) = rows[m];
       src += step;

@@ -44,7 +44,9 @@ template <class E, int taps>
   using T = typename E::compute;
   using Type = typename Vector<T>::type;
   constexpr int lanes = Vector<T>::lanes;
-  if constexpr (lanes % taps == 0) {
+  if constexpr (kTurnsRows<E, taps>) {
+    load_turned<E, taps>(src, taps, rows);
+  } else if constexpr (lanes % taps == 0) {
 #pragma GCC unroll 16
     for (int i = 0; i < taps; ++i) rows[i] = Lanes<E>::load(src + i * lanes);
     if constexpr (taps < lanes) {
@@ -87,6 +89,7 @@ template <class E, int stride_y, int stride_x, WinogradTile y, WinogradTile x>
     const S* const ahead = src + (left < args.fetched ? left : args.fetched) * args.map_stride;
 #pragma GCC unroll 16
     for (int at = 0; at < taps * lanes; at += 64 / (int)sizeof(S)) __builtin_prefetch(ahead + at);
+    __builtin_prefetch(ahead + taps * lanes - 1);
     Type rows[taps];
     turn_taps<E, taps>(src, rows);
     check.template add<taps>(rows);
