@@ -21,11 +21,13 @@ constexpr int kStrassenKept = 5;
 // Family `strassen`, from the compute type to the storage type: for two tiles of rows and two of lanes, which
 // go to c as those of family `spread` do, the vectors of the second tile behind those of the first,
 //   sum[r][l] = bias[r] + what the products add up to, of
-//               a[p * a_product + k * tile rows + r] * b[p * b_product + k * tile lanes + l], k < depth
+//               a[p * a_product + k * a_step + r * a_row] * b[p * b_product + k * tile lanes + l], k < depth
 // With `accumulate`, and one phase, what c holds is added before the activation.
 struct StrassenArgs {
   const void* a;
   int64_t a_product;
+  int64_t a_step;
+  int64_t a_row;
   const void* b;
   int64_t b_product;
   int64_t depth;                 // half of all
@@ -40,8 +42,8 @@ struct StrassenArgs {
   int32_t rows;  // of both tiles, a multiple of phases
   int32_t phases;
   bool accumulate;
-  bool whole;   // every vector is one run, of two phases
-  bool stream;  // outputs are lines of their own and go past the caches; `whole`, or one phase
+  bool whole;   // every vector is one run, and no row is null
+  bool stream;  // outputs are lines of their own and go past the caches, where there are rows
 };
 
 #if defined(TCONV_KERNEL_NAME)
@@ -106,14 +108,25 @@ template <class E, int R, int V, int... I>
     const int vector = product == 4 || product == 6 ? V : 0;
     const auto begin = [&](int v) { return args.run + args.first_run[vector + v]; };
     if (product >= 3 && !args.stream) {
+      // Of each vector the first place, and of a pair of rows the last one.
+      int64_t places[2][V];
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) {
+        const SpreadRun* const last = begin(v + 1) - 1;
+        places[0][v] = places[1][v] = begin(v)->offset;
+        if (args.phases == 2) places[1][v] = last->offset + (last->end - last->begin) * 2 - 1;
+      }
       const auto fetch = [&](int r, int v) __attribute__((always_inline)) {
         if (row + r >= args.rows) return;
-        const int64_t offset = begin(v)->offset + (args.phases == 1 ? 0 : r % 2 * lanes);
-        __builtin_prefetch(static_cast<S*>(args.c[(row + r) / args.phases]) + offset, 1);
+        __builtin_prefetch(static_cast<S*>(args.c[(row + r) / args.phases]) + places[r % 2][v], 1);
       };
       (fetch(I / V, I % V), ...);
     }
     const T* a = static_cast<const T*>(args.a) + product * args.a_product;
+    // Those of the next product come to the second cache, in the order in which they lie.
+    const T* next = a + args.a_product;
+    const int64_t a_row = args.a_row;
+    const int64_t a_step = args.a_step;
     const T* b = static_cast<const T*>(args.b) + product * args.b_product;
     for (int64_t rest = args.depth; rest > 0;) {
 #pragma GCC unroll 1
@@ -121,9 +134,10 @@ template <class E, int R, int V, int... I>
         Type right[V];
 #pragma GCC unroll 16
         for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
-        __builtin_prefetch(a + kStepsAhead * R);
-        ((sum[I] += right[I % V] * a[I / V]), ...);
-        a += R;
+        __builtin_prefetch(next, 0, 2);
+        ((sum[I] += right[I % V] * a[I / V * a_row]), ...);
+        a += a_step;
+        next += R;
         b += V * lanes;
       }
       const bool first = rest == args.depth;
@@ -176,7 +190,16 @@ template <class E, int R, int V, int... I>
       ((sum[I] = tile[I]), ...);
     }
     if (args.activation != nullptr) ((sum[I] = activated<T>(sum[I], *args.activation)), ...);
-    if (args.whole && row + R <= args.rows) {
+    if (args.whole && args.phases == 1 && row + R <= args.rows) {
+      const auto rows = [&](auto put) __attribute__((always_inline)) {
+        (put(static_cast<S*>(args.c[row + I / V]) + begin(I % V)->offset, sum[I]), ...);
+      };
+      if (args.stream) {
+        rows([](S* c, Type value) __attribute__((always_inline)) { stream_out<E>(c, value); });
+      } else {
+        rows([](S* c, Type value) __attribute__((always_inline)) { Lanes<E>::store(c, value); });
+      }
+    } else if (args.whole && row + R <= args.rows) {
       const auto pairs = [&](auto put) __attribute__((always_inline)) {
         ((I / V % 2 == 0 ? put(static_cast<S*>(args.c[(row + I / V) / 2]) + begin(I % V)->offset, sum[I],
                                sum[I / V % 2 == 0 ? I + V : I])

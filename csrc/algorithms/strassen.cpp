@@ -520,6 +520,8 @@ class Strassen final : public Recipe {
     auto ahead = next_source(call.source, group, block, (last_tile - first_tile) * panels);
     StrassenArgs args{};
     args.a_product = product_elements(tile_rows_);
+    args.a_step = tile_rows_;
+    args.a_row = 1;
     args.c = w.outputs;
     args.kept = w.kept;
     args.run = w.runs;
@@ -549,7 +551,7 @@ class Strassen final : public Recipe {
           const Kernel& kernel = panels_.kernel(block * block_panels_ + i);
           args.b = w.panels + i * panel_elements() + chunk * chunk_elements(kernel.lanes);
           args.b_product = product_elements(kernel.lanes);
-          args.whole = w.whole[i] && phases_ == 2;
+          args.whole = w.whole[i];
           args.stream = stream && w.whole[i];
           for (Ahead& half : ahead) half.fetch();
           kernel(args);

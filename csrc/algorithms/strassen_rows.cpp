@@ -18,9 +18,7 @@ namespace {
 
 constexpr int kHalves = 2;
 constexpr int64_t kBlockBytes = 256 << 10;  // of operands that one thread makes of the input at a time
-constexpr int64_t kLeastUnits = 8;          // of a block, for all of which a pair of panels is read once
-constexpr int64_t kTiles = 2;               // of each half, that are brought into order together
-constexpr int64_t kSteps = 64;              // of half the depth that are
+constexpr int64_t kLeastTiles = 16;         // of a block, for all of which a pair of panels is read once
 constexpr int64_t kPackedSteps = 8;         // of depth that a thread packs side by side
 
 template <class T>
@@ -30,8 +28,6 @@ class StrassenRows final : public Recipe {
       : problem_(problem),
         activate_(problem),
         quarters_(tconv::kernel(Family::quarters, problem.dtype, problem.isa)),
-        strip_quarters_(tconv::kernel(Family::quarters, compute_dtype(problem.dtype), problem.isa)),
-        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         channels_(problem.geometry.channels / problem.geometry.groups),
         filters_(problem.geometry.filters / problem.geometry.groups),
         columns_(filters_ * problem.geometry.taps()),
@@ -40,14 +36,14 @@ class StrassenRows final : public Recipe {
         half_(ceil_div(sample_positions_, kHalves)),
         pairs_(kernels(Family::strassen, problem.dtype, problem.isa), ceil_div(columns_, kHalves)),
         tile_rows_(pairs_.widest().rows),
-        unit_rows_(kTiles * tile_rows_),
         vector_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))),
         segments_(window_segments(problem.geometry)),
         lane_runs_(lane_runs(segments_, columns_, kHalves * pairs_.start(pairs_.count()), vector_)) {
     const int64_t vector_bytes = vector_ * element();
-    stream_ = columns_ % vector_ == 0 && segments_.length * element() % vector_bytes == 0 &&
-              filters_ * element() % vector_bytes == 0 &&
-              kHalves * pairs_.start(pairs_.count()) == columns_ && goes_past_caches(problem);
+    whole_ = columns_ == kHalves * pairs_.start(pairs_.count()) &&
+             lane_runs_.runs.size() + 1 == lane_runs_.first.size();
+    stream_ = whole_ && segments_.length * element() % vector_bytes == 0 &&
+              filters_ * element() % vector_bytes == 0 && goes_past_caches(problem);
     cut();
   }
 
@@ -110,21 +106,23 @@ class StrassenRows final : public Recipe {
  private:
   // What one thread works in.
   struct Worker {
-    T* rows;         // operands of a block: by tile of each half, product and step of depth
-    T* strip;        // both halves of the depth at the positions of both halves of a unit
+    T* rows;         // operands of a block: by tile of each half, product and row
     T* kept;         // tiles of the kernel
     void** outputs;  // by tile of a block, its rows of the first half, then of the second
+    bool* whole;     // by tile, whether there are all of its rows, and every vector is one run of the output
   };
 
   int64_t element() const noexcept { return static_cast<int64_t>(storage_bytes(problem_.dtype)); }
   // Rows of either half, of all samples.
   int64_t rows() const noexcept { return problem_.geometry.batch * half_; }
-  // Products lie a vector further apart than they need, or they share sets of the nearest cache.
+  // Products and rows lie a vector further apart than they need, or they share sets of the nearest cache.
   int64_t product_elements(int64_t step) const noexcept { return depth_ * step + vector_; }
-  int64_t tile_elements() const noexcept { return kStrassenProducts * product_elements(tile_rows_); }
   int64_t pair_elements() const noexcept {
     return kStrassenProducts * product_elements(pairs_.widest().lanes);
   }
+  int64_t row_elements() const noexcept { return ceil_div(depth_, vector_) * vector_ + vector_; }
+  int64_t tile_product() const noexcept { return tile_rows_ * row_elements(); }
+  int64_t tile_elements() const noexcept { return kStrassenProducts * tile_product(); }
   size_t group_bytes() const noexcept {
     return aligned(static_cast<size_t>(pairs_.count() * pair_elements()) * sizeof(T));
   }
@@ -133,43 +131,41 @@ class StrassenRows final : public Recipe {
                    sizeof(T));
   }
   size_t row_bytes() const noexcept {
-    return aligned(static_cast<size_t>(block_units_ * kTiles * tile_elements()) * sizeof(T));
-  }
-  size_t strip_bytes() const noexcept {
-    return aligned(static_cast<size_t>(kHalves * kHalves * kSteps * unit_rows_) * sizeof(T));
+    return aligned(static_cast<size_t>(block_tiles_ * tile_elements()) * sizeof(T));
   }
   size_t kept_bytes() const noexcept {
     return aligned(static_cast<size_t>(kStrassenKept * tile_rows_ * pairs_.widest().lanes) * sizeof(T));
   }
   size_t output_bytes() const noexcept {
-    return aligned(static_cast<size_t>(block_units_ * kHalves * unit_rows_) * sizeof(void*));
+    return aligned(static_cast<size_t>(block_tiles_ * kHalves * tile_rows_) * sizeof(void*));
   }
-  size_t worker_bytes() const noexcept { return row_bytes() + strip_bytes() + kept_bytes() + output_bytes(); }
+  size_t whole_bytes() const noexcept { return aligned(static_cast<size_t>(block_tiles_)); }
+  size_t worker_bytes() const noexcept { return row_bytes() + kept_bytes() + output_bytes() + whole_bytes(); }
 
   Worker worker(char* workers, int member) const noexcept {
     Pieces pieces(workers + static_cast<size_t>(member) * worker_bytes());
     Worker made{};
     made.rows = pieces.take<T>(row_bytes());
-    made.strip = pieces.take<T>(strip_bytes());
     made.kept = pieces.take<T>(kept_bytes());
     made.outputs = pieces.take<void*>(output_bytes());
+    made.whole = pieces.take<bool>(whole_bytes());
     return made;
   }
 
   // Decides blocks of positions, their parts and threads, so that the workspace holds them.
   void cut() {
     threads_ = problem_.threads;
-    const int64_t units = ceil_div(rows(), unit_rows_);
-    const int64_t unit_bytes = kTiles * tile_elements() * static_cast<int64_t>(sizeof(T));
-    block_units_ = std::min(units, std::max(kBlockBytes / unit_bytes, kLeastUnits));
+    const int64_t tiles = ceil_div(rows(), tile_rows_);
+    const int64_t tile_bytes = tile_elements() * static_cast<int64_t>(sizeof(T));
+    block_tiles_ = std::min(tiles, std::max(kBlockBytes / tile_bytes, kLeastTiles));
     const auto total = [&] {
       return (problem_.packed ? 0 : aligned(packed_bytes())) + bias_bytes() +
              worker_bytes() * static_cast<size_t>(threads_);
     };
     while (threads_ > 1 && total() > problem_.workspace) --threads_;
-    if (total() > problem_.workspace) block_units_ = 1;
-    blocks_ = ceil_div(units, block_units_);
-    block_units_ = ceil_div(units, blocks_);
+    if (total() > problem_.workspace) block_tiles_ = 1;
+    blocks_ = ceil_div(tiles, block_tiles_);
+    block_tiles_ = ceil_div(tiles, blocks_);
     const int64_t work = blocks_ * problem_.geometry.groups;
     parts_ = threads_ > 1 && work < 6 * threads_ ? std::min(pairs_.count(), ceil_div(6 * threads_, work)) : 1;
     workspace_ = total();
@@ -232,72 +228,59 @@ class StrassenRows final : public Recipe {
   // Makes the operands of a block, and finds where its rows go. Returns false where the input holds an
   // infinity or NaN.
   bool fill(const Call& call, const Worker& w, int64_t group, int64_t block) const noexcept {
-    const int64_t first = block * block_units_ * unit_rows_;
+    const int64_t first = block * block_tiles_ * tile_rows_;
     char* const out = static_cast<char*>(call.out);
     bool finite = true;
-    for (int64_t unit = 0; unit < block_units_; ++unit) {
-      const int64_t row = first + unit * unit_rows_;
+    for (int64_t tile = 0; tile < block_tiles_; ++tile) {
+      const int64_t row = first + tile * tile_rows_;
       if (row >= rows()) break;
-      if (!fill_unit(call.source, w, w.rows + unit * kTiles * tile_elements(), group, row)) finite = false;
-      for (int64_t r = 0; r < unit_rows_; ++r) {
-        for (int64_t half = 0; half < kHalves; ++half) {
+      if (!fill_tile(call.source, w.rows + tile * tile_elements(), group, row)) finite = false;
+      w.whole[tile] = whole_;
+      for (int64_t half = 0; half < kHalves; ++half) {
+        for (int64_t r = 0; r < tile_rows_; ++r) {
           const int64_t position = position_of(row + r, half);
-          const int64_t tile = unit * kTiles + r / tile_rows_;
-          w.outputs[(tile * kHalves + half) * tile_rows_ + r % tile_rows_] =
+          w.outputs[(tile * kHalves + half) * tile_rows_ + r] =
               position < 0 ? nullptr : out + large_offset(position, group) * element();
+          if (position < 0) w.whole[tile] = false;
         }
       }
     }
     return finite;
   }
 
-  bool fill_unit(const void* source, const Worker& w, T* to, int64_t group, int64_t row) const noexcept {
-    const Geometry& g = problem_.geometry;
+  // Makes the operands of a tile, which lie as the input does.
+  bool fill_tile(const void* source, T* to, int64_t group, int64_t first) const noexcept {
+    const int64_t channels = problem_.geometry.channels;
     bool finite = true;
-    const int64_t quarter = kSteps * unit_rows_;
     QuartersArgs args{};
     args.weights = true;
-    args.lane_half = kHalves * quarter;
-    args.depth_half = quarter;
-    args.src_step = unit_rows_;
-    args.lanes = args.second_lanes = args.dst_step = tile_rows_;
-    args.dst_product = product_elements(tile_rows_);
+    args.lane_half = half_ * channels;
+    args.depth_half = depth_;
+    args.src_step = channels;
+    args.lanes = depth_;
+    args.dst_product = tile_product();
+    args.dst_step = row_elements();
     args.finite = &finite;
-    MoveArgs move{};
-    move.src_row = g.channels;
-    move.src_column = move.dst_row = 1;
-    move.dst_column = unit_rows_;
-    for (int64_t step = 0; step < depth_; step += kSteps) {
-      args.steps = move.columns = std::min(kSteps, depth_ - step);
-      for (int64_t half = 0; half < kHalves; ++half) {
-        T* const strip = w.strip + half * args.lane_half;
-        for (int64_t r = 0; r < unit_rows_; r += move.rows) {
-          // Rows of a sample, or that there are not.
-          const int64_t position = position_of(row + r, half);
-          move.rows = 1;
-          while (r + move.rows < unit_rows_ &&
-                 position_of(row + r + move.rows, half) == (position < 0 ? -1 : position + move.rows)) {
-            ++move.rows;
-          }
-          for (int64_t depth = 0; depth < kHalves; ++depth) {
-            T* const at = strip + depth * quarter + r;
-            if (position < 0) {
-              for (int64_t k = 0; k < args.steps; ++k)
-                std::fill(at + k * unit_rows_, at + k * unit_rows_ + move.rows, T{0});
-              continue;
-            }
-            move.src = static_cast<const char*>(source) +
-                       (position * g.channels + group * channels_ + depth * depth_ + step) * element();
-            move.dst = at;
-            load_(move);
-          }
-        }
+    for (int64_t r = 0; r < tile_rows_; r += args.steps) {
+      T* const at = to + r * row_elements();
+      const int64_t position = position_of(first + r, 0);
+      if (position < 0) {
+        args.steps = 1;
+        for (int64_t product = 0; product < kStrassenProducts; ++product)
+          std::fill(at + product * tile_product(), at + product * tile_product() + depth_, T{0});
+        continue;
       }
-      for (int64_t tile = 0; tile < kTiles; ++tile) {
-        args.src = w.strip + tile * tile_rows_;
-        args.dst = to + tile * tile_elements() + step * tile_rows_;
-        strip_quarters_(args);
+      // Rows of a sample, which the second half has all, or one that it lacks.
+      const bool both = position_of(first + r, 1) >= 0;
+      args.second_lanes = both ? depth_ : 0;
+      args.steps = 1;
+      while (both && r + args.steps < tile_rows_ &&
+             position_of(first + r + args.steps, 1) == position + half_ + args.steps) {
+        ++args.steps;
       }
+      args.src = static_cast<const char*>(source) + (position * channels + group * channels_) * element();
+      args.dst = at;
+      quarters_(args);
     }
     return finite;
   }
@@ -305,11 +288,13 @@ class StrassenRows final : public Recipe {
   // Makes some pairs of panels of a block.
   void multiply(const Call& call, const T* weights, const T* bias, const Worker& w, int64_t group,
                 int64_t block, int64_t first_pair, int64_t last_pair) const noexcept {
-    const int64_t left = rows() - block * block_units_ * unit_rows_;
-    const int64_t tiles = std::min(block_units_ * kTiles, ceil_div(left, tile_rows_));
+    const int64_t left = rows() - block * block_tiles_ * tile_rows_;
+    const int64_t tiles = std::min(block_tiles_, ceil_div(left, tile_rows_));
     auto ahead = next_source(call.source, group, block, tiles * (last_pair - first_pair));
     StrassenArgs args{};
-    args.a_product = product_elements(tile_rows_);
+    args.a_product = tile_product();
+    args.a_step = 1;
+    args.a_row = row_elements();
     args.depth = args.together = depth_;
     args.run = lane_runs_.runs.data();
     args.kept = w.kept;
@@ -327,6 +312,7 @@ class StrassenRows final : public Recipe {
       for (int64_t tile = 0; tile < tiles; ++tile) {
         args.a = w.rows + tile * tile_elements();
         args.c = w.outputs + tile * kHalves * tile_rows_;
+        args.whole = w.whole[tile];
         for (Ahead& half : ahead) half.fetch();
         kernel(args);
       }
@@ -339,8 +325,8 @@ class StrassenRows final : public Recipe {
                                          int64_t calls) const noexcept {
     std::array<Ahead, kHalves> ahead;
     if (block + 1 == blocks_) return ahead;
-    const int64_t row = (block + 1) * block_units_ * unit_rows_;
-    const int64_t count = std::min(block_units_ * unit_rows_, half_ - row % half_);
+    const int64_t row = (block + 1) * block_tiles_ * tile_rows_;
+    const int64_t count = std::min(block_tiles_ * tile_rows_, half_ - row % half_);
     const int64_t step = problem_.geometry.channels * element();
     for (int64_t half = 0; half < kHalves; ++half) {
       const int64_t position = position_of(row, half);
@@ -355,8 +341,6 @@ class StrassenRows final : public Recipe {
   Problem problem_;
   Activate activate_;
   const Kernel& quarters_;
-  const Kernel& strip_quarters_;
-  const Kernel& load_;
   int64_t channels_;  // of a group, as all below
   int64_t filters_;
   int64_t columns_;
@@ -365,12 +349,12 @@ class StrassenRows final : public Recipe {
   int64_t half_;  // positions of the first half of a sample
   Panels pairs_;  // of half the columns
   int64_t tile_rows_;
-  int64_t unit_rows_;  // of each half, that are brought into order together
-  int64_t vector_;     // lanes of a vector
+  int64_t vector_;  // lanes of a vector
   const Segments segments_;
   const LaneRuns lane_runs_;
+  bool whole_ = false;   // whether every vector is one run of the output
   bool stream_ = false;  // whether outputs go past the caches
-  int64_t block_units_ = 1;
+  int64_t block_tiles_ = 1;
   int64_t blocks_ = 1;
   int64_t parts_ = 1;  // that pairs are shared in
   int threads_ = 1;
@@ -398,8 +382,8 @@ double cost(const Problem& problem) {
       static_cast<double>(pairs.start(pairs.count())) / tile.lanes * groups * std::max(1.0, rows / tile.rows);
   // A tile is kept, or stored, after every product, and others are added to it.
   const double stores = static_cast<double>(tile.rows) * tile.lanes / vector * 2.5;
-  // Operands that are made of the input, after it was turned.
-  const double copied = rows / vector * groups * depth * (kStrassenProducts + 15);
+  // Operands that are made of the input, and read.
+  const double copied = 2.0 * rows / vector * groups * depth * kStrassenProducts;
   return calls * kStrassenProducts *
              (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
               stores / machine::kHertz) +
