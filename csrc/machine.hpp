@@ -13,6 +13,7 @@ inline constexpr double kStoreBytesPerSecond = 10e9;
 inline constexpr double kReadBytesPerSecond = 30e9;
 inline constexpr double kPackBytesPerSecond = 6.5e9;
 inline constexpr double kFarBytesPerSecond = 18e9;
+inline constexpr double kNearGain = 2.5;            // of the last cache over memory
 inline constexpr double kSecondCacheBytes = 768e3;  // what stays in it beside the rest
 inline constexpr double kLastCacheBytes = 32e6;
 
@@ -48,27 +49,34 @@ inline double rows_step_seconds(const Kernel& gemm, int64_t rows) noexcept {
   return static_cast<double>(tiles) * tile_step_seconds(gemm, (rows + tiles - 1) / tiles);
 }
 
-// The arrays once through memory; the large side is only read where it is a gradient. Weights are `growth`
-// times as many once packed, and cost packing where they come plain.
+// Whether a problem's arrays stay in the last cache together.
+inline bool stays_near(const Problem& problem) noexcept {
+  const Geometry& g = problem.geometry;
+  const double all = static_cast<double>(g.small_elements() + g.large_elements() + g.weight_elements()) *
+                     static_cast<double>(storage_bytes(problem.dtype));
+  return all <= kLastCacheBytes;
+}
+
+// The arrays once through the last cache, or memory; the large side is only read where it is a gradient.
+// Weights are `growth` times as many once packed, and cost packing where they come plain.
 inline double traffic_seconds(const Problem& problem, double growth = 1,
                               double pack_bytes_per_second = kPackBytesPerSecond) noexcept {
   const Geometry& g = problem.geometry;
   const auto element = static_cast<double>(storage_bytes(problem.dtype));
+  const double faster = stays_near(problem) ? kNearGain : 1;
   const double large = problem.pass == Pass::data_gradient ? kReadBytesPerSecond : kStoreBytesPerSecond;
   const double maps = static_cast<double>(g.small_elements()) * element / kStoreBytesPerSecond +
                       static_cast<double>(g.large_elements()) * element / large;
   const double weights =
       static_cast<double>(g.weight_elements()) * growth * static_cast<double>(compute_bytes(problem.dtype));
-  return maps + weights / kReadBytesPerSecond + (problem.packed ? 0 : weights / pack_bytes_per_second);
+  return maps / faster + weights / kReadBytesPerSecond +
+         (problem.packed ? 0 : weights / pack_bytes_per_second);
 }
 
 // Reading or writing so many bytes of a problem's arrays past the caches, where they do not stay in the last
 // one together. What does is charged with the vectors that move it.
 inline double far_seconds(const Problem& problem, double bytes) noexcept {
-  const Geometry& g = problem.geometry;
-  const double all = static_cast<double>(g.small_elements() + g.large_elements() + g.weight_elements()) *
-                     static_cast<double>(storage_bytes(problem.dtype));
-  return all <= kLastCacheBytes ? 0 : bytes / kFarBytesPerSecond;
+  return stays_near(problem) ? 0 : bytes / kFarBytesPerSecond;
 }
 
 // What an algorithm takes at least that does every product of the definition: those of the small positions

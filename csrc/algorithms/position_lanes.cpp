@@ -24,11 +24,15 @@ constexpr int64_t kMostTogether = 64;  // splits of a row that are read at a tim
 constexpr int64_t kMostPlanes = 256;   // of a strip, about
 constexpr int64_t kStripBytes = 512 << 10;
 constexpr int64_t kResultBytes = 384 << 10;
-constexpr double kStepSeconds = 0.5 / machine::kHertz;  // of a tile, beside its products
-constexpr double kTileSeconds = 60 / machine::kHertz;   // of a call, beside its steps
-constexpr double kRowSeconds = 20 / machine::kHertz;    // of a row of the output that is stored
-constexpr int64_t kMostLinesAhead = 8;                  // fetched in a step
-constexpr int64_t kPlainTiles = 2;                      // of a block that is read where it lies
+constexpr double kStepSeconds = 0.5 / machine::kHertz;      // of a tile, beside its products
+constexpr double kTileSeconds = 60 / machine::kHertz;       // of a call, beside its steps
+constexpr double kRowSeconds = 20 / machine::kHertz;        // of a row of the output that is stored
+constexpr double kUnitSeconds = 500 / machine::kHertz;      // of a group of a sample
+constexpr double kFillSeconds = 9 / machine::kHertz;        // of a row of a strip that is filled
+constexpr double kApartFillSeconds = 26 / machine::kHertz;  // of one whose elements are taken apart
+constexpr double kResultSeconds = 13 / machine::kHertz;     // of a row of results that is stored
+constexpr int64_t kMostLinesAhead = 8;                      // fetched in a step
+constexpr int64_t kPlainTiles = 2;                          // of a block that is read where it lies
 
 // Residues of the stride that read the same shifts of the source.
 struct Class {
@@ -1053,7 +1057,8 @@ double cost(const Problem& problem) {
   const Layout layout(problem, false);
   const Kernel& gemm = *layout.gemm;
   const double width = machine::lanes(gemm.dtype, gemm.isa);
-  const double units = static_cast<double>(problem.geometry.batch * layout.groups);
+  const Geometry& g = problem.geometry;
+  const auto units = static_cast<double>(g.batch * layout.groups);
   int64_t whole[kAxes];
   double positions = 1;
   for (int a = 0; a < kAxes; ++a) {
@@ -1067,22 +1072,33 @@ double cost(const Problem& problem) {
   // Residues of a stride are taken apart on the way, long strides by turning squares, of which those of maps
   // that lie together are ragged.
   const int64_t step = layout.axes[2].src_step;
-  const double apart = step == 1 ? 1 : step < 8 ? 1.5 : problem.geometry.channels_last ? 20 : 6;
-  const double loaded = static_cast<double>(layout.depth_maps * blocks.plane) / width * apart;
+  const double apart = step == 1 ? 1 : step < 8 ? 1.5 : g.channels_last ? 20 : 6;
+  // Where maps are innermost and a group has few, every element is loaded and stored alone, from a line that
+  // the second cache does not keep for the next group where there are many.
+  const bool kept = static_cast<double>((g.small_positions() + g.large_positions()) * g.channels) *
+                        compute_bytes(gemm.dtype) <
+                    machine::kSecondCacheBytes;
+  const double alone = g.channels_last && layout.groups > 1 ? width * (kept ? 0.6 : 1.5) : 1;
+  const double loaded =
+      static_cast<double>(layout.depth_maps * blocks.plane) / width * std::max(apart, alone);
   // Weights beyond the second cache are read again for each block of results.
   const double weights = static_cast<double>(layout.group_elements()) * compute_bytes(gemm.dtype);
   const double rounds =
       std::ceil(positions * static_cast<double>(layout.streams) * compute_bytes(gemm.dtype) / kResultBytes);
   const double again = weights > kResultBytes ? rounds * weights / machine::kReadBytesPerSecond : 0;
   // Packing gathers them one by one.
-  const double packing = problem.packed ? 0 : static_cast<double>(problem.geometry.weight_elements()) * 2e-9;
-  // Where maps are innermost and a group has few, every element is stored alone.
-  const double alone = problem.geometry.channels_last && layout.groups > 1 ? width / 2 : 1;
+  const double packing = problem.packed ? 0 : static_cast<double>(g.weight_elements()) * 2e-9;
   const double stored = positions * static_cast<double>(layout.streams) / width * alone;
   const auto& [z, y, x] = layout.axes;
   const double rows = static_cast<double>(z.dst_size * y.dst_size) *
-                      static_cast<double>(problem.geometry.channels_last ? 1 : layout.column_maps);
-  return units * (tiles * static_cast<double>(layout.depth_maps) * layout.step_seconds(gemm) +
+                      static_cast<double>(g.channels_last ? 1 : layout.column_maps);
+  // Rows of strips that are filled, and of results.
+  const double fills =
+      static_cast<double>(layout.depth_maps * layout.splits() * blocks.strip[0] * blocks.strip[1]) *
+      (step == 1 ? kFillSeconds : kApartFillSeconds);
+  const double results = static_cast<double>(layout.streams * whole[0] * whole[1]) * kResultSeconds;
+  return units * (kUnitSeconds + fills + results +
+                  tiles * static_cast<double>(layout.depth_maps) * layout.step_seconds(gemm) +
                   calls * kTileSeconds + loaded * machine::kGatherSeconds +
                   stored * machine::kScatterSeconds + rows * kRowSeconds + again) +
          packing + machine::traffic_seconds(problem);
