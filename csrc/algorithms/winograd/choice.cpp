@@ -29,10 +29,8 @@ constexpr double kRowBytesPerSecond = 120e9;
 // Packed ones beyond the last cache hold the products up only where memory gives them later than they are
 // multiplied; threads share it.
 constexpr double kMemoryBytesPerSecond = 20e9;
-// Of the time to read packed weights, and to read and write maps, what is left where others are multiplied
-// meanwhile.
+// Of the time to read packed weights, what is left where others are multiplied meanwhile.
 constexpr double kReadingShare = 0.25;
-constexpr double kTrafficShare = 0.4;
 // A vector of maps that was turned into lanes.
 constexpr double kStripSeconds = 12 / machine::kHertz;
 // About how many times the definition's error a tile makes, an axis, and what is tolerated in all. A sum of
@@ -324,9 +322,11 @@ double cost(const Problem& problem) {
   const auto elements = static_cast<double>(g.weight_elements());
   double weights = kReadingShare * bytes / machine::kReadBytesPerSecond;
   if (!problem.packed) {
-    // Where maps lie together, memory gives short runs of plain weights, slowly.
+    // Where maps lie together, memory gives short runs of plain weights, slowly, and so does a copy of many
+    // taps.
     const double plain = elements * static_cast<double>(storage_bytes(problem.dtype));
-    const double runs = g.channels_last && plain > machine::kLastCacheBytes ? 2 : 1;
+    const bool few = problem.pass == Pass::data_gradient && g.taps() * maps.lanes > kMostTaps;
+    const double runs = g.channels_last && (few || plain > machine::kLastCacheBytes) ? 2 : 1;
     const Packing way = packing_of(problem, all.classes, choice[0], choice[1], choice[2]);
     weights = elements * static_cast<double>(compute_bytes(problem.dtype)) / machine::kReadBytesPerSecond +
               runs * packing_seconds(bytes, way);
@@ -334,8 +334,7 @@ double cost(const Problem& problem) {
   Problem traffic = problem;
   traffic.packed = true;
   const double sample = sample_seconds(all, maps) + turn_seconds(problem, choice, maps);
-  return sample * static_cast<double>(g.batch) + weights +
-         kTrafficShare * machine::traffic_seconds(traffic, 0);
+  return sample * static_cast<double>(g.batch) + weights + machine::traffic_seconds(traffic, 0);
 }
 
 }  // namespace tconv::filtering
