@@ -208,9 +208,9 @@ class NoOverlap final : public Recipe {
     workspace_ = total();
   }
 
-  // Blocks of at most `panels_` of all panels.
+  // Blocks of at most `panels_` of all panels, as many for each thread.
   void cut_blocks() noexcept {
-    blocks_ = ceil_div(all_.count(), panels_);
+    blocks_ = std::min(all_.count(), ceil_div(ceil_div(all_.count(), panels_), threads_) * threads_);
     panels_ = ceil_div(all_.count(), blocks_);
   }
 
@@ -339,8 +339,8 @@ class NoOverlap final : public Recipe {
     int64_t count;  // of positions
   };
   Block block_at(int64_t block) const noexcept {
-    const int64_t first_panel = std::min(block * panels_, all_.count());
-    const int64_t last_panel = std::min(first_panel + panels_, all_.count());
+    const int64_t first_panel = all_.count() * block / blocks_;
+    const int64_t last_panel = all_.count() * (block + 1) / blocks_;
     const int64_t first = all_.start(first_panel);
     return {first_panel, last_panel, first, std::min(all_.start(last_panel), positions_) - first};
   }
@@ -348,7 +348,7 @@ class NoOverlap final : public Recipe {
   // Finds where the panels of a block come from and go to.
   void find(const Call& call, const Worker& w, int64_t group, int64_t block) const noexcept {
     const auto [first_panel, last_panel, first, count] = block_at(block);
-    if (first_panel < last_panel) find_runs(w, first, count);
+    find_runs(w, first, count);
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       const int64_t lane = all_.start(panel) - first;
       w.states[panel - first_panel] =
@@ -371,7 +371,6 @@ class NoOverlap final : public Recipe {
   void multiply(const Call& call, const T* weights, const T* bias, const Worker& w, int64_t group,
                 int64_t block, int64_t first_tile, int64_t last_tile, bool fused) const noexcept {
     const auto [first_panel, last_panel, first, count] = block_at(block);
-    if (first_panel >= last_panel) return;
     const Geometry& g = problem_.geometry;
     const int64_t maps = forward_ ? filters_ * g.large_positions() : channels_ * sample_positions_;
     char* const out = static_cast<char*>(call.out) + group * maps * element();
@@ -410,10 +409,10 @@ class NoOverlap final : public Recipe {
   // The input of the next block.
   Ahead next_source(const void* source, int64_t group, int64_t block, int64_t calls) const noexcept {
     if (!forward_ || by_part_ || block + 1 == blocks_) return {};
-    const int64_t first = all_.start((block + 1) * panels_);
+    const auto [first_panel, last_panel, first, positions] = block_at(block + 1);
     const int64_t sample = first / sample_positions_;
     const int64_t at = first % sample_positions_;
-    const int64_t count = std::min({all_.start((block + 2) * panels_) - first, sample_positions_ - at});
+    const int64_t count = std::min(positions, sample_positions_ - at);
     const char* from =
         static_cast<const char*>(source) +
         ((sample * problem_.geometry.channels + group * depth_) * sample_positions_ + at) * element();

@@ -151,7 +151,8 @@ class PositionRows final : public Recipe {
     };
     while (threads_ > 1 && total() > problem_.workspace) --threads_;
     if (total() > problem_.workspace) block_tiles = 1;
-    blocks_ = ceil_div(tiles, block_tiles);
+    // As many for each thread.
+    blocks_ = std::min(tiles, ceil_div(ceil_div(tiles, block_tiles), threads_) * threads_);
     block_positions_ = ceil_div(tiles, blocks_) * rows_.rows;
     const int64_t units = blocks_ * problem_.geometry.groups;
     parts_ = threads_ > 1 && units < 6 * threads_ ? std::min(panels_, ceil_div(6 * threads_, units)) : 1;
@@ -190,6 +191,11 @@ class PositionRows final : public Recipe {
     });
   }
 
+  // The first position of a block.
+  int64_t block_start(int64_t block) const noexcept {
+    return std::min(ceil_div(positions_, rows_.rows) * block / blocks_ * rows_.rows, positions_);
+  }
+
   // Finds where positions lie on either side, from the first one of a block.
   void find(const Call& call, const Worker& w, int64_t group, int64_t first, int64_t count) const noexcept {
     const Geometry& g = problem_.geometry;
@@ -213,8 +219,8 @@ class PositionRows final : public Recipe {
 
   void run_block(const Call& call, const char* packed, const T* bias, const Worker& w, int64_t group,
                  int64_t block, int64_t first_panel, int64_t last_panel) const noexcept {
-    const int64_t first = block * block_positions_;
-    const int64_t count = std::min(block_positions_, positions_ - first);
+    const int64_t first = block_start(block);
+    const int64_t count = block_start(block + 1) - first;
     find(call, w, group, first, count);
     Ahead ahead = next_source(call.source, group, block, last_panel - first_panel);
     static constexpr int64_t kHere = 0;
@@ -251,12 +257,12 @@ class PositionRows final : public Recipe {
 
   // The source of the next block, where it is one matrix.
   Ahead next_source(const void* source, int64_t group, int64_t block, int64_t panels) const noexcept {
-    const int64_t first = (block + 1) * block_positions_;
-    if (!forward_ || first >= positions_) return {};
+    if (!forward_ || block + 1 == blocks_) return {};
+    const int64_t first = block_start(block + 1);
+    const int64_t count = block_start(block + 2) - first;
     const int64_t step = problem_.geometry.channels * element();
     return {static_cast<const char*>(source) + first * step + group * channels_ * element(),
-            channels_ * element(), step, std::min(block_positions_, positions_ - first),
-            panels * (block_positions_ / rows_.rows)};
+            channels_ * element(), step, count, panels * (block_positions_ / rows_.rows)};
   }
 
   // Sources of a block to the compute type, one behind the other.
