@@ -25,6 +25,8 @@ constexpr int64_t kPackedChannels = 8;  // that it reads side by side
 // Input that each thread holds whole, and weights that it packs shortly before it multiplies them with all of
 // it.
 constexpr size_t kKeptBytes = 6 << 20;
+// Weights that each thread packs for itself, sooner than those packed by another come from its core.
+constexpr size_t kOwnBytes = 256 << 10;
 constexpr int64_t kPartBytes = 256 << 10;
 // Parts that each thread takes at least, so that none waits long for the last.
 constexpr int64_t kLeastTurns = 16;
@@ -91,7 +93,7 @@ class NoOverlap final : public Recipe {
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
     Pieces pieces(scratch.data());
-    const char* packed = by_part_ ? nullptr : packed_weights(call, pieces);
+    const char* packed = by_part_ || own_ ? nullptr : packed_weights(call, pieces);
     const T* const bias =
         made_bias<T>(call, pieces, bias_bytes(), [this](const void* from, T* to) { spread_bias(from, to); });
     call.crew.limit(threads_);
@@ -104,15 +106,24 @@ class NoOverlap final : public Recipe {
       }
       return true;
     }
+    std::vector<char> packed_own(static_cast<size_t>(threads_));
     call.crew.share(groups * blocks_ * parts_, seconds, [&](int64_t unit, int member) noexcept {
       const int64_t part = unit % parts_;
       const int64_t block = unit / parts_ % blocks_;
       const int64_t group = unit / parts_ / blocks_;
-      const Worker w = worker(workers + static_cast<size_t>(member) * worker_bytes());
+      const auto index = static_cast<size_t>(member);
+      const Worker w = worker(workers + index * worker_bytes());
+      if (own_ && packed_own[index] == 0) {
+        for (int64_t g = 0; g < groups; ++g)
+          pack_tiles(call.weight, w.weights + static_cast<size_t>(g) * group_bytes() / sizeof(T), g, 0,
+                     tiles_);
+        packed_own[index] = 1;
+      }
+      const char* const mine = own_ ? reinterpret_cast<const char*>(w.weights) : packed;
       const bool fused = forward_ && (first_tile(part) + 1) * spread_.rows <= rows_;
       find(call, w, group, block);
       fill(call, w, group, block, fused);
-      multiply(call, reinterpret_cast<const T*>(packed + static_cast<size_t>(group) * group_bytes()), bias, w,
+      multiply(call, reinterpret_cast<const T*>(mine + static_cast<size_t>(group) * group_bytes()), bias, w,
                group, block, first_tile(part), first_tile(part + 1), fused);
     });
     return true;
@@ -126,7 +137,7 @@ class NoOverlap final : public Recipe {
 
   // What one thread works in.
   struct Worker {
-    T* weights;  // of a part, where those are packed one by one
+    T* weights;  // all, or of a part, where this thread packs them
     T* panel;
     SpreadRun* rows;  // that positions lie in, while a block or a panel of it is found
     SpreadRun* runs;
@@ -149,7 +160,8 @@ class NoOverlap final : public Recipe {
   int64_t vectors() const noexcept { return panels_ * spread_.lanes / vector_; }
   int64_t first_tile(int64_t part) const noexcept { return tiles_ * part / parts_; }
   int64_t block_elements() const noexcept { return panels_ * spread_.lanes * depth_; }
-  size_t part_bytes() const noexcept {
+  size_t weight_bytes() const noexcept {
+    if (own_) return aligned(packed_bytes());
     return by_part_
                ? aligned(static_cast<size_t>(ceil_div(tiles_, parts_) * spread_.rows * steps_) * sizeof(T))
                : 0;
@@ -158,7 +170,7 @@ class NoOverlap final : public Recipe {
     return aligned(static_cast<size_t>((by_part_ ? blocks_ : 1) * block_elements()) * sizeof(T));
   }
   size_t worker_bytes() const noexcept {
-    return part_bytes() + held_bytes() + 2 * run_bytes() +
+    return weight_bytes() + held_bytes() + 2 * run_bytes() +
            aligned(static_cast<size_t>(vectors() + 1) * sizeof(int32_t)) +
            aligned(static_cast<size_t>(vectors()) * sizeof(void*)) +
            aligned(static_cast<size_t>(panels_) * sizeof(PanelState)) +
@@ -168,7 +180,7 @@ class NoOverlap final : public Recipe {
   Worker worker(char* memory) const noexcept {
     Pieces pieces(memory);
     Worker made{};
-    made.weights = pieces.take<T>(part_bytes());
+    made.weights = pieces.take<T>(weight_bytes());
     made.panel = pieces.take<T>(held_bytes());
     made.rows = pieces.take<SpreadRun>(run_bytes());
     made.runs = pieces.take<SpreadRun>(run_bytes());
@@ -185,7 +197,7 @@ class NoOverlap final : public Recipe {
     const int64_t panel_bytes = spread_.lanes * depth_ * static_cast<int64_t>(sizeof(T));
     panels_ = std::clamp<int64_t>(kPanelBytes / panel_bytes, 1, std::min(all_.count(), kMostPanels));
     const auto total = [&] {
-      return (problem_.packed || by_part_ ? 0 : aligned(packed_bytes())) + aligned(bias_bytes()) +
+      return (problem_.packed || by_part_ || own_ ? 0 : aligned(packed_bytes())) + aligned(bias_bytes()) +
              worker_bytes() * static_cast<size_t>(threads_);
     };
     if (!problem_.packed) {
@@ -198,6 +210,7 @@ class NoOverlap final : public Recipe {
       workspace_ = total();
       if (held_bytes() <= std::min(kKeptBytes, group_bytes()) && workspace_ <= problem_.workspace) return;
       by_part_ = false;
+      own_ = packed_bytes() <= kOwnBytes;
       panels_ = most_panels;
     }
     while (threads_ > 1 && total() > problem_.workspace) --threads_;
@@ -560,6 +573,7 @@ class NoOverlap final : public Recipe {
   int64_t blocks_ = 1;
   int64_t parts_ = 1;     // that tiles are shared in
   bool by_part_ = false;  // weights are packed when their turn comes
+  bool own_ = false;      // weights are packed by each thread that multiplies them
   int threads_ = 1;
   size_t workspace_ = 0;
 };
