@@ -12,6 +12,7 @@
 //   6        a21 - a11  b11 + b12  22
 #pragma once
 
+#include "fetch_abi.hpp"
 #include "spread_abi.hpp"
 
 constexpr int kStrassenProducts = 7;
@@ -39,6 +40,8 @@ struct StrassenArgs {
   const SpreadRun* run;
   const int32_t* first_run;
   void* kept;    // room for tiles of the compute type
+  Fetch* fetch;  // what comes to the second cache on the way
+  int64_t fetches;
   int32_t rows;  // of both tiles, a multiple of phases
   int32_t phases;
   bool accumulate;
@@ -101,6 +104,7 @@ template <class E, int R, int V, int... I>
     return *reinterpret_cast<Loose*>(static_cast<T*>(args.kept) + (place * R * V + i) * lanes);
   };
   Type sum[R * V] = {};
+  Fetching fetching(args.fetch, args.fetches, kStrassenProducts * args.depth);
 #pragma GCC unroll 1
   for (int product = 0; product < kStrassenProducts; ++product) {
     // The tile of c that this product completes.
@@ -131,6 +135,7 @@ template <class E, int R, int V, int... I>
     for (int64_t rest = args.depth; rest > 0;) {
 #pragma GCC unroll 1
       for (int64_t k = rest < args.together ? rest : args.together; k > 0; --k) {
+        fetching.step();
         Type right[V];
 #pragma GCC unroll 16
         for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
@@ -223,6 +228,7 @@ template <class E, int R, int V, int... I>
       ((sum[I] = Type{}), ...);
     }
   }
+  fetching.stop();
 }
 
 template <class E, int R, int V>

@@ -13,6 +13,7 @@
 // windows are (x +- p)(x^2 - q^2), times x if there are six.
 #pragma once
 
+#include "fetch_abi.hpp"
 #include "kernel_abi.hpp"
 
 // Outputs and taps of a tile along one axis; `plain` is one of each. F(5,2) is for a last axis alone.
@@ -34,18 +35,6 @@ template <class T>
 inline constexpr WinogradPairs<T> kWinogradFive{T(0.5), T(1.25)};
 template <class T>
 inline constexpr WinogradPairs<T> kWinogradSix{T(0.75), T(1.5)};
-
-// Memory to fetch into the second cache: runs of `bytes`, `runs` of them `step[0]` apart, and this `rounds`
-// times, `step[1]` apart. What fetches it keeps count of what is left.
-struct Fetch {
-  const char* at;
-  int64_t bytes;
-  int64_t step[2];
-  int64_t runs;
-  int64_t rounds;
-  int64_t done_bytes;
-  int64_t done_runs;
-};
 
 // Family `rowgemm`, in the compute type: c[r * c_row + l] = sum over k of a[r * a_row + k] * b[k * lanes + l]
 // for any number of rows, added to what is there where `accumulate`. Fetches `fetch`, one after the other, on
@@ -124,65 +113,6 @@ struct WinogradOutArgs {
 
 namespace {
 
-// Lines of several fetches, some at every step of the depth.
-class Fetching {
- public:
-  // Few steps are through before a line a step would fetch all of the first.
-  Fetching(const RowGemmArgs& args, int64_t steps) noexcept
-      : fetch_(args.fetch), end_(args.fetch + args.fetches) {
-    if (fetch_ == end_) return;
-    const int64_t lines = fetch_->bytes / kLine * fetch_->runs * fetch_->rounds;
-    if (lines > steps) lines_ = (lines + steps - 1) / steps;
-    enter();
-  }
-
-  [[gnu::always_inline]] inline void step() noexcept {
-    for (int64_t line = 0; line < lines_; ++line) {
-      if (at_ < run_end_) {
-        __builtin_prefetch(at_, 0, 2);
-        at_ += kLine;
-      } else if (fetch_ != end_) {
-        leave_run();
-      }
-    }
-  }
-
-  // Notes how far the last one has come.
-  void stop() noexcept {
-    if (fetch_ != end_) fetch_->done_bytes = at_ - fetch_->at;
-  }
-
- private:
-  static constexpr int64_t kLine = 64;
-
-  [[gnu::always_inline]] inline void enter() noexcept {
-    if (fetch_ == end_) return;
-    at_ = fetch_->at + fetch_->done_bytes;
-    run_end_ = fetch_->rounds > 0 ? fetch_->at + fetch_->bytes : at_;
-  }
-
-  // Not a call, which would have all sums leave their registers.
-  [[gnu::always_inline]] inline void leave_run() noexcept {
-    Fetch& now = *fetch_;
-    now.done_bytes = 0;
-    if (now.rounds > 0 && ++now.done_runs < now.runs) {
-      now.at += now.step[0];
-    } else if (now.rounds > 0 && --now.rounds > 0) {
-      now.at += now.step[1] - (now.runs - 1) * now.step[0];
-      now.done_runs = 0;
-    } else {
-      ++fetch_;
-    }
-    enter();
-  }
-
-  int64_t lines_ = 1;
-  const char* at_ = nullptr;
-  const char* run_end_ = nullptr;
-  Fetch* fetch_;
-  Fetch* end_;
-};
-
 template <class T, int R, int V>
 [[gnu::always_inline]] inline void rowgemm_rows(const RowGemmArgs& args, const T* a, T* c,
                                                 Fetching& fetching) noexcept {
@@ -233,7 +163,7 @@ template <class T, int R, int V>
 [[gnu::always_inline]] inline void rowgemm(const RowGemmArgs& args) noexcept {
   const T* a = static_cast<const T*>(args.a);
   T* c = static_cast<T*>(args.c);
-  Fetching fetching(args, (args.rows + R - 1) / R * args.depth);
+  Fetching fetching(args.fetch, args.fetches, (args.rows + R - 1) / R * args.depth);
   int64_t rows = args.rows;
   while (rows > 0) {
     // A few rows left over would wait for loads, so they share with those before.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/fetches.hpp"
 #include "algorithms/past_caches.hpp"
 #include "algorithms/spread_rows.hpp"
 #include "machine.hpp"
@@ -471,6 +472,7 @@ class Strassen final : public Recipe {
             static_cast<const char*>(args.src) + (map * args.map_stride + run.offset + distance) * element();
         const int64_t bytes = (run.end - run.begin) * args.phases * element();
         for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at);
+        __builtin_prefetch(from + bytes - 1);
       }
     }
   }
@@ -517,8 +519,11 @@ class Strassen final : public Recipe {
     const int64_t panels = std::min(block_panels_, panels_.count() - block * block_panels_);
     char* out = static_cast<char*>(call.out);
     const bool stream = stream_ && reinterpret_cast<uintptr_t>(out) % kAlignment == 0;
-    auto ahead = next_source(call.source, group, block, (last_tile - first_tile) * panels);
+    int64_t calls = chunks_ * (last_tile - first_tile) * panels;
+    auto ahead = next_source(call.source, group, block, calls);
+    Fetches windows = next_windows(call.source, group, block);
     StrassenArgs args{};
+    args.fetch = windows.data();
     args.a_product = product_elements(tile_rows_);
     args.a_step = tile_rows_;
     args.a_row = 1;
@@ -554,6 +559,7 @@ class Strassen final : public Recipe {
           args.whole = w.whole[i];
           args.stream = stream && w.whole[i];
           for (Ahead& half : ahead) half.fetch();
+          args.fetches = windows.due(calls--, kStrassenProducts * args.depth);
           kernel(args);
           args.first_run += kHalves * kernel.lanes / vector_;
         }
@@ -579,6 +585,23 @@ class Strassen final : public Recipe {
                 kHalves * depth_, calls);
     }
     return ahead;
+  }
+
+  // The windows of the next block, in both halves.
+  Fetches next_windows(const void* source, int64_t group, int64_t block) const noexcept {
+    Fetches fetches;
+    if (forward_ || block + 1 == blocks_) return fetches;
+    const int64_t next = (block + 1) * block_panels_;
+    const int64_t end = std::min(lanes(), panels_.start(std::min(next + block_panels_, panels_.count())));
+    for (int64_t lane = panels_.start(next); lane < end;) {
+      const Piece piece = piece_at(lane, end);
+      for (int half = 0; half < kHalves; ++half) {
+        fetches.add_windows(problem_.geometry, source, element(), group * filters_, filters_,
+                            piece.position + half * half_, half == 0 ? piece.count : piece.second_count);
+      }
+      lane += piece.count;
+    }
+    return fetches;
   }
 
   Problem problem_;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "algorithms/fetches.hpp"
 #include "algorithms/spread_rows.hpp"
 #include "algorithms/windows.hpp"
 #include "machine.hpp"
@@ -17,6 +18,7 @@ namespace {
 constexpr int kHalves = 2;
 constexpr int64_t kMostDepth = 512;  // positions that are multiplied at a time
 constexpr int64_t kTogether = 64;    // of each half, that are summed before they are added to the others
+constexpr int64_t kCopied = 32;      // of each half, that are brought into order in the nearest cache
 // An operand of a panel that is made, of windows which are mostly read from afar.
 constexpr double kOperandSeconds = 14 / machine::kHertz;
 
@@ -79,7 +81,7 @@ class WeightStrassen final : public Recipe {
 
   // What one thread works in.
   struct Worker {
-    T* strip;  // both halves of the positions, brought into order
+    T* strip;  // some positions of both halves, brought into order
     T* pair;   // operands of a pair of panels
     T* kept;   // tiles of the kernel
     void** outputs;
@@ -107,7 +109,8 @@ class WeightStrassen final : public Recipe {
     return sizeof(S) == sizeof(T) ? 0 : aligned(static_cast<size_t>(channels_ * columns_) * sizeof(T));
   }
   int64_t strip_half() const noexcept {
-    return ceil_div(depth_, kHalves) * kHalves * std::max<int64_t>(pairs_.widest().lanes, tile_rows_);
+    return std::min(kCopied, ceil_div(depth_, kHalves)) * kHalves *
+           std::max<int64_t>(pairs_.widest().lanes, tile_rows_);
   }
   size_t strip_bytes() const noexcept { return static_cast<size_t>(kHalves * strip_half()) * sizeof(T); }
   size_t pair_bytes() const noexcept {
@@ -144,18 +147,24 @@ class WeightStrassen final : public Recipe {
     parts_ = std::min(tiles_, threads_ > 1 ? ceil_div(6 * threads_, pairs_.count()) : 1);
   }
 
-  // Copies both halves of the positions to the strip, and makes operands of them.
+  // Copies both halves of the positions to the strip, some at a time, and makes operands of them.
   template <class Copy>
   void make(const Worker& w, const Part& part, QuartersArgs args, const Copy& copy) const noexcept {
     const int64_t half = part.half();
+    T* const to = static_cast<T*>(args.dst);
     T* const second = w.strip + strip_half();
-    if (part.depth < kHalves * half) std::fill(second, second + strip_half(), T{0});
-    copy(w.strip, part.first, part.first + half);
-    if (half < part.depth) copy(second, part.first + half, part.first + part.depth);
     args.src = w.strip;
     args.depth_half = strip_half();
-    args.steps = half;
-    quarters_(args);
+    for (int64_t step = 0; step < half; step += args.steps) {
+      args.steps = std::min(kCopied, half - step);
+      const int64_t begin = part.first + step;
+      const int64_t end = std::min(begin + half + args.steps, part.first + part.depth);
+      if (end < begin + half + args.steps) std::fill(second, second + strip_half(), T{0});
+      copy(w.strip, begin, begin + args.steps);
+      if (begin + half < end) copy(second, begin + half, end);
+      args.dst = to + step * args.dst_step;
+      quarters_(args);
+    }
   }
 
   // Makes the operands of all channels. Returns false where they hold an infinity or NaN.
@@ -191,7 +200,7 @@ class WeightStrassen final : public Recipe {
     bool finite = true;
     QuartersArgs args{};
     args.lanes = args.second_lanes = args.src_step = args.dst_step = lanes;
-    args.lane_half = part.half() * lanes;
+    args.lane_half = strip_half() / kHalves;
     args.dst = w.pair;
     args.dst_product = product_elements(lanes);
     args.finite = &finite;
@@ -229,15 +238,42 @@ class WeightStrassen final : public Recipe {
       args.kept = w.kept;
       args.phases = 1;
       args.accumulate = part.first > 0;
+      Fetches next;
+      if (last == tiles_) next = next_fetches(call, part, pair);
+      args.fetch = next.data();
       for (int64_t tile = first; tile < last; ++tile) {
         const int64_t row = tile * kHalves * tile_rows_;
         args.rows = static_cast<int32_t>(std::min(kHalves * tile_rows_, channels_ - row));
         args.a = small + tile * tile_elements();
         for (int64_t r = 0; r < args.rows; ++r) w.outputs[r] = sums + (row + r) * columns_;
+        args.fetches = next.due(last - tile, kStrassenProducts * args.depth);
         kernel(args);
       }
       return finite;
     });
+  }
+
+  // What the next pair of panels is made of, behind the last one the next positions' first and all channels.
+  Fetches next_fetches(const Call& call, const Part& part, int64_t pair) const noexcept {
+    Fetches fetches;
+    const Geometry& g = problem_.geometry;
+    const bool over = pair + 1 == pairs_.count();
+    const int64_t next = over ? 0 : pair + 1;
+    const int64_t first = over ? part.first + part.depth : part.first;
+    const int64_t depth = std::min(depth_, positions_ - first);
+    if (g.channels_last || depth <= 0) return fetches;
+    constexpr auto element = static_cast<int64_t>(sizeof(S));
+    if (over) {
+      const int64_t places = g.small_positions();
+      const int64_t map = first / places * g.channels + part.group * channels_;
+      fetches.add_rows(static_cast<const S*>(call.source) + map * places + first % places, depth * element,
+                       places * element, channels_);
+    }
+    const int64_t filters = g.filters / g.groups;
+    const int64_t begin = kHalves * pairs_.start(next) / g.taps();
+    const int64_t end = std::min(ceil_div(kHalves * pairs_.start(next + 1), g.taps()), filters);
+    fetches.add_windows(g, call.weight, element, part.group * filters + begin, end - begin, first, depth);
+    return fetches;
   }
 
   Problem problem_;
