@@ -20,6 +20,8 @@ constexpr size_t kSumBytes = 4 << 20;
 // Of all chunks, from where on these take turns.
 constexpr size_t kManySumBytes = 1 << 20;
 constexpr int64_t kProductBytes = 320 << 10;
+// Tiles of a block at least where weights, which every block reads anew, come from the last cache.
+constexpr int64_t kLeastNearTiles = 18;
 // Threads that wait for each other, twice a block.
 constexpr double kMeetingSeconds = 5e-6;
 // Windows transformed by one thread, where they stay in the second cache and beyond, and those that go from
@@ -258,9 +260,11 @@ void Layout::cut() {
            worker * static_cast<size_t>(threads);
   };
   const auto bytes = static_cast<int64_t>(element_bytes);
+  const double weights = static_cast<double>(unit_bytes()) * static_cast<double>(all_units);
+  const bool near = problem.packed && weights <= machine::kLastCacheBytes;
   const int64_t most = std::clamp<int64_t>(std::min(classes * kTransformedBytes / (all_points * row * bytes),
                                                     kProductBytes / (points * chunk_lanes * bytes)),
-                                           kLeastBlockTiles, kMostBlockTiles);
+                                           near ? kLeastNearTiles : kLeastBlockTiles, kMostBlockTiles);
   threads = 1;
   together = false;
   pack_units = packs ? 1 : all_units;
