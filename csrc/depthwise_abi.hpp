@@ -190,18 +190,6 @@ template <class E, int P, int Fixed, Taps how = Taps::any>
   if (at * P < args.count) depthwise_run<E, P, Fixed, how>(args, at, UpTo<1>{});
 }
 
-// A whole vector; GCC would widen bfloat16 to 512 bits half by half.
-template <class E>
-[[gnu::always_inline]] inline typename Lanes<E>::type load_whole(const typename E::storage* from) noexcept {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(*from) == 2 && !same<E, f16>) {
-    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-    return (typename Lanes<E>::type)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
-  }
-#endif
-  return Lanes<E>::load(from);
-}
-
 // Lanes of two vectors in turn. Short types are narrowed first, for half as many bytes are then shuffled.
 template <class E, int... I>
 [[gnu::always_inline]] inline void store_in_turns(typename E::storage* to, typename Lanes<E>::type even,
@@ -244,7 +232,7 @@ template <class E, int R, int further>
     return L::load(row + at, below(end) & ~below(begin));
   };
   const auto whole = [](const S* row, int64_t at)
-                         __attribute__((always_inline)) { return load_whole<E>(row + at); };
+                         __attribute__((always_inline)) { return L::load(row + at); };
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
     src[r] = static_cast<const S*>(args.src[r]) + args.first[1];

@@ -286,8 +286,19 @@ struct Lanes {
   typedef uint16_t Short __attribute__((vector_size(TCONV_VECTOR_BYTES / 2)));
   typedef uint32_t Word __attribute__((vector_size(TCONV_VECTOR_BYTES)));
 
+  // GCC would convert half a vector at a time.
+  [[gnu::always_inline]] static inline Word words(Short bits) noexcept {
+#if defined(__AVX512F__)
+    return (Word)_mm512_cvtepu16_epi32((__m256i)bits);
+#elif defined(__AVX2__)
+    return (Word)_mm256_cvtepu16_epi32((__m128i)bits);
+#else
+    return __builtin_convertvector(bits, Word);
+#endif
+  }
+
   [[gnu::always_inline]] static inline type widen(Short bits) noexcept {
-    if constexpr (same<E, bf16>) return (type)(__builtin_convertvector(bits, Word) << 16);
+    if constexpr (same<E, bf16>) return (type)(words(bits) << 16);
 #if defined(__AVX512F__)
     return (type)_mm512_cvtph_ps((__m256i)bits);
 #elif defined(__F16C__)
