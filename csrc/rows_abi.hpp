@@ -2,12 +2,14 @@
 // their code for vectors of any width.
 #pragma once
 
+#include "pair_abi.hpp"
 #include "spread_abi.hpp"
 
 // Family `rows`, from the compute type to the storage type: for each row r and lane l
 //   sum[r][l] = bias[l] + sum over segments s, steps k of a[r][segment[s] + k] * b[(s * depth + k) * lanes +
 //   l]
-// in the order of s, then k, starting at zero; lanes go to the runs of their vector, from c[r].
+// in the order of s, then k, starting at zero; lanes go to the runs of their vector, from c[r]. Kernels of a
+// set that has family `pair` take pairs for elements of a and b, two steps of depth.
 struct RowsArgs {
   const void* const* a;
   const int64_t* segment;
@@ -28,12 +30,15 @@ struct RowsArgs {
 
 namespace {
 
-template <class E, int R, int V, int... I>
+template <class E, int R, int V, class Step, int... I>
 [[gnu::always_inline]] inline void rows_of(const RowsArgs& args, Sequence<I...>) noexcept {
   using T = typename E::compute;
   using S = typename E::storage;
   using Type = typename Vector<T>::type;
   using Loose = typename Vector<T>::loose;
+  using Element = typename Step::Element;
+  // As it lies in an array of shorter numbers.
+  typedef Element Any __attribute__((aligned(2), may_alias));
   constexpr int lanes = Vector<T>::lanes;
   // The lines that outputs go to come while sums are formed.
   const auto fetch = [&args](int r, int v) {
@@ -41,17 +46,18 @@ template <class E, int R, int V, int... I>
   };
   if (!args.stream) (fetch(I / V, I % V), ...);
   Type sum[R * V] = {};
-  const T* b = static_cast<const T*>(args.b);
+  const Element* b = static_cast<const Element*>(args.b);
   const int64_t depth = args.depth;
   for (int64_t s = 0; s < args.segments; ++s) {
-    const T* a[R];
-    for (int r = 0; r < R; ++r) a[r] = static_cast<const T*>(args.a[r]) + args.segment[s];
+    const Any* a[R];
+    for (int r = 0; r < R; ++r) a[r] = static_cast<const Any*>(args.a[r]) + args.segment[s];
 #pragma GCC unroll 1
     for (int64_t k = 0; k < depth; ++k) {
-      Type right[V];
+      typename Vector<Element>::type right[V];
 #pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
-      ((sum[I] += right[I % V] * a[I / V][k]), ...);
+      for (int v = 0; v < V; ++v)
+        right[v] = *reinterpret_cast<const typename Vector<Element>::loose*>(b + v * lanes);
+      (Step::add(sum[I], right[I % V], a[I / V][k]), ...);
       b += V * lanes;
     }
   }
@@ -77,12 +83,12 @@ template <class E, int R, int V, int... I>
 }
 
 // Runs `rows_of` for the number of rows the caller has.
-template <class E, int R, int V>
+template <class E, int R, int V, class Step = OneNumber<typename E::compute>>
 [[gnu::always_inline]] inline void rows(const RowsArgs& args) noexcept {
   if (args.rows == R) {
-    rows_of<E, R, V>(args, UpTo<R * V>{});
+    rows_of<E, R, V, Step>(args, UpTo<R * V>{});
   } else if constexpr (R > 1) {
-    rows<E, R - 1, V>(args);
+    rows<E, R - 1, V, Step>(args);
   }
 }
 

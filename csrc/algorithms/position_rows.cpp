@@ -1,8 +1,10 @@
 // Forward and data gradient where the kernel is the stride and maps lie together: one matrix product, rows
 // being positions of the small side. The window of a position is a few runs of neighbours on the large side,
-// so both sides are read and written where they lie.
+// so both sides are read and written where they lie, but for short types that are multiplied as longer ones,
+// and odd depths where those are pairs.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
@@ -38,6 +40,7 @@ class PositionRows final : public Recipe {
       : problem_(problem),
         activate_(problem),
         rows_(best_kernel(problem)),
+        pair_(pair_kernel(rows_)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         forward_(problem.pass == Pass::forward) {
     const Geometry& g = problem.geometry;
@@ -49,6 +52,11 @@ class PositionRows final : public Recipe {
     panels_ = ceil_div(columns_, rows_.lanes);
     positions_ = g.batch * g.small_positions();
     segments_ = window_segments(g);
+    steps_ = pair_ == nullptr ? depth_ : ceil_div(depth_, 2);
+    as_they_lie_ = pair_ == nullptr ? problem.dtype == compute_dtype(problem.dtype)
+                   : forward_       ? depth_ % 2 == 0
+                                    : segments_.length % 2 == 0 && g.filters % 2 == 0;
+    for (const int64_t start : segments_.start) starts_.push_back(start / steps_of_element(rows_));
     lane_runs_ =
         lane_runs(forward_ ? segments_ : Segments{columns_, {0}}, columns_, panels_ * rows_.lanes, vector());
     whole_ = columns_ % rows_.lanes == 0 && (forward_ ? segments_.length : columns_) % vector() == 0;
@@ -68,10 +76,10 @@ class PositionRows final : public Recipe {
                                  int64_t{rows_.lanes}, g.channels, g.filters, g.groups, g.taps()}) {
       key += " " + std::to_string(number);
     }
-    return key;
+    return pair_ == nullptr ? key : key + " pairs";
   }
 
-  // Packed: [group][panel][step of depth][lane].
+  // Packed: [group][panel][step of depth][lane]; pairs of steps take the first half of a panel.
   bool pack(const void* weight, char* packed, Crew& crew) const override {
     const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
     crew.share(problem_.geometry.groups * panels_, seconds, [&](int64_t unit, int) noexcept {
@@ -106,10 +114,9 @@ class PositionRows final : public Recipe {
   struct Worker {
     const void** source;
     void** out;
-    T* converted;
+    T* copied;
   };
 
-  bool plain() const noexcept { return problem_.dtype == compute_dtype(problem_.dtype); }
   int64_t element() const noexcept { return static_cast<int64_t>(storage_bytes(problem_.dtype)); }
   // Lanes of a vector.
   int64_t vector() const noexcept {
@@ -126,7 +133,7 @@ class PositionRows final : public Recipe {
   }
   size_t worker_bytes() const noexcept {
     return 2 * pointer_bytes() +
-           (plain() ? 0 : aligned(static_cast<size_t>(block_positions_ * depth_) * sizeof(T)));
+           (as_they_lie_ ? 0 : aligned(static_cast<size_t>(block_positions_ * steps_) * sizeof(T)));
   }
 
   Worker worker(char* memory) const noexcept {
@@ -134,7 +141,7 @@ class PositionRows final : public Recipe {
     Worker made{};
     made.source = pieces.take<const void*>(pointer_bytes());
     made.out = pieces.take<void*>(pointer_bytes());
-    made.converted = reinterpret_cast<T*>(pieces.rest());
+    made.copied = reinterpret_cast<T*>(pieces.rest());
     return made;
   }
 
@@ -142,7 +149,7 @@ class PositionRows final : public Recipe {
   void cut() {
     threads_ = problem_.threads;
     const int64_t tiles = ceil_div(positions_, rows_.rows);
-    const int64_t tile_bytes = rows_.rows * depth_ * static_cast<int64_t>(sizeof(T));
+    const int64_t tile_bytes = rows_.rows * steps_ * static_cast<int64_t>(sizeof(T));
     int64_t block_tiles = std::min(tiles, std::clamp(kBlockBytes / tile_bytes, kLeastTiles, kMostTiles));
     block_positions_ = block_tiles * rows_.rows;
     const auto total = [&] {
@@ -174,9 +181,9 @@ class PositionRows final : public Recipe {
     args.rows = forward_ ? depth_ : columns;
     args.columns = forward_ ? columns : depth_;
     load_(args);
-    if (columns == rows_.lanes) return;
-    for (int64_t step = 0; step < depth_; ++step)
+    for (int64_t step = 0; columns < rows_.lanes && step < depth_; ++step)
       std::fill(packed + step * rows_.lanes + columns, packed + (step + 1) * rows_.lanes, T{0});
+    if (pair_ != nullptr) (*pair_)(PairArgs{packed, 1, depth_, rows_.lanes});
   }
 
   void spread_bias(const void* bias, T* spread) const noexcept {
@@ -227,13 +234,13 @@ class PositionRows final : public Recipe {
     RowsArgs args{};
     args.segment = &kHere;
     args.segments = 1;
-    args.depth = depth_;
-    if (!plain()) {
-      convert(w, count);
+    args.depth = steps_;
+    if (!as_they_lie_) {
+      copy(w, count);
     } else if (!forward_) {
-      args.segment = segments_.start.data();
-      args.segments = static_cast<int64_t>(segments_.start.size());
-      args.depth = segments_.length;
+      args.segment = starts_.data();
+      args.segments = static_cast<int64_t>(starts_.size());
+      args.depth = steps_ / args.segments;
     }
     args.activation = activate_.get();
     args.run = lane_runs_.runs.data();
@@ -265,21 +272,28 @@ class PositionRows final : public Recipe {
             channels_ * element(), step, count, panels * (block_positions_ / rows_.rows)};
   }
 
-  // Sources of a block to the compute type, one behind the other.
-  void convert(const Worker& w, int64_t count) const noexcept {
+  // Sources of a block, one behind the other, to the compute type or whole pairs.
+  void copy(const Worker& w, int64_t count) const noexcept {
+    const int64_t length = forward_ ? depth_ : segments_.length;
     MoveArgs args{};
     args.rows = 1;
     args.src_column = args.dst_column = 1;
+    args.columns = length;
     for (int64_t i = 0; i < count; ++i) {
-      T* const to = w.converted + i * depth_;
+      T* const to = w.copied + i * steps_;
       const char* const from = static_cast<const char*>(w.source[i]);
       w.source[i] = to;
-      args.columns = forward_ ? depth_ : segments_.length;
-      for (int64_t at = 0; at < depth_; at += args.columns) {
-        args.src =
-            from + (forward_ ? 0 : segments_.start[static_cast<size_t>(at / segments_.length)]) * element();
-        args.dst = to + at;
-        load_(args);
+      if (pair_ != nullptr) to[steps_ - 1] = T{0};
+      for (int64_t at = 0; at < depth_; at += length) {
+        const int64_t start = forward_ ? 0 : segments_.start[static_cast<size_t>(at / length)];
+        args.src = from + start * element();
+        if (pair_ == nullptr) {
+          args.dst = to + at;
+          load_(args);
+        } else {
+          std::memcpy(reinterpret_cast<char*>(to) + at * element(), args.src,
+                      static_cast<size_t>(length * element()));
+        }
       }
     }
   }
@@ -287,16 +301,20 @@ class PositionRows final : public Recipe {
   Problem problem_;
   Activate activate_;
   const Kernel& rows_;
+  const Kernel* pair_;  // where products take pairs
   const Kernel& load_;
   bool forward_;
   int64_t channels_ = 0;  // of a group, as all below
   int64_t filters_ = 0;
-  int64_t window_ = 0;   // filters and taps
-  int64_t depth_ = 0;    // what is summed over
-  int64_t columns_ = 0;  // what is in the lanes
+  int64_t window_ = 0;        // filters and taps
+  int64_t depth_ = 0;         // what is summed over
+  int64_t steps_ = 0;         // of it, which may be pairs
+  bool as_they_lie_ = false;  // whether the products read the source where it is
+  int64_t columns_ = 0;       // what is in the lanes
   int64_t panels_ = 0;
   int64_t positions_ = 0;  // of all samples
   Segments segments_;
+  std::vector<int64_t> starts_;  // of the segments, in steps
   LaneRuns lane_runs_;
   bool whole_ = false;   // whether every vector is one run of the output
   bool stream_ = false;  // whether outputs go past the caches
@@ -323,13 +341,14 @@ double cost(const Problem& problem) {
   const double depth = forward ? channels : window;
   const auto positions = static_cast<double>(g.batch * g.small_positions());
   const double vector = machine::lanes(compute_dtype(problem.dtype), problem.isa);
+  const auto in_step = static_cast<double>(steps_of_element(tile));
   const double calls =
       std::ceil(columns / tile.lanes) * static_cast<double>(g.groups) * std::max(1.0, positions / tile.rows);
-  const double converted = problem.dtype == compute_dtype(problem.dtype)
+  const double converted = problem.dtype == compute_dtype(problem.dtype) || in_step > 1
                                ? 0
                                : positions * static_cast<double>(g.groups) * depth / vector;
-  return calls * (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
-                  tile.rows * tile.lanes / vector / machine::kHertz) +
+  return calls * (std::ceil(depth / in_step) * machine::tile_step_seconds(tile, tile.rows) +
+                  machine::kCallSeconds + tile.rows * tile.lanes / vector / machine::kHertz) +
          converted * machine::kCopySeconds + machine::traffic_seconds(problem);
 }
 
