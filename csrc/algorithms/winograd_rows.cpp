@@ -1,7 +1,8 @@
 // Forward and data gradient by Winograd's algorithm along y alone, for few filters: lanes are positions of a
-// row, as in `position_lanes`, so rows turn into points as they lie. Every point of a tile of rows is a
-// product whose depth is maps and taps along x, of which each only shifts where it is read; points turn into
-// outputs while they are in the nearest cache.
+// row, as in `position_lanes`, so rows turn into points as they lie, or where maps lie together, a square of
+// maps and places after the other. Every point of a tile of rows is a product whose depth is maps and taps
+// along x, of which each only shifts where it is read; points turn into outputs while they are in the nearest
+// cache.
 #include <algorithm>
 #include <tuple>
 #include <vector>
@@ -11,6 +12,8 @@
 #include "machine.hpp"
 #include "memory.hpp"
 #include "taps_abi.hpp"
+#include "turns_abi.hpp"
+#include "winograd_points_abi.hpp"
 #include "winograd_rows_abi.hpp"
 
 namespace tconv {
@@ -26,7 +29,9 @@ constexpr double kTileSeconds = 60 / machine::kHertz;    // of a call of product
 constexpr double kLargeSeconds = 6 / machine::kHertz;    // of a vector of points of the large side,
 constexpr double kSmallSeconds = 8 / machine::kHertz;    // and of the small side, which comes from afar
 constexpr double kOutputSeconds = 12 / machine::kHertz;  // of a vector of outputs
-constexpr double kSpreadSeconds = 10 / machine::kHertz;  // of one whose phases are brought together
+constexpr double kSpreadSeconds = 5 / machine::kHertz;   // of one whose phases are brought together,
+constexpr double kManySeconds = 10 / machine::kHertz;    // or many of them
+constexpr double kTurnSeconds = 6 / machine::kHertz;     // of a vector of points whose maps lie together
 constexpr double kApartSeconds = 9 / machine::kHertz;    // of a vector of the large side taken apart
 constexpr double kRowSeconds = 60 / machine::kHertz;  // of a row that is turned or moved, beside its vectors
 constexpr double kWeightSeconds = 4 / machine::kHertz;  // of a weight that is packed
@@ -40,6 +45,7 @@ constexpr WinogradTile kThreeTaps[] = {kF23, kF33, kF43};
 // tap.
 struct Sides {
   bool forward;
+  bool last;  // whether maps lie together
   Axis y;
   Axis x;
   int64_t taps_y;   // of a phase
@@ -55,11 +61,13 @@ struct Sides {
   int64_t places_x;
   int64_t extent;              // of a row of a plane
   int64_t left = 0;            // zeros before a row of the small side
+  int64_t turns = 1;           // forward, rows of the products that take turns in the output
   std::vector<int64_t> plane;  // of each tap along x
   std::vector<int64_t> shift;
 
   explicit Sides(const Problem& problem)
       : forward(problem.pass == Pass::forward),
+        last(problem.geometry.channels_last),
         y(problem.geometry.axes[1]),
         x(problem.geometry.axes[2]),
         taps_y(y.kernel / y.stride) {
@@ -80,6 +88,7 @@ struct Sides {
       places_x = places(x, first_x);
       left = taps_x - 1 - first_x;
       extent = std::max(left + x.size, places_x + taps_x - 1);
+      turns = last ? x.stride * outputs : x.stride;
       plane.assign(static_cast<size_t>(taps_x), 0);
       for (int64_t t = 0; t < taps_x; ++t) shift.push_back(taps_x - 1 - t);
     } else {
@@ -98,21 +107,21 @@ struct Sides {
   }
 
   int64_t taps_x() const noexcept { return static_cast<int64_t>(shift.size()); }
+  // Forward, what a row of the products is: a map, and a phase along each axis.
+  int64_t output(int64_t row) const noexcept { return last ? row % outputs : row / (rows / outputs); }
+  int64_t phase_y(int64_t row) const noexcept { return row / turns % y.stride; }
+  int64_t phase_x(int64_t row) const noexcept { return row % turns / (turns / x.stride); }
   // Where the weight stands of a row, a map, and taps of a phase of both axes; negative where there is none.
   int64_t weight(int64_t row, int64_t map, int64_t tap_y, int64_t tap_x) const noexcept {
-    int64_t channel = row;
-    int64_t filter = map / y.stride;
-    int64_t ky = tap_y * y.stride + map % y.stride;
-    int64_t kx = tap_x;
-    if (forward) {
-      channel = map;
-      filter = row / x.stride / y.stride;
-      ky = (taps_y - 1 - tap_y) * y.stride + row / x.stride % y.stride;
-      kx = tap_x * x.stride + row % x.stride;
-      if (kx >= x.kernel) return -1;
+    if (!forward) {
+      const int64_t ky = tap_y * y.stride + map % y.stride;
+      return ((row * source + map / y.stride) * y.kernel + ky) * x.kernel + tap_x;
     }
-    const int64_t filters = forward ? outputs : source;
-    return ((channel * filters + filter) * y.kernel + ky) * x.kernel + kx;
+    const int64_t ky = (taps_y - 1 - tap_y) * y.stride + phase_y(row);
+    const int64_t kx = tap_x * x.stride + phase_x(row);
+    if (kx >= x.kernel) return -1;
+    return last ? ((map * y.kernel + ky) * x.kernel + kx) * outputs + output(row)
+                : ((map * outputs + output(row)) * y.kernel + ky) * x.kernel + kx;
   }
 };
 
@@ -164,10 +173,11 @@ struct Cut {
     const double read = planes * static_cast<double>(ceil_div(sides.extent, width));
     const auto rows = static_cast<double>(sides.rows) * made;
     const double stored = rows * static_cast<double>(ceil_div(sides.places_x, width));
-    const double moved =
-        sides.forward
-            ? stored * kSpreadSeconds + rows / static_cast<double>(sides.x.stride) * parts * kRowSeconds
-            : made * (read * kApartSeconds + static_cast<double>(sides.maps) * kRowSeconds);
+    const double moved = sides.forward
+                             ? stored * (turns_in_registers(sides.turns) ? kSpreadSeconds : kManySeconds) +
+                                   rows / static_cast<double>(sides.turns) * parts * kRowSeconds +
+                                   (sides.last ? read * points * kTurnSeconds : 0)
+                             : made * (read * kApartSeconds + static_cast<double>(sides.maps) * kRowSeconds);
     const auto weights =
         static_cast<double>(g.weight_elements()) * points / static_cast<double>(sides.taps_y);
     const auto arrays = static_cast<double>(g.small_elements() + g.large_elements());
@@ -192,19 +202,21 @@ class WinogradRows final : public Recipe {
         apart_(problem.geometry.axes[2]),
         cut_(problem, sides_),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
-        store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
-        window_(tconv::kernel(Family::winogradin, compute_dtype(problem.dtype), problem.isa)),
+        turns_(tconv::kernel(Family::turns, problem.dtype, problem.isa)),
+        points_(tconv::kernel(Family::winogradpoints,
+                              sides_.forward ? problem.dtype : compute_dtype(problem.dtype), problem.isa)),
         weights_(tconv::kernel(Family::winogradtaps, compute_dtype(problem.dtype), problem.isa)),
         // Phases are brought together before they are stored.
         outputs_(tconv::kernel(Family::winogradrows,
                                sides_.forward ? compute_dtype(problem.dtype) : problem.dtype, problem.isa)),
-        vector_(static_cast<int64_t>(machine::lanes(window_.dtype, window_.isa))),
+        vector_(static_cast<int64_t>(machine::lanes(weights_.dtype, weights_.isa))),
         lanes_(cut_.kernel->lanes),
         row_tiles_(ceil_div(sides_.rows, cut_.kernel->rows)),
-        pitch_((ceil_div(
-                    std::max(sides_.extent, ceil_div(sides_.places_x, lanes_) * lanes_ +
-                                                *std::max_element(sides_.shift.begin(), sides_.shift.end())),
-                    kLineElements) |
+        skew_(-sides_.left & (kLineElements - 1)),
+        pitch_((ceil_div(skew_ + std::max(sides_.extent,
+                                          ceil_div(sides_.places_x, lanes_) * lanes_ +
+                                              *std::max_element(sides_.shift.begin(), sides_.shift.end())),
+                         kLineElements) |
                 1) *
                kLineElements) {
     for (size_t t = 0; t < sides_.shift.size(); ++t)
@@ -220,7 +232,7 @@ class WinogradRows final : public Recipe {
   size_t workspace_bytes() const noexcept override { return total(); }
   bool needs_finite_source() const noexcept override { return true; }
   std::string packing_key() const override {
-    std::string key = std::string("winograd_rows ") + (sides_.forward ? "f" : "d");
+    std::string key = std::string("winograd_rows ") + (sides_.forward ? "f" : "d") + (sides_.last ? "l" : "");
     for (const int64_t number : {static_cast<int64_t>(problem_.dtype), int64_t{cut_.kernel->rows},
                                  int64_t{cut_.tile}, problem_.geometry.channels, problem_.geometry.filters,
                                  sides_.y.kernel, sides_.y.stride, sides_.x.kernel, sides_.x.stride}) {
@@ -256,8 +268,8 @@ class WinogradRows final : public Recipe {
     T* bias = nullptr;
     if (call.bias != nullptr) {
       bias = pieces.take<T>(bias_bytes());
-      const int64_t each = sides_.rows / sides_.outputs;
-      for (int64_t r = 0; r < sides_.rows; ++r) bias[r] = E::load(static_cast<const S*>(call.bias)[r / each]);
+      for (int64_t r = 0; r < sides_.rows; ++r)
+        bias[r] = E::load(static_cast<const S*>(call.bias)[sides_.output(r)]);
     }
     char* const workers = pieces.rest();
     call.crew.limit(threads_);
@@ -274,7 +286,7 @@ class WinogradRows final : public Recipe {
 
  private:
   struct Worker {
-    T* rows;    // of a block of the large side: [map][plane][row]; of a map of the small side: [row]
+    T* rows;    // of a block of the large side: [map][plane][row]
     T* points;  // of a tile of rows: [map][plane][point]
     T* sums;    // [point][row of a tile of the products][lane]
     T* strip;   // [row][output][lane], if phases are to be brought together
@@ -296,9 +308,8 @@ class WinogradRows final : public Recipe {
   char* lay_out(char* memory, Worker* made) const noexcept {
     Pieces pieces(memory);
     const auto take = [&](int64_t count) { return pieces.take<T>(static_cast<size_t>(count) * sizeof(T)); };
-    made->rows = take(sides_.forward ? points() * sides_.x.size
-                                     : sides_.maps * sides_.planes * block_rows() * sides_.extent);
-    made->points = take(sides_.maps * sides_.planes * points() * pitch_);
+    made->rows = take(sides_.forward ? 0 : sides_.maps * sides_.planes * block_rows() * sides_.extent);
+    made->points = take(sides_.maps * sides_.planes * points() * pitch_) + skew_;
     made->sums = take(points() * cut_.kernel->rows * lanes_);
     made->strip = take(sides_.forward ? sides_.rows * outputs() * lanes_ : 0);
     return pieces.rest();
@@ -351,10 +362,7 @@ class WinogradRows final : public Recipe {
       if (sides_.forward) {
         transform_small(source, w, first + tile);
       } else {
-        for (int64_t i = 0; i < sides_.maps * sides_.planes; ++i) {
-          transform(w.rows + (i * block_rows() + tile * outputs()) * sides_.extent, sides_.extent,
-                    w.points + i * points() * pitch_, sides_.extent);
-        }
+        transform_planes(w.rows + tile * outputs() * sides_.extent, w);
       }
       const Ahead ahead = rows_ahead(source, first + tile);
       for (int64_t at = 0; at < sides_.places_x; at += lanes_)
@@ -386,67 +394,58 @@ class WinogradRows final : public Recipe {
 
   // Rows of the small side to points. Those beside it, and beside a row, are zeros.
   void transform_small(const S* source, const Worker& w, int64_t tile) const noexcept {
-    const int64_t size = sides_.x.size;
     const int64_t first = sides_.from_y + tile * outputs();
-    const int64_t begin = std::clamp<int64_t>(-first, 0, points());
-    const int64_t end = std::clamp<int64_t>(sides_.y.size - first, begin, points());
-    const bool lies = sizeof(S) == sizeof(T) && begin == 0 && end == points();
-    if (!lies) {
-      std::fill_n(w.rows, begin * size, T{0});
-      std::fill_n(w.rows + end * size, (points() - end) * size, T{0});
-    }
-    T* to = w.points;
-    for (int64_t map = 0; map < sides_.maps; ++map, to += points() * pitch_) {
-      const S* const from = source + map * source_positions() + first * size;
-      for (int64_t p = 0; p < points(); ++p) {
-        std::fill_n(to + p * pitch_, sides_.left, T{0});
-        std::fill(to + p * pitch_ + sides_.left + size,
-                  to + p * pitch_ + std::max(sides_.left + size, sides_.extent), T{0});
-      }
-      if constexpr (sizeof(S) == sizeof(T)) {
-        if (lies) {
-          transform(from, size, to + sides_.left, size);
-          continue;
-        }
-      }
-      if (begin < end)
-        load_(MoveArgs{from + begin * size, 0, 1, w.rows + begin * size, 0, 1, 1, (end - begin) * size});
-      transform(w.rows, size, to + sides_.left, size);
-    }
+    WinogradPointsArgs args{};
+    args.map_stride = sides_.last ? 1 : source_positions();
+    args.place_stride = sides_.last ? sides_.maps : 1;
+    args.row_stride = sides_.x.size * args.place_stride;
+    args.src = source + first * args.row_stride;
+    args.size = sides_.x.size;
+    args.left = sides_.left;
+    args.right = sides_.extent - sides_.left - sides_.x.size;
+    args.begin = std::clamp<int64_t>(-first, 0, points());
+    args.end = std::clamp<int64_t>(sides_.y.size - first, args.begin, points());
+    transform(args, w);
   }
 
-  // A tile of rows, `row` apart, to points.
-  void transform(const T* from, int64_t row, T* to, int64_t count) const noexcept {
-    WinogradInArgs args{};
-    args.src = from;
-    args.dst = to;
-    args.tile_step = args.tile_stride = vector_;
-    args.step[1] = row;
-    args.point_stride = pitch_;
-    args.tiles = count / vector_;
-    args.tile[0] = args.tile[2] = kPlain;
-    args.tile[1] = cut_.tile;
-    window_(args);
-    if (count % vector_ == 0) return;
-    // The last vector starts early rather than be cut short.
-    args.src = from + count - vector_;
-    args.dst = to + count - vector_;
-    args.tiles = 1;
-    window_(args);
+  // Rows of the large side that were taken apart.
+  void transform_planes(const T* rows, const Worker& w) const noexcept {
+    WinogradPointsArgs args{};
+    args.src = rows;
+    args.map_stride = block_rows() * sides_.extent;
+    args.row_stride = sides_.extent;
+    args.place_stride = 1;
+    args.size = sides_.extent;
+    args.end = points();
+    transform(args, w);
   }
 
-  // Lines of every map of the small side that the next tile of rows reads first.
+  void transform(WinogradPointsArgs& args, const Worker& w) const noexcept {
+    args.dst = w.points + args.left;
+    args.dst_map = points() * pitch_;
+    args.dst_point = pitch_;
+    args.maps = sides_.maps * sides_.planes;
+    args.tile = cut_.tile;
+    points_(args);
+  }
+
+  // Lines of every map of the small side that the next tile of rows reads first; where maps lie together,
+  // each has a share of them.
   struct Ahead {
     const char* from;
     int64_t lines;
+    int64_t step;  // bytes from one map's to the next
   };
   Ahead rows_ahead(const S* source, int64_t tile) const noexcept {
+    constexpr auto line = static_cast<int64_t>(kAlignment);
+    constexpr auto element = static_cast<int64_t>(sizeof(S));
     const int64_t row = sides_.from_y + (tile + 1) * outputs() + sides_.taps_y - 1;
     const int64_t rows = std::clamp<int64_t>(sides_.y.size - row, 0, outputs());
     if (!sides_.forward || row < 0 || rows == 0) return {};
-    return {
-        reinterpret_cast<const char*>(source + row * sides_.x.size),
-        ceil_div(rows * sides_.x.size * static_cast<int64_t>(sizeof(S)), static_cast<int64_t>(kAlignment))};
+    const int64_t lines = ceil_div(rows * sides_.x.size * element, line);
+    if (sides_.last)
+      return {reinterpret_cast<const char*>(source + row * sides_.x.size * sides_.maps), lines, lines * line};
+    return {reinterpret_cast<const char*>(source + row * sides_.x.size), lines, source_positions() * element};
   }
 
   bool multiply(const Call& call, const Worker& w, int64_t sample, int64_t tile, int64_t at, int64_t count,
@@ -460,7 +459,7 @@ class WinogradRows final : public Recipe {
     args.depth = sides_.maps;
     args.b_step = sides_.planes * points() * pitch_;
     args.c = c;
-    args.ahead_step = source_positions() * static_cast<int64_t>(sizeof(S));
+    args.ahead_step = ahead.step;
     const int64_t calls = ceil_div(sides_.places_x, lanes_) * row_tiles_ * points();
     int64_t index = at / lanes_ * row_tiles_ * points();
     WinogradRowsArgs out{};
@@ -517,34 +516,35 @@ class WinogradRows final : public Recipe {
     }
   }
 
-  // Brings the phases of some positions of a tile of rows together.
+  // Brings together what takes turns in some positions of a tile of rows.
   void spread(const Call& call, const Worker& w, int64_t sample, int64_t tile, int64_t at, int64_t count,
               int64_t made) const noexcept {
     const auto& [y, x] = std::tie(sides_.y, sides_.x);
     const int64_t step = outputs() * lanes_;
+    const int64_t turns = sides_.turns;
+    const int64_t each = turns / x.stride;  // maps of an output position
+    const int64_t planes = sides_.outputs / each;
     // Where the first position begins in a row, and positions all of whose phases lie in it.
     const int64_t start = (sides_.first_x + at) * x.stride - x.pad_lo;
     const int64_t low = std::clamp<int64_t>(ceil_div(-start, x.stride), 0, count);
     const int64_t high = std::clamp<int64_t>(floor_div(x.out - start, x.stride), low, count);
-    for (int64_t row = 0; row < sides_.rows; row += x.stride) {
+    for (int64_t row = 0; row < sides_.rows; row += turns) {
       for (int64_t j = 0; j < made; ++j) {
         const int64_t at_y =
-            (sides_.first_y + tile * outputs() + j) * y.stride + row / x.stride % y.stride - y.pad_lo;
+            (sides_.first_y + tile * outputs() + j) * y.stride + sides_.phase_y(row) - y.pad_lo;
         if (at_y < 0 || at_y >= y.out) continue;
         const T* const from = w.strip + row * step + j * lanes_;
-        S* const to = static_cast<S*>(call.out) +
-                      ((sample * sides_.outputs + row / x.stride / y.stride) * y.out + at_y) * x.out + start;
+        const int64_t plane = sample * planes + (sides_.last ? 0 : sides_.output(row));
+        S* const to = static_cast<S*>(call.out) + ((plane * y.out + at_y) * x.out + start) * each;
         const auto clipped = [&](int64_t i) noexcept {
-          for (int64_t p = 0; p < x.stride; ++p) {
-            const int64_t place = i * x.stride + p;
-            if (start + place >= 0 && start + place < x.out) to[place] = E::store(from[p * step + i]);
+          for (int64_t r = 0; r < turns; ++r) {
+            const int64_t place = start + i * x.stride + r / each;
+            if (place >= 0 && place < x.out) to[i * turns + r] = E::store(from[r * step + i]);
           }
         };
         for (int64_t i = 0; i < low; ++i) clipped(i);
         for (int64_t i = high; i < count; ++i) clipped(i);
-        if (low < high) {
-          store_(MoveArgs{from + low, step, 1, to + low * x.stride, 1, x.stride, x.stride, high - low});
-        }
+        if (low < high) turns_(TurnsArgs{from + low, step, to + low * turns, turns, high - low});
       }
     }
   }
@@ -555,13 +555,14 @@ class WinogradRows final : public Recipe {
   Planes apart_;
   Cut cut_;
   const Kernel& load_;
-  const Kernel& store_;
-  const Kernel& window_;
+  const Kernel& turns_;
+  const Kernel& points_;
   const Kernel& weights_;
   const Kernel& outputs_;
   int64_t vector_;
   int64_t lanes_;
   int64_t row_tiles_;
+  int64_t skew_;                 // elements before a row of points, so that its first place begins a line
   int64_t pitch_;                // elements from a row of points to the next
   std::vector<int64_t> offset_;  // of each tap along x in the points
   int threads_ = 1;
@@ -570,7 +571,7 @@ class WinogradRows final : public Recipe {
 std::optional<std::string> refusal(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const auto& [z, y, x] = g.axes;
-  if (g.channels_last) return "maps of a position lie together";
+  if (g.channels_last && problem.pass != Pass::forward) return "maps of a position lie together";
   if (g.groups > 1) return "groups";
   if (z.size != 1 || z.out != 1 || z.kernel != 1 || z.pad_lo != 0) return "three axes";
   if (y.dilation != 1 || (x.dilation != 1 && x.kernel > 1)) return "dilation";

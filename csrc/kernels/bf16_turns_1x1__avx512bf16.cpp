@@ -1,0 +1,6 @@
+#include "rounding_abi.hpp"
+#include "turns_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  turns<rounded_bf16>(*static_cast<const TurnsArgs*>(args));
+}

@@ -1,0 +1,5 @@
+#include "turns_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  turns<f32>(*static_cast<const TurnsArgs*>(args));
+}
