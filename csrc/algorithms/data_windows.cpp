@@ -22,8 +22,9 @@ constexpr int64_t kPanelBytes = 256 << 10;  // of windows that are copied at a t
 constexpr int64_t kMostPositions = 2048;    // of a block
 constexpr int64_t kLineElements = 16;
 constexpr int64_t kNearBytes = 512 << 10;
-// What copying windows costs for each piece of a row.
-constexpr double kRunSeconds = 3 / machine::kHertz;
+constexpr double kCopiedSeconds = 30 / machine::kHertz;  // of a step of depth of a panel that is copied
+constexpr double kFillSeconds = 20 / machine::kHertz;    // of a row of a strip that is filled
+constexpr double kUnitSeconds = 280 / machine::kHertz;   // of a block
 
 bool inside(const Geometry& g) noexcept {
   return std::all_of(g.axes.begin(), g.axes.end(), [](const Axis& a) {
@@ -493,9 +494,6 @@ double cost(const Problem& problem) {
   const int64_t depth = g.filters / g.groups * g.taps();
   const auto units = static_cast<double>(g.batch * g.groups * blocks.blocks());
   const int64_t panels = ceil_div(blocks.positions(), gemm.lanes);
-  const double runs =
-      static_cast<double>(gemm.lanes) / static_cast<double>(std::min<int64_t>(gemm.lanes, blocks.size[2]));
-  const double copies = gemm.lanes / width * machine::kCopySeconds + runs * kRunSeconds;
   const double products = machine::rows_step_seconds(gemm, channels);
   const auto calls = static_cast<double>(ceil_div(channels, gemm.rows)) * machine::kCallSeconds;
   const double apart = g.axes[2].stride == 1 ? 1 : g.axes[2].stride <= 8 ? 1.5 : 3;
@@ -504,8 +502,13 @@ double cost(const Problem& problem) {
   // Weights beyond the second cache are read again for each block.
   const double weights = static_cast<double>(channels * depth) * compute_bytes(problem.dtype);
   const double again = weights > kNearBytes ? weights / machine::kReadBytesPerSecond : 0;
-  return units * (static_cast<double>(panels) * (static_cast<double>(depth) * (products + copies) + calls) +
-                  strips + again) +
+  const double fills = static_cast<double>(g.filters / g.groups * g.axes[0].out * g.axes[1].out *
+                                           std::min(g.axes[2].stride, g.axes[2].kernel)) *
+                       kFillSeconds;
+  return units * (kUnitSeconds +
+                  static_cast<double>(panels) *
+                      (static_cast<double>(depth) * (products + kCopiedSeconds) + calls) +
+                  strips + fills + again) +
          machine::traffic_seconds(problem);
 }
 

@@ -752,31 +752,61 @@ std::optional<std::string> refusal(const Problem& problem) {
   return std::nullopt;
 }
 
+// What share of the products of positions and taps along an axis is made: taps that lead out of the image are
+// left out, along rows where they do for all positions.
+double share_made(const Axis& axis, bool rows) noexcept {
+  constexpr int64_t most = 64;
+  if (axis.kernel > most) return 1;
+  int64_t made = 0;
+  for (int64_t k = 0; k < axis.kernel; ++k) {
+    const int64_t from = axis.pad_lo - k * axis.dilation;
+    const int64_t begin = std::clamp<int64_t>(ceil_div(from, axis.stride), 0, axis.size);
+    const int64_t end =
+        std::clamp<int64_t>(floor_div(axis.out - 1 + from, axis.stride) + 1, begin, axis.size);
+    made += rows && begin < end ? axis.size : end - begin;
+  }
+  return static_cast<double>(made) / static_cast<double>(axis.size * axis.kernel);
+}
+
 // What the products and the arrays take, and what is stored.
 struct Making {
   Sides sides;
   const Kernel& tile;
   double grid;  // positions of all samples and groups
   double phases;
+  double share = 1;  // of the products
   double panels;
   double pairing;  // steps of depth in an element
+
+  bool inside = false;  // whether samples are innermost
 
   explicit Making(const Problem& problem)
       : sides(problem),
         tile(choose_tile(problem)),
-        grid(static_cast<double>(sides.batch * sides.groups)),
+        grid(1),
         phases(1),
         panels(static_cast<double>(ceil_div(sides.column_maps, tile.lanes))),
         pairing(static_cast<double>(steps_of_element(tile))) {
     const bool forward = problem.pass == Pass::forward;
+    double pairs = 1;
     for (const Axis& axis : problem.geometry.axes) {
       grid *= static_cast<double>(forward ? ceil_div(axis.out, axis.stride) : axis.size);
       phases *= static_cast<double>(forward ? std::min(axis.stride, axis.out) : 1);
+      pairs *= share_made(axis, false);
     }
+    inside = sides.batch >= 4 && grid <= static_cast<double>(kSmallMap) && pairs < 1;
+    for (const Axis& axis : problem.geometry.axes) {
+      const bool rows = &axis == &problem.geometry.axes[2] && !inside;
+      share *= share_made(axis, rows);
+      if (forward && !rows) {
+        share *= static_cast<double>(axis.size) / static_cast<double>(ceil_div(axis.out, axis.stride));
+      }
+    }
+    grid *= static_cast<double>(sides.batch * sides.groups);
   }
 
   double seconds(const Problem& problem) const noexcept {
-    const double steps = grid * panels * static_cast<double>(sides.taps) *
+    const double steps = grid * share * panels * static_cast<double>(sides.taps) *
                          std::ceil(static_cast<double>(sides.depth_maps) / pairing);
     const double scattered = grid * phases * panels * tile.lanes / machine::lanes(tile.dtype, tile.isa);
     return steps * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
@@ -802,11 +832,12 @@ double cost(const Problem& problem) {
   const double width = machine::lanes(making.tile.dtype, making.tile.isa);
   // Rows of the grid are gathered one by one; half a vector more where they end within one.
   const auto positions = static_cast<double>(forward ? ceil_div(x.out, x.stride) : x.size);
-  const double rows = making.grid / positions;
-  const double row = positions / std::min(width, static_cast<double>(making.tile.rows));
+  const double together = making.inside ? static_cast<double>(making.sides.batch) : 1.0;
+  const double rows = making.grid / positions / together;
+  const double row = positions * together / std::min(width, static_cast<double>(making.tile.rows));
   // Positions far apart share no line of the cache.
   const double apart = std::clamp(0.75 * static_cast<double>(forward ? 1 : x.stride), 1.0, 16.0);
-  const double gathered = rows * (row + 0.5) * offsets * depth * apart;
+  const double gathered = rows * (row + 0.5) * offsets * depth * (making.inside ? making.share : apart);
   return making.seconds(problem) +
          offsets * (rows * kRunSeconds +
                     (problem.geometry.channels_last && depth > 1 ? making.grid * kPlaceSeconds : 0)) +
