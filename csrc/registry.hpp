@@ -43,6 +43,7 @@ enum class Family : uint8_t {
   winogradtaps,
   winogradpack,
   winogradcolumns,
+  winogradturn,
   winogradsum,
   winogradread,
   winogradwrite,

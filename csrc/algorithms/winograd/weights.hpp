@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 #include <utility>
 
@@ -13,6 +12,7 @@
 #include "memory.hpp"
 #include "winograd_columns_abi.hpp"
 #include "winograd_pack_abi.hpp"
+#include "winograd_turn_abi.hpp"
 
 namespace tconv::filtering {
 
@@ -46,7 +46,8 @@ class Weights {
         strip_(kernel(Family::strip, layout.problem.dtype, layout.problem.isa)),
         taps_(kernel(Family::winogradtaps, compute_dtype(layout.problem.dtype), layout.problem.isa)),
         pack_(kernel(Family::winogradpack, layout.problem.dtype, layout.problem.isa)),
-        columns_(kernel(Family::winogradcolumns, layout.problem.dtype, layout.problem.isa)) {}
+        columns_(kernel(Family::winogradcolumns, layout.problem.dtype, layout.problem.isa)),
+        turn_(kernel(Family::winogradturn, layout.problem.dtype, layout.problem.isa)) {}
 
   // Packs some vectors of columns of a unit for the read maps from `begin` to before `end`, where `packed`
   // holds the part `depth`.
@@ -70,8 +71,8 @@ class Weights {
   bool turn(const void* weight, int64_t unit, int64_t block, T* turned) const noexcept {
     const auto& axes = layout_.problem.geometry.axes;
     const int64_t taps = layout_.problem.geometry.taps();
-    // Where each tap of the first map goes, and how far it is to that of the next.
-    std::array<std::pair<T*, int64_t>, kMostTaps> place;
+    std::array<void*, kMostTaps> row_at;
+    std::array<int64_t, kMostTaps> row_step;
     for (int64_t tap = 0; tap < taps; ++tap) {
       const std::array<int64_t, kAxes> k{tap / axes[2].kernel / axes[1].kernel,
                                          tap / axes[2].kernel % axes[1].kernel, tap % axes[2].kernel};
@@ -81,30 +82,15 @@ class Weights {
                 layout_.tiling.axes[a].phase_of[static_cast<size_t>(k[a])];
       }
       const PlainTaps to = turned_taps(turned, phase);
-      place[static_cast<size_t>(tap)] = {
-          turned + (to.rows - turned) + to.at(0, k[0]) + to.at(1, k[1]) + to.at(2, k[2]), to.map};
+      row_at[static_cast<size_t>(tap)] =
+          turned + (to.rows - turned) + to.at(0, k[0]) + to.at(1, k[1]) + to.at(2, k[2]);
+      row_step[static_cast<size_t>(tap)] = to.map;
     }
     bool finite = true;
-    alignas(kAlignment) T plain[kMostTaps * kMostLanes];
-    StripArgs strip = plain_strip(weight, unit, block, finite);
-    strip.dst = plain;
-    const auto element = static_cast<int64_t>(storage_bytes(layout_.problem.dtype));
-    const int64_t next = layout_.plain_strides().depth * element;
-    const int64_t ahead = strip.position_stride == 1 ? kTurnedAhead : maps_.depth;
-    for (int64_t map = 0; map < maps_.depth; ++map) {
-      const auto* const from = static_cast<const char*>(strip.src);
-      if (map + ahead < maps_.depth) {
-        for (int64_t at = 0; at < strip.maps * taps * element; at += kAlignment) {
-          __builtin_prefetch(from + ahead * next + at);
-        }
-      }
-      strip_(strip);
-      strip.src = from + next;
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        const auto [first, step] = place[static_cast<size_t>(tap)];
-        copy_row(plain + tap * maps_.lanes, first + map * step);
-      }
-    }
+    const StripArgs strip = plain_strip(weight, unit, block, finite);
+    turn_(WinogradTurnArgs{strip.src, row_at.data(), row_step.data(), &finite, layout_.plain_strides().depth,
+                           strip.position_stride, strip.map_stride, strip.maps, taps, maps_.depth,
+                           kTurnedAhead});
     return finite;
   }
 
@@ -321,12 +307,6 @@ class Weights {
     return finite;
   }
 
-  // A row of lanes is a multiple of 16 bytes.
-  void copy_row(const T* from, T* to) const noexcept {
-    constexpr int64_t part = 16 / sizeof(T);
-    for (int64_t i = 0; i < maps_.lanes; i += part) std::memcpy(to + i, from + i, 16);
-  }
-
   // What turns the plain weights of a vector of columns of a unit, all taps of one map at a time.
   StripArgs plain_strip(const void* weight, int64_t unit, int64_t block, bool& finite) const noexcept {
     const auto [column_stride, depth_stride, tap_stride] = layout_.plain_strides();
@@ -394,6 +374,7 @@ class Weights {
   const Kernel& taps_;
   const Kernel& pack_;
   const Kernel& columns_;
+  const Kernel& turn_;
 };
 
 }  // namespace tconv::filtering

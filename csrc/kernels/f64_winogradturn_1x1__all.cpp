@@ -1,0 +1,5 @@
+#include "winograd_turn_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  winograd_turn<f64>(*static_cast<const WinogradTurnArgs*>(args));
+}
