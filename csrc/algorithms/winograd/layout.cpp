@@ -14,8 +14,10 @@ constexpr int64_t kRunBytes = 1 << 10;
 constexpr int64_t kMostWidth = 4;
 // Windows that are transformed for all blocks before weights are packed unit by unit.
 constexpr size_t kKeptBytes = 20 << 20;
-// Of one unit: weights that are packed before they are multiplied, and sums that wait for the next of them.
+// Of one unit: weights that are packed before they are multiplied, for no fewer maps than these, and sums
+// that wait for the next of them.
 constexpr size_t kSliceBytes = 640 << 10;
+constexpr int64_t kLeastSliceMaps = 64;
 constexpr size_t kSumBytes = 4 << 20;
 // Of all chunks, from where on these take turns.
 constexpr size_t kManySumBytes = 1 << 20;
@@ -30,6 +32,10 @@ constexpr double kNearBytes = 1 << 20;
 constexpr double kNearBytesPerSecond = 10e9;
 constexpr double kFarBytesPerSecond = 3e9;
 constexpr double kHandedBytesPerSecond = 10e9;
+
+int64_t past_line(const char* at) noexcept {
+  return static_cast<int64_t>(reinterpret_cast<uintptr_t>(at) % kAlignment);
+}
 
 }  // namespace
 
@@ -126,8 +132,10 @@ Fetch Layout::plain_weights(const void* weight, int64_t unit, int64_t begin, int
     next = std::exchange(last, {0, 1});
   }
   const int64_t start = plain_start(unit) + column * stride.column + begin * stride.depth;
-  return {static_cast<const char*>(weight) + start * element,
-          run.second * element,
+  const char* const at = static_cast<const char*>(weight) + start * element;
+  const int64_t before = past_line(at);
+  return {at - before,
+          run.second * element + before,
           {next.first * element, last.first * element},
           next.second,
           last.second,
@@ -138,7 +146,7 @@ Fetch Layout::plain_weights(const void* weight, int64_t unit, int64_t begin, int
 Fetch Layout::lines_of(const char* at, int64_t positions, int64_t count,
                        const Strides& strides) const noexcept {
   const auto element = static_cast<int64_t>(storage_bytes(problem.dtype));
-  const auto before = static_cast<int64_t>(reinterpret_cast<uintptr_t>(at) % kAlignment);
+  const int64_t before = past_line(at);
   const bool maps_last = strides.map == 1;
   const int64_t step = (maps_last ? strides.axis[2] : strides.map) * element;
   int64_t bytes = (maps_last ? count : positions) * element;
@@ -239,7 +247,8 @@ void Layout::slice() noexcept {
   const auto bytes = static_cast<int64_t>(std::max(kSliceBytes, sums));
   const int64_t pieces = ceil_div(static_cast<int64_t>(slice_bytes()), bytes);
   const int64_t step = views > 1 ? depth_block : maps.lanes;
-  slice_maps = std::min(maps.depth, ceil_div(ceil_div(maps.depth, pieces), step) * step);
+  const int64_t some = std::max(kLeastSliceMaps, ceil_div(maps.depth, pieces));
+  slice_maps = std::min(maps.depth, ceil_div(some, step) * step);
 }
 
 bool Layout::sums_are_many() const noexcept {
