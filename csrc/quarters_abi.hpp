@@ -34,8 +34,12 @@ template <class E, bool weights>
   using L = Lanes<E>;
   using T = typename E::compute;
   using Type = typename L::type;
+  typedef decltype(Type{} == Type{}) Bits;
   Type check{};
+  // Steps that fill half a vector and lie side by side are made two at a time.
+  const bool pairs = 2 * args.lanes == L::count && args.dst_step == args.lanes;
   for (int64_t k = 0; k < args.steps; ++k) {
+    const bool pair = pairs && k + 1 < args.steps;
     const auto* src = static_cast<const typename E::storage*>(args.src) + k * args.src_step;
     T* dst = static_cast<T*>(args.dst) + k * args.dst_step;
     for (int64_t l = 0; l < args.lanes; l += L::count, src += L::count, dst += L::count) {
@@ -45,10 +49,15 @@ template <class E, bool weights>
       const auto at = [&](int lane, int depth) __attribute__((always_inline)) {
         const auto* from = src + lane * args.lane_half + depth * args.depth_half;
         const int valid = lane == 0 ? count : second;
-        return valid == L::count ? L::load(from) : L::load(from, L::first(valid));
+        if (valid == L::count) return L::load(from);
+        const Type one = L::load(from, L::first(valid));
+        if (!pair) return one;
+        const int half = L::count / 2;
+        const Type next = L::load(from + args.src_step - half, L::first(half + valid) & ~L::first(half));
+        return (Type)((Bits)one | (Bits)next);
       };
       const auto to = [&](int product, Type value) __attribute__((always_inline)) {
-        Lanes<plain<E>>::store(dst + product * args.dst_product, value, count);
+        Lanes<plain<E>>::store(dst + product * args.dst_product, value, pair ? L::count : count);
       };
       const Type q11 = at(0, 0);
       const Type q22 = at(1, 1);
@@ -75,6 +84,7 @@ template <class E, bool weights>
         sum(6, q11 + q12);
       }
     }
+    if (pair) ++k;
   }
   for (int i = 0; i < L::count; ++i) {
     if (!(check[i] == T{0})) *args.finite = false;
