@@ -599,12 +599,12 @@ double cost(const Problem& problem) {
   const auto positions = static_cast<double>(g.batch * g.small_positions());
   const double calls = std::ceil(rows / tile.rows) * groups * std::max(1.0, positions / tile.lanes);
   const double stores = tile.rows * tile.lanes / vector * 2.0;
-  // Vectors of the gradient whose taps are taken apart, read and written in order.
+  // Vectors of the gradient whose taps are taken apart, mostly read from afar.
   const double apart = forward ? 0 : positions * groups * depth / vector;
   const double steps = std::ceil(depth / static_cast<double>(steps_of_element(tile)));
   return calls * (steps * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
                   stores / machine::kHertz) +
-         apart * (g.axes[2].stride > 2 ? kApartSeconds : machine::kCopySeconds / 2) +
+         apart * (g.axes[2].stride > 2 ? kApartSeconds : 3 * machine::kCopySeconds) +
          machine::traffic_seconds(problem);
 }
 

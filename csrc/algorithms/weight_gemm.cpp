@@ -29,6 +29,7 @@ constexpr double kRowSeconds = 50 / machine::kHertz;
 constexpr double kSmallSeconds = 2.5 / machine::kHertz;
 constexpr double kPartSeconds = 20 / machine::kHertz;  // a vector of part of a row of maps that lie together
 constexpr double kLargeSeconds = 30 / machine::kHertz;
+constexpr double kLineSeconds = 16 / machine::kHertz;    // a mirrored vector where one holds all maps
 constexpr double kFarSums = 2;                           // times as long, where they leave the second cache
 constexpr double kSquareSeconds = 80 / machine::kHertz;  // sums mirrored, a square of a vector's lanes
 constexpr double kClearBytesPerSecond = 60e9;
@@ -138,18 +139,19 @@ class WeightGemm final : public Recipe {
                          vectors(std::min(unit(), channel_part_)) * (last ? kPartSeconds : kSmallSeconds);
     const double rows =
         static_cast<double>(g.batch * g.axes[0].out * g.axes[1].out) * groups * again * wides * others;
-    const double large = rows * (static_cast<double>(g.axes[2].out) * vectors(kept_maps()) *
-                                     (last ? machine::kCopySeconds : kLargeSeconds) +
-                                 kRowSeconds);
+    const double moved = last ? machine::kCopySeconds : kept_maps() <= lanes ? kLineSeconds : kLargeSeconds;
+    const double large =
+        rows * (static_cast<double>(g.axes[2].out) * vectors(kept_maps()) * moved + kRowSeconds);
     const double cleared = static_cast<double>(small_bytes() + large_bytes()) / kClearBytesPerSecond;
 
     const double weights = static_cast<double>(g.weight_elements());
     const double squares = static_cast<double>(g.channels) * vectors(filters_) *
                            (roles_.joined ? static_cast<double>(roles_.spans) : vectors(roles_.spans));
     const double stored = last ? weights / width * machine::kScatterSeconds : squares * kSquareSeconds;
+    // What is mirrored is charged as if it came from afar.
     const double read =
         static_cast<double>(g.small_elements()) * wides * others +
-        static_cast<double>(g.large_elements()) * again * others * (roles_.joined ? wides : 1);
+        (last ? static_cast<double>(g.large_elements()) * again * others * (roles_.joined ? wides : 1) : 0);
     return products + small + large + cleared + stored * (far ? kFarSums : 1) +
            machine::far_seconds(problem_,
                                 (read + weights) * static_cast<double>(storage_bytes(problem_.dtype)));

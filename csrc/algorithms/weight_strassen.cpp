@@ -19,8 +19,8 @@ constexpr int kHalves = 2;
 constexpr int64_t kMostDepth = 512;  // positions that are multiplied at a time
 constexpr int64_t kTogether = 64;    // of each half, that are summed before they are added to the others
 constexpr int64_t kCopied = 32;      // of each half, that are brought into order in the nearest cache
-// An operand of a panel that is made, of windows which are mostly read from afar.
-constexpr double kOperandSeconds = 14 / machine::kHertz;
+// An operand of a panel that is made, of windows which are mostly fetched before.
+constexpr double kOperandSeconds = 7 / machine::kHertz;
 
 template <class E>
 class WeightStrassen final : public Recipe {

@@ -247,9 +247,8 @@ double cost(const Problem& problem) {
                                 static_cast<double>(channels) * gemm.lanes / width * machine::kCopySeconds);
   return positions * (products + windows_seconds(problem, panels)) +
          std::ceil(positions / static_cast<double>(kMostDepth)) * sums +
-         machine::far_seconds(
-             problem, static_cast<double>(g.small_elements() + g.large_elements() + g.weight_elements()) *
-                          static_cast<double>(storage_bytes(problem.dtype)));
+         machine::far_seconds(problem, static_cast<double>(g.small_elements() + g.weight_elements()) *
+                                           static_cast<double>(storage_bytes(problem.dtype)));
 }
 
 }  // namespace

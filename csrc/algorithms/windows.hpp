@@ -43,11 +43,12 @@ inline std::optional<std::string> windows_refusal(const Problem& problem) {
 
 // What it takes to bring a position's window and channels there, the window in so many panels.
 inline double windows_seconds(const Problem& problem, double panels) noexcept {
-  // For each run of a position, the same where they are pairs, a run and a panel once for a row of positions,
-  // and a vector, most of them read from afar, above all where windows of maps that lie together do not
-  // overlap, so that each is read once; a vector mirrored in a square.
+  // For each run of a position, the same where they are pairs, or where it leaves the image, a run and a
+  // panel once for a row of positions, and a vector, most of them read from afar, above all where windows of
+  // maps that lie together do not overlap, so that each is read once; a vector mirrored in a square.
   constexpr double move_seconds = 1.6 / machine::kHertz;
   constexpr double pair_seconds = 2 / machine::kHertz;
+  constexpr double clipped_seconds = 5 / machine::kHertz;
   constexpr double row_seconds = 20 / machine::kHertz;
   constexpr double panel_seconds = 60 / machine::kHertz;
   constexpr double vector_seconds = 5.8 / machine::kHertz;
@@ -62,8 +63,11 @@ inline double windows_seconds(const Problem& problem, double panels) noexcept {
   const bool pairs = problem.dtype == DType::f32 && runs.length == 2 && x.stride == 2;
   const double all_runs = static_cast<double>(runs.runs) + panels;
   const double vector = g.channels_last && x.kernel <= x.stride ? once_seconds : vector_seconds;
+  const auto [within, beyond] = x.within();
+  const auto clipped = static_cast<double>(runs.joined ? x.size - (beyond - within) : 0);
+  const double row = all_runs * (row_seconds + clipped * clipped_seconds) + panels * panel_seconds;
   const double windows = all_runs * (pairs ? pair_seconds : move_seconds) +
-                         (all_runs * row_seconds + panels * panel_seconds) / static_cast<double>(x.size) +
+                         row / static_cast<double>(x.size) +
                          (pairs ? 0 : static_cast<double>(columns_of(g)) / width * vector);
   return small + windows;
 }
