@@ -31,6 +31,10 @@ constexpr double kRowBytesPerSecond = 120e9;
 constexpr double kMemoryBytesPerSecond = 20e9;
 // Of the time to read packed weights, what is left where others are multiplied meanwhile.
 constexpr double kReadingShare = 0.25;
+// Transformed windows of the smallest block that are too many for the second cache, where those of a view lie
+// far apart.
+constexpr double kManyWindowBytes = 4 << 20;
+constexpr double kWindowBytesPerSecond = 15e9;
 // A vector of maps that was turned into lanes.
 constexpr double kStripSeconds = 12 / machine::kHertz;
 // About how many times the definition's error a tile makes, an axis, and what is tolerated in all. A sum of
@@ -76,8 +80,8 @@ double packing_seconds(double bytes, Packing packing) noexcept {
 }
 
 // Expected seconds in which the maps of one sample become lanes, which along one axis costs nothing where all
-// phases read the same windows of neighbours, and of calls: for each row that is read or made, for each
-// class, view or phase of a row of tiles, and for each product.
+// phases read the same windows of neighbours, in which many transformed windows are written, and of calls:
+// for each row that is read or made, and for each class, view or phase of a row of tiles.
 double turn_seconds(const Problem& problem, const Choice& choice, const Maps& maps) noexcept {
   const auto& [z, y, x] = choice;
   const Counts all = counts(choice);
@@ -89,8 +93,12 @@ double turn_seconds(const Problem& problem, const Choice& choice, const Maps& ma
   const auto vectors = static_cast<double>(line ? 0 : read * blocks * x.outputs() * step);
   const auto calls = static_cast<double>((read + all.classes * all.views) * blocks +
                                          (made + all.phases) * maps.column_blocks());
+  const double windows = static_cast<double>(all.class_points * all.views * maps.padded_depth()) *
+                         static_cast<double>(compute_bytes(problem.dtype));
+  const bool many = all.views > 1 && windows * kLeastBlockTiles > kManyWindowBytes;
   return static_cast<double>(maps.groups) * all.tiles *
-         (vectors * kStripSeconds + calls / x.even_tiles() * machine::kCallSeconds);
+         (vectors * kStripSeconds + calls / x.even_tiles() * machine::kCallSeconds +
+          (many ? windows / kWindowBytesPerSecond : 0));
 }
 
 // Expected seconds for which transformed weights hold up `batch` samples, all of which take `seconds` else.
