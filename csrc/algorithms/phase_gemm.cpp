@@ -29,6 +29,7 @@ constexpr int64_t kColumnsTurned = 256;  // at a time
 // A run of neighbours found, and a position where maps lie together, however many.
 constexpr double kRunSeconds = 25 / machine::kHertz;
 constexpr double kPlaceSeconds = 10 / machine::kHertz;
+constexpr double kStartSeconds = 3500 / machine::kHertz;  // of all else
 
 // The problem as products: which maps are gathered and which are made.
 struct Sides {
@@ -779,6 +780,7 @@ struct Making {
   double pairing;  // steps of depth in an element
 
   bool inside = false;  // whether samples are innermost
+  double alone;         // times as long to load and store maps of a group that lie among others
 
   explicit Making(const Problem& problem)
       : sides(problem),
@@ -786,7 +788,8 @@ struct Making {
         grid(1),
         phases(1),
         panels(static_cast<double>(ceil_div(sides.column_maps, tile.lanes))),
-        pairing(static_cast<double>(steps_of_element(tile))) {
+        pairing(static_cast<double>(steps_of_element(tile))),
+        alone(problem.geometry.channels_last && sides.groups > 1 ? 2.5 : 1) {
     const bool forward = problem.pass == Pass::forward;
     double pairs = 1;
     for (const Axis& axis : problem.geometry.axes) {
@@ -808,7 +811,8 @@ struct Making {
   double seconds(const Problem& problem) const noexcept {
     const double steps = grid * share * panels * static_cast<double>(sides.taps) *
                          std::ceil(static_cast<double>(sides.depth_maps) / pairing);
-    const double scattered = grid * phases * panels * tile.lanes / machine::lanes(tile.dtype, tile.isa);
+    const double scattered =
+        grid * phases * panels * tile.lanes / machine::lanes(tile.dtype, tile.isa) * alone;
     return steps * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
            scattered * machine::kScatterSeconds + grid * phases * panels / tile.rows * machine::kCallSeconds +
            machine::traffic_seconds(problem);
@@ -837,8 +841,13 @@ double cost(const Problem& problem) {
   const double row = positions * together / std::min(width, static_cast<double>(making.tile.rows));
   // Positions far apart share no line of the cache.
   const double apart = std::clamp(0.75 * static_cast<double>(forward ? 1 : x.stride), 1.0, 16.0);
-  const double gathered = rows * (row + 0.5) * offsets * depth * (making.inside ? making.share : apart);
-  return making.seconds(problem) +
+  const double gathered =
+      rows * (row + 0.5) * offsets * depth * (making.inside ? making.share : apart) * making.alone;
+  // Where maps lie together, memory gives short runs of plain weights, slowly.
+  const auto weights = static_cast<double>(problem.geometry.weight_elements()) *
+                       static_cast<double>(compute_bytes(problem.dtype));
+  const bool late = !problem.packed && problem.geometry.channels_last && weights > machine::kLastCacheBytes;
+  return kStartSeconds + making.seconds(problem) + (late ? weights / machine::kPackBytesPerSecond : 0) +
          offsets * (rows * kRunSeconds +
                     (problem.geometry.channels_last && depth > 1 ? making.grid * kPlaceSeconds : 0)) +
          gathered * (machine::kGatherSeconds + (making.pairing - 1) * machine::kCopySeconds);
