@@ -127,10 +127,6 @@ def measure(layer: Layer, pass_: str, threads: int, opponents: dict[str, Any], s
     for name in ours:
         against = eager if name in _UNPREPARED else ways.keys() - ours.keys()
         best[name] = min(against, key=lambda peer: found[peer]["median"], default=None)
-    first_call, dearest_call = None, None
-    # Of layers of which a call takes so long, the difference of two says nothing.
-    if pass_ == "forward" and found["prepared"]["median"] * 1e-3 <= _LONGEST_FIRST_CALL:
-        first_call, dearest_call = (longer * 1e3 for longer in _new_shapes(layer, threads))
     return {
         "layer": layer.name,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -140,21 +136,22 @@ def measure(layer: Layer, pass_: str, threads: int, opponents: dict[str, Any], s
         "milliseconds": found,
         "best peer": best,
         "ratio": {name: found[peer]["median"] / found[name]["median"] for name, peer in best.items() if peer},
-        "first call": first_call,
-        "dearest call": dearest_call,
         "plans": plans,
         "refusals": refusals,
     }
 
 
-def _new_shapes(layer: Layer, threads: int) -> tuple[float, float]:
-    """Return the seconds by which calls on new shapes are longer than later ones, weights prepared.
+def _new_shapes(layer: Layer, row: dict[str, Any]) -> dict[str, float | None]:
+    """Return the milliseconds by which calls on new shapes are longer than later ones, weights prepared.
 
     Those of the first call, a median of several shapes, and those of the longest call of all until weights are
     packed for good. Every call has an array of its own, for one that was read before is nearer to the core,
     whatever its shape.
     """
-    prepared = tconv.prepare(layer.w, **_options(layer), threads=threads)
+    # Of layers of which a call takes so long, the difference of two says nothing.
+    if row["pass"] != "forward" or row["milliseconds"]["prepared"]["median"] * 1e-3 > _LONGEST_FIRST_CALL:
+        return {"first call": None, "dearest call": None}
+    prepared = tconv.prepare(layer.w, **_options(layer), threads=row["threads"])
     prepared(layer.x)
     first, dearest = [], []
     for more in range(1, _NEW_SHAPES + 1):
@@ -169,7 +166,7 @@ def _new_shapes(layer: Layer, threads: int) -> tuple[float, float]:
         later = statistics.median(times[-5:])
         first.append(times[0] - later)
         dearest.append(max(times) - later)
-    return statistics.median(first), max(dearest)
+    return {"first call": statistics.median(first) * 1e3, "dearest call": max(dearest) * 1e3}
 
 
 def _print(row: dict[str, Any]) -> None:
@@ -264,6 +261,7 @@ def main() -> None:
     rows = []
     for layer in layers:
         rows.append(measure(layer, options.pass_, options.threads, opponents, options.seconds))
+        rows[-1].update(_new_shapes(layer, rows[-1]))
         _print(rows[-1])
         if options.json:
             _write(options.json, rows[-1:], versions)

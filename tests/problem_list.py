@@ -51,10 +51,11 @@ def _shorter(axis: Axis) -> Axis:
 def load(name: str) -> list[Problem]:
     """Read `problems/NAME.txt`."""
     lines = (FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines()
-    return [_problem(line) for line in lines if line.strip() and not line.startswith("#")]
+    return [parse(line) for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _problem(line: str) -> Problem:
+def parse(line: str) -> Problem:
+    """Read one line."""
     words, name, _ = line.split('"')
     texts = {match[1]: match[2] for match in map(re.compile(r"([a-z])(\S+)").fullmatch, words.split()) if match}
     rank = len(texts["i"].split("x"))
