@@ -484,6 +484,12 @@ template <class E>
       src += lanes;
       dst += args.position_stride;
     }
+  } else if (args.map_stride == 1) {
+    for (; count > 0; --count) {
+      Lanes<E>::store(dst, *reinterpret_cast<const Loose*>(src), static_cast<int>(args.maps));
+      src += lanes;
+      dst += args.position_stride;
+    }
   } else if (args.maps == lanes && args.position_stride == 1 && count >= 4 * lanes) {
     // A few maps at a time, for those that lie a power of two apart meet in the same cache sets.
     constexpr int block = 16 / (int)sizeof(T);

@@ -29,6 +29,7 @@ constexpr int64_t kColumnsTurned = 256;  // at a time
 // A run of neighbours found, and a position where maps lie together, however many.
 constexpr double kRunSeconds = 25 / machine::kHertz;
 constexpr double kPlaceSeconds = 10 / machine::kHertz;
+constexpr double kTurnedSeconds = 2 / machine::kHertz;    // an element whose samples become innermost
 constexpr double kStartSeconds = 3500 / machine::kHertz;  // of all else
 
 // The problem as products: which maps are gathered and which are made.
@@ -834,20 +835,26 @@ double cost(const Problem& problem) {
   const bool forward = problem.pass == Pass::forward;
   const auto depth = static_cast<double>(making.sides.depth_maps);
   const double width = machine::lanes(making.tile.dtype, making.tile.isa);
-  // Rows of the grid are gathered one by one; half a vector more where they end within one.
+  // Rows of the grid are gathered one by one; half a vector more where they end within one. With samples
+  // innermost, which were turned to be, a position that a stride parts from the next is a row.
   const auto positions = static_cast<double>(forward ? ceil_div(x.out, x.stride) : x.size);
-  const double together = making.inside ? static_cast<double>(making.sides.batch) : 1.0;
-  const double rows = making.grid / positions / together;
-  const double row = positions * together / std::min(width, static_cast<double>(making.tile.rows));
+  const double apart = forward ? 1 : static_cast<double>(x.stride);
+  const double samples = making.inside ? static_cast<double>(making.sides.batch) : 1.0;
+  const double neighbours = making.inside && apart > 1 ? samples : positions * samples;
+  const double rows = making.grid / neighbours;
+  const double row = neighbours / std::min(width, static_cast<double>(making.tile.rows));
   // Positions far apart share no line of the cache.
-  const double apart = std::clamp(0.75 * static_cast<double>(forward ? 1 : x.stride), 1.0, 16.0);
-  const double gathered =
-      rows * (row + 0.5) * offsets * depth * (making.inside ? making.share : apart) * making.alone;
+  const double lines = making.inside ? making.share : std::clamp(0.75 * apart, 1.0, 16.0) * making.alone;
+  const double gathered = rows * (row + 0.5) * offsets * depth * lines;
+  const auto source =
+      static_cast<double>(forward ? problem.geometry.small_elements() : problem.geometry.large_elements());
+  const double turned = making.inside ? source * kTurnedSeconds : 0;
   // Where maps lie together, memory gives short runs of plain weights, slowly.
   const auto weights = static_cast<double>(problem.geometry.weight_elements()) *
                        static_cast<double>(compute_bytes(problem.dtype));
   const bool late = !problem.packed && problem.geometry.channels_last && weights > machine::kLastCacheBytes;
-  return kStartSeconds + making.seconds(problem) + (late ? weights / machine::kPackBytesPerSecond : 0) +
+  return kStartSeconds + turned + making.seconds(problem) +
+         (late ? weights / machine::kPackBytesPerSecond : 0) +
          offsets * (rows * kRunSeconds +
                     (problem.geometry.channels_last && depth > 1 ? making.grid * kPlaceSeconds : 0)) +
          gathered * (machine::kGatherSeconds + (making.pairing - 1) * machine::kCopySeconds);

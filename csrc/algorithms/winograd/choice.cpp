@@ -334,7 +334,7 @@ double cost(const Problem& problem) {
     // taps.
     const double plain = elements * static_cast<double>(storage_bytes(problem.dtype));
     const bool few = problem.pass == Pass::data_gradient && g.taps() * maps.lanes > kMostTaps;
-    const double runs = g.channels_last && (few || plain > machine::kLastCacheBytes) ? 2 : 1;
+    const double runs = !g.channels_last ? 1 : few ? 2 : plain > machine::kLastCacheBytes ? 1.5 : 1;
     const Packing way = packing_of(problem, all.classes, choice[0], choice[1], choice[2]);
     weights = elements * static_cast<double>(compute_bytes(problem.dtype)) / machine::kReadBytesPerSecond +
               runs * packing_seconds(bytes, way);
