@@ -27,7 +27,7 @@ constexpr int64_t kMostPositions = 2048;  // of a row that is computed at a time
 constexpr int64_t kStripBytes = 96 << 10;
 constexpr int64_t kMapBlock = 256;
 constexpr int64_t kTurnedMaps[] = {64, 16};
-constexpr int64_t kTurnedBytes = 512 << 10;  // of both sides of so many maps
+constexpr int64_t kTurnedBytes = 768 << 10;  // of both sides of so many maps
 constexpr int64_t kLeastPart = 16;           // positions of a row that are worth a unit
 constexpr int kMostLanes = 16;
 
