@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md and its picture from the results of `layers.py`, and of `dtypes.py` beside them.
+"""Write docs/benchmarks.md and its picture from the results of `layers.py`, `cliffs.py` and `dtypes.py`.
 
 python benchmarks/report.py benchmarks/results/layers.json
 """
@@ -174,6 +174,39 @@ def _shares(rows: list[Row], peak: float) -> Iterator[str]:
         yield ""
 
 
+def _cliffs(path: Path) -> Iterator[str]:
+    """Yield the section about layers drawn at random."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    rows, threads = document["rows"], document["threads"]
+    yield "## Layers that nobody chose"
+    yield ""
+    yield (
+        f"{len(rows)} geometries drawn at random, one to three axes, dense, in groups and depthwise, against "
+        f"PyTorch {document['versions']['PyTorch']} in the better of its memory formats, {threads} thread"
+        f"{'s' if threads > 1 else ''}; {document['date']}, [{path.as_posix()}](../{path.as_posix()}). Turning "
+        "arrays for PyTorch's channels_last is not counted. Measured by"
+    )
+    yield ""
+    yield "```console"
+    yield (
+        f"$ python benchmarks/cliffs.py --count {len(rows)} --seed {document['seed']} --threads {threads} "
+        f"--json {path.as_posix()}"
+    )
+    yield "```"
+    yield ""
+    yield "| | geometric mean | slower than PyTorch | below half its speed | least |"
+    yield "| --- | --- | --- | --- | --- |"
+    for mode in rows[0]["ratio"]:
+        ratios = {row["layer"]: row["ratio"][mode] for row in rows}
+        least = min(ratios, key=ratios.__getitem__)
+        slower, half = (sum(ratio < limit for ratio in ratios.values()) for limit in (1, 0.5))
+        yield (
+            f"| {MODES[mode]} | {statistics.geometric_mean(ratios.values()):.2f} | {slower} | {half} "
+            f"| {ratios[least]:.2f} (`{least}`) |"
+        )
+    yield ""
+
+
 def _element_types(path: Path) -> Iterator[str]:
     """Yield the section about element types: speeds over float32, in short and layer by layer."""
     document = json.loads(path.read_text(encoding="utf-8"))
@@ -270,8 +303,9 @@ def main() -> None:
     ]
     groups = list(_groups(rows))
     page += [*_summary(groups), "", *_gains(rows), *_shares(rows, document["peak"]), *_first_calls(rows)]
-    if (beside := path.with_name("dtypes.json")).exists():
-        page += _element_types(beside)
+    for name, section in {"cliffs.json": _cliffs, "dtypes.json": _element_types}.items():
+        if (beside := path.with_name(name)).exists():
+            page += section(beside)
     for threads, mode, some in groups:
         plural = "" if threads == 1 else "s"
         page += [f"## {MODES[mode].capitalize()}, {threads} thread{plural}", "", *_table(some, mode), ""]
