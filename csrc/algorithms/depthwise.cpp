@@ -858,7 +858,10 @@ int64_t turned_maps(const Problem& problem) noexcept {
   const auto fits =
       std::ranges::find_if(kTurnedMaps, [&](int64_t maps) { return bytes * maps <= kTurnedBytes; });
   if (fits == std::end(kTurnedMaps)) return 0;
-  const Times times(problem);
+  // The batch must not decide.
+  Problem sample = problem;
+  sample.geometry.batch = 1;
+  const Times times(sample);
   return times.turned(*fits) < times.rows() ? *fits : 0;
 }
 
