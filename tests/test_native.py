@@ -81,6 +81,40 @@ def test_the_cheapest_algorithm_is_chosen(problem: Problem) -> None:
                     assert made.algorithm == min(seconds, key=seconds.__getitem__), (name, isa, dtype, last)
 
 
+@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("last", [False, True])
+def test_axes_that_lie_as_one_are_one(name: str, last: bool) -> None:
+    def made(*axes: Axis) -> tuple[Any, ...]:
+        found = plan(Geometry(2, 12, 9, 3, axes, channels_last=last), name)
+        return found.algorithm, found.kernel, found.workspace_bytes, found.packing_key, found.seconds
+
+    def plain(size: int) -> Axis:
+        return Axis(size, size, 1, 1, 1, 0, 0, 0)
+
+    line = Axis(9, 18, 4, 2, 1, 1, 1, 0)
+    alone = Axis(1, 1, 1, 5, 3, 0, 0, 0)
+    assert made(plain(7), plain(9)) == made(plain(63))
+    assert made(plain(3), plain(4), plain(5)) == made(plain(60))
+    assert made(line, alone) == made(alone, line, alone) == made(line)
+    assert made(line, plain(3), plain(4)) == made(line, plain(12))
+    assert made(line, plain(12)) != made(plain(12), line)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_maps_that_are_turned_have_the_bits_of_rows(dtype: str) -> None:
+    """A stream reads few positions at a time, and its whole many."""
+
+    def geometry(size: int) -> Geometry:
+        return Geometry(1, 37, 37, 37, (Axis(size, 2 * size + 3, 5, 2, 1, 0, 0, 0),))
+
+    few, many = (plan(geometry(size), dtype=as_dtype(dtype), algorithm="depthwise") for size in (6, 300))
+    assert few.kernel != many.kernel
+    whole = example(geometry(300), dtype)
+    part = replace(whole, geometry=geometry(6), small=whole.small[..., :6].copy())
+    out = run(few, part, "forward")[..., : 2 * 6]
+    np.testing.assert_array_equal(out, run(many, whole, "forward")[..., : 2 * 6])
+
+
 @pytest.mark.parametrize(
     ("channels", "filters", "kernel", "stride"), [(16, 16, 4, 2), (16, 1, 16, 8), (3, 40, 2, 2), (5, 3, 3, 1)]
 )
