@@ -502,7 +502,7 @@ double cost(const Problem& problem) {
   // Weights beyond the second cache are read again for each block.
   const double weights = static_cast<double>(channels * depth) * compute_bytes(problem.dtype);
   const double again = weights > kNearBytes ? weights / machine::kReadBytesPerSecond : 0;
-  const double fills = static_cast<double>(g.filters / g.groups * g.axes[0].out * g.axes[1].out *
+  const double fills = static_cast<double>(g.filters / g.groups * blocks.rows[0] * blocks.rows[1] *
                                            std::min(g.axes[2].stride, g.axes[2].kernel)) *
                        kFillSeconds;
   return units * (kUnitSeconds +
