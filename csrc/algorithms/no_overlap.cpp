@@ -106,7 +106,7 @@ class NoOverlap final : public Recipe {
       }
       return true;
     }
-    std::vector<char> packed_own(static_cast<size_t>(threads_));
+    std::vector<char> packed_own(own_ ? static_cast<size_t>(threads_) : 0);
     call.crew.share(groups * blocks_ * parts_, seconds, [&](int64_t unit, int member) noexcept {
       const int64_t part = unit % parts_;
       const int64_t block = unit / parts_ % blocks_;
