@@ -21,9 +21,8 @@ constexpr double kPackBytesPerSecond = 20e9;
 constexpr double kSlowPackBytesPerSecond = 5e9;
 // How much of it tiles are chosen with: batches share it, of which only the usual one is known.
 constexpr double kPackingShare = 0.4;
-// Transformed weights read while others are multiplied: plain ones as they are packed, packed ones and those
-// made by the fastest kernel from the last cache, and then from the second for every few rows of a product.
-constexpr double kReadBytesPerSecond = 30e9;
+// Transformed weights read while others are multiplied: packed ones and those made by the fastest kernel from
+// the last cache, and then from the second for every few rows of a product.
 constexpr double kCachedBytesPerSecond = 80e9;
 constexpr double kRowBytesPerSecond = 120e9;
 // Packed ones beyond the last cache hold the products up only where memory gives them later than they are
@@ -109,7 +108,8 @@ double reading_seconds(const Counts& counts, const Maps& maps, double batch, dou
   const bool near = !packed && packing == Packing::near;
   const bool views = !packed && packing == Packing::views;
   if (!packed && !near && !views)
-    return passes * bytes / (packing == Packing::whole ? kCachedBytesPerSecond : kReadBytesPerSecond);
+    return passes * bytes /
+           (packing == Packing::whole ? kCachedBytesPerSecond : machine::kReadBytesPerSecond);
   const double late = !packed || bytes < machine::kLastCacheBytes
                           ? 0
                           : std::max(0.0, passes * bytes / kMemoryBytesPerSecond - seconds);
