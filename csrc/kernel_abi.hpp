@@ -535,31 +535,37 @@ template <class A, class B>
   }
 }
 
-// Lane l of the first and second of two vectors, and those after them: `first` + l * N of the stream that the
-// vectors are.
-template <class T, int N, int first, int... I>
-[[gnu::always_inline]] inline typename Vector<T>::type every(const typename Vector<T>::type (&v)[N],
-                                                             Sequence<I...>) noexcept {
+// A vector of numbers of the stream that N vectors are, one behind the other: lane l is number `at`(l).
+template <class T, int N, auto at, int... I>
+[[gnu::always_inline]] inline typename Vector<T>::type picked(const typename Vector<T>::type (&v)[N],
+                                                              Sequence<I...>) noexcept {
   using Type = typename Vector<T>::type;
   typedef decltype(Type{} == Type{}) Index;
   constexpr int L = sizeof...(I);
-  constexpr Index start = {(I * N + first < 2 * L ? I * N + first : 0)...};
+  constexpr Index start = {(at(I) < 2 * L ? at(I) : 0)...};
   Type all = __builtin_shuffle(v[0], v[1], start);
   if constexpr (N > 2) {
-    constexpr Index third = {((I * N + first) / L == 2 ? L + (I * N + first) % L : I)...};
+    constexpr Index third = {(at(I) / L == 2 ? L + at(I) % L : I)...};
     all = __builtin_shuffle(all, v[2], third);
   }
   if constexpr (N > 3) {
-    constexpr Index fourth = {((I * N + first) / L == 3 ? L + (I * N + first) % L : I)...};
-    constexpr Index fifth = {((I * N + first) / L == 4 ? L + (I * N + first) % L : I)...};
+    constexpr Index fourth = {(at(I) / L == 3 ? L + at(I) % L : I)...};
+    constexpr Index fifth = {(at(I) / L == 4 ? L + at(I) % L : I)...};
     all = __builtin_shuffle(__builtin_shuffle(all, v[3], fourth), v[4], fifth);
   }
   if constexpr (N > 5) {
-    constexpr Index sixth = {((I * N + first) / L == 5 ? L + (I * N + first) % L : I)...};
-    constexpr Index seventh = {((I * N + first) / L == 6 ? L + (I * N + first) % L : I)...};
+    constexpr Index sixth = {(at(I) / L == 5 ? L + at(I) % L : I)...};
+    constexpr Index seventh = {(at(I) / L == 6 ? L + at(I) % L : I)...};
     all = __builtin_shuffle(__builtin_shuffle(all, v[5], sixth), v[6], seventh);
   }
   return all;
+}
+
+// Every Nth number of the stream, from the first on that is told.
+template <class T, int N, int first, int... I>
+[[gnu::always_inline]] inline typename Vector<T>::type every(const typename Vector<T>::type (&v)[N],
+                                                             Sequence<I...> lanes) noexcept {
+  return picked<T, N, [](int lane) { return lane * N + first; }>(v, lanes);
 }
 
 // Vectors that hold a stream of N numbers in turn come to hold one of them each, for N up to 8.

@@ -23,22 +23,9 @@ namespace {
 // Vector k of those that N vectors in turn are.
 template <class T, int N, int k, int... I>
 [[gnu::always_inline]] inline typename Vector<T>::type turn(const typename Vector<T>::type (&v)[N],
-                                                            Sequence<I...>) noexcept {
-  using Type = typename Vector<T>::type;
-  typedef decltype(Type{} == Type{}) Index;
+                                                            Sequence<I...> lanes) noexcept {
   constexpr int L = sizeof...(I);
-  constexpr Index start = {((k * L + I) % N < 2 ? (k * L + I) % N * L + (k * L + I) / N : 0)...};
-  Type all = __builtin_shuffle(v[0], v[1], start);
-  if constexpr (N > 2) {
-    constexpr Index third = {((k * L + I) % N == 2 ? L + (k * L + I) / N : I)...};
-    all = __builtin_shuffle(all, v[2], third);
-  }
-  if constexpr (N > 3) {
-    constexpr Index fourth = {((k * L + I) % N == 3 ? L + (k * L + I) / N : I)...};
-    constexpr Index fifth = {((k * L + I) % N == 4 ? L + (k * L + I) / N : I)...};
-    all = __builtin_shuffle(__builtin_shuffle(all, v[3], fourth), v[4], fifth);
-  }
-  return all;
+  return picked<T, N, [](int lane) { return (k * L + lane) % N * L + (k * L + lane) / N; }>(v, lanes);
 }
 
 // Vectors come to hold in turn what each held alone, for N up to 6 and 8.
