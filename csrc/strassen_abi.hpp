@@ -129,12 +129,10 @@ template <class E, int R, int V, int... I>
     const T* a = static_cast<const T*>(args.a) + product * args.a_product;
     // Those of the next product come to the second cache, in the order in which they lie.
     const T* next = a + args.a_product;
-    const int64_t a_row = args.a_row;
-    const int64_t a_step = args.a_step;
     const T* b = static_cast<const T*>(args.b) + product * args.b_product;
-    for (int64_t rest = args.depth; rest > 0;) {
+    const auto multiply = [&](int64_t steps, int64_t a_row, int64_t a_step) __attribute__((always_inline)) {
 #pragma GCC unroll 1
-      for (int64_t k = rest < args.together ? rest : args.together; k > 0; --k) {
+      for (int64_t k = steps; k > 0; --k) {
         fetching.step();
         Type right[V];
 #pragma GCC unroll 16
@@ -144,6 +142,15 @@ template <class E, int R, int V, int... I>
         a += a_step;
         next += R;
         b += V * lanes;
+      }
+    };
+    for (int64_t rest = args.depth; rest > 0;) {
+      const int64_t steps = rest < args.together ? rest : args.together;
+      // Rows that lie side by side need no registers to tell where they are.
+      if (args.a_row == 1 && args.a_step == R) {
+        multiply(steps, 1, R);
+      } else {
+        multiply(steps, args.a_row, args.a_step);
       }
       const bool first = rest == args.depth;
       rest -= args.together;
@@ -189,13 +196,16 @@ template <class E, int R, int V, int... I>
       const T* bias = static_cast<const T*>(args.bias_lanes) + vector * lanes;
       ((sum[I] += *reinterpret_cast<const Loose*>(bias + I % V * lanes)), ...);
     }
-    if (args.accumulate) {
+    const bool plain = args.whole && args.phases == 1 && row + R <= args.rows;
+    if (args.accumulate && plain) {
+      ((sum[I] += Lanes<E>::load(static_cast<const S*>(args.c[row + I / V]) + begin(I % V)->offset)), ...);
+    } else if (args.accumulate) {
       Type tile[R * V] = {sum[I]...};
       strassen_add<E, R, V>(args, row, vector, tile);
       ((sum[I] = tile[I]), ...);
     }
     if (args.activation != nullptr) ((sum[I] = activated<T>(sum[I], *args.activation)), ...);
-    if (args.whole && args.phases == 1 && row + R <= args.rows) {
+    if (plain) {
       const auto rows = [&](auto put) __attribute__((always_inline)) {
         (put(static_cast<S*>(args.c[row + I / V]) + begin(I % V)->offset, sum[I]), ...);
       };

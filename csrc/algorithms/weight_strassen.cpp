@@ -237,6 +237,7 @@ class WeightStrassen final : public Recipe {
       args.first_run = lane_runs_.first.data() + kHalves * pairs_.start(pair) / vector_;
       args.kept = w.kept;
       args.phases = 1;
+      args.whole = kHalves * pairs_.start(pair + 1) <= columns_;
       args.accumulate = part.first > 0;
       Fetches next;
       if (last == tiles_) next = next_fetches(call, part, pair);
