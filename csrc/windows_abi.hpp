@@ -58,7 +58,8 @@ template <class E, int N = kShort>
 [[gnu::noinline, maybe_unused]] void mirror_pairs(const float* src, const int64_t* offset, int64_t next,
                                                   float* dst, int64_t dst_step, int64_t count) noexcept {
   constexpr int L = Vector<double>::lanes;
-  for (int64_t i = 0; i < count; i += L) {
+  int64_t i = 0;
+  for (; i + L <= count; i += L) {
     typename Vector<double>::type square[L];
 #pragma GCC unroll 8
     for (int r = 0; r < L; ++r) {
@@ -73,31 +74,27 @@ template <class E, int N = kShort>
       dst += dst_step;
     }
   }
+  for (; i < count; ++i, dst += dst_step) {
+#pragma GCC unroll 8
+    for (int r = 0; r < L; ++r) memcpy(dst + 2 * r, src + offset[r] + 2 * i, 2 * sizeof *dst);
+  }
 }
 
 template <class E>
 [[gnu::always_inline]] inline void windows(const WindowsArgs& args) noexcept {
-  const int64_t count = args.count;
   const int64_t length = args.length;
   const auto* src = static_cast<const typename E::storage*>(args.src);
-  for (int64_t r = 0; r < args.runs;) {
-    int64_t together = 1;
-    int64_t done = 0;
-    if constexpr (same<E, f32>) {
-      constexpr int L = Vector<double>::lanes;
-      if (length == 2 && args.src_step == 2 && r + L <= args.runs) {
-        together = L;
-        done = count / L * L;
-        mirror_pairs(src, args.offset + r, args.next, static_cast<float*>(args.dst) + r * length,
-                     args.dst_step, done);
-      }
+  auto* dst = static_cast<typename E::compute*>(args.dst);
+  int64_t r = 0;
+  if constexpr (same<E, f32>) {
+    constexpr int L = Vector<double>::lanes;
+    if (length == 2 && args.src_step == 2) {
+      for (; r + L <= args.runs; r += L)
+        mirror_pairs(src, args.offset + r, args.next, dst + r * length, args.dst_step, args.count);
     }
-    for (const int64_t end = r + together; r < end; ++r) {
-      if (done == count) continue;
-      run_windows<E>(src + args.offset[r] + done * args.src_step, args.src_step,
-                     static_cast<typename E::compute*>(args.dst) + r * length + done * args.dst_step,
-                     args.dst_step, count - done, length);
-    }
+  }
+  for (; r < args.runs; ++r) {
+    run_windows<E>(src + args.offset[r], args.src_step, dst + r * length, args.dst_step, args.count, length);
   }
 }
 

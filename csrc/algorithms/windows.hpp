@@ -126,6 +126,7 @@ class Windows {
     Run last_of[2] = {};
     for (size_t panel = 0; panel < panels; ++panel) {
       first_run_.push_back(list_.size());
+      first_alike_.push_back(alike_.size());
       const int64_t last = std::min(starts_[panel + 1], columns_);
       for (int64_t column = starts_[panel]; column < last;) {
         Run run{};
@@ -145,6 +146,9 @@ class Windows {
                                         run.begin, ax.size);
         }
         alike = run;
+        if (column == starts_[panel] || list_.back().length != run.length)
+          alike_.push_back({list_.size(), run.column, run.length, 0});
+        ++alike_.back().runs;
         list_.push_back(run);
         offsets_.push_back((runs_.unit == 1 ? map * geometry_.large_positions() : 0) +
                            (run.z * ay.out + run.y) * ax.out * runs_.unit + run.at);
@@ -153,6 +157,7 @@ class Windows {
       }
     }
     first_run_.push_back(list_.size());
+    first_alike_.push_back(alike_.size());
   }
 
   // Some channels at some positions: [position][channel], positions `step` elements apart. Returns false
@@ -242,6 +247,14 @@ class Windows {
     int64_t end;     // to before here
   };
 
+  // Runs of a panel that follow each other and are of one length.
+  struct Alike {
+    size_t first;
+    int64_t column;
+    int64_t length;
+    int64_t runs;
+  };
+
   static constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(S));
   static constexpr int64_t kShortRow = 8 * kLine;
   static constexpr int64_t kLinesAhead = 4 * kLine;
@@ -311,6 +324,19 @@ class Windows {
     args.dst_step = lanes;
     // Short rows end before the processor sees the next ones coming.
     args.next = (row.end - row.x) * step <= kShortRow ? ay.stride * line : kLinesAhead;
+    // Where no window leaves the image, there is nothing to ask of a run.
+    if (inside_) {
+      args.src = origin + row.x * step;
+      args.count = row.end - row.x;
+      for (size_t i = first_alike_[panel]; i < first_alike_[panel + 1]; ++i) {
+        args.offset = offsets_.data() + alike_[i].first;
+        args.dst = to + alike_[i].column;
+        args.runs = alike_[i].runs;
+        args.length = alike_[i].length;
+        windows_(args);
+      }
+      return;
+    }
     int64_t from = 0;  // position where `args` begins
     const auto copy = [&]() noexcept {
       if (args.runs > 0 && args.count > 0) windows_(args);
@@ -359,10 +385,12 @@ class Windows {
   const Kernel& windows_;
   const Kernel& store_;
   std::vector<int64_t> starts_;
-  int64_t columns_;                // of a group
-  std::vector<Run> list_;          // panel after panel
-  std::vector<int64_t> offsets_;   // of runs, from where the window of a row's first position begins
-  std::vector<size_t> first_run_;  // of each panel
+  int64_t columns_;                  // of a group
+  std::vector<Run> list_;            // panel after panel
+  std::vector<int64_t> offsets_;     // of runs, from where the window of a row's first position begins
+  std::vector<size_t> first_run_;    // of each panel
+  std::vector<Alike> alike_;         // panel after panel
+  std::vector<size_t> first_alike_;  // of each panel
 };
 
 }  // namespace tconv
