@@ -22,13 +22,13 @@ constexpr int kStrassenKept = 5;
 // Family `strassen`, from the compute type to the storage type: for two tiles of rows and two of lanes, which
 // go to c as those of family `spread` do, the vectors of the second tile behind those of the first,
 //   sum[r][l] = bias[r] + what the products add up to, of
-//               a[p * a_product + k * a_step + r * a_row] * b[p * b_product + k * tile lanes + l], k < depth
-// With `accumulate`, and one phase, what c holds is added before the activation.
+//               a[p * a_product + r * a_row + k] * b[p * b_product + k * tile lanes + l], k < depth
+// where a_row is zero of a[p * a_product + k * tile rows + r]. With `accumulate`, and one phase, what c holds
+// is added before the activation.
 struct StrassenArgs {
   const void* a;
   int64_t a_product;
-  int64_t a_step;
-  int64_t a_row;
+  int64_t a_row;  // or zero where rows are neighbours, not steps
   const void* b;
   int64_t b_product;
   int64_t depth;                 // half of all
@@ -92,7 +92,8 @@ template <class E, int R, int V>
   }
 }
 
-template <class E, int R, int V, int... I>
+// Rows that are neighbours differ by constants; of others, four share a pointer and differ by a register.
+template <class E, int R, int V, bool neighbours, int... I>
 [[gnu::always_inline]] inline void strassen_tiles(const StrassenArgs& args, Sequence<I...>) noexcept {
   using T = typename E::compute;
   using S = typename E::storage;
@@ -103,6 +104,9 @@ template <class E, int R, int V, int... I>
   const auto kept = [&args](int place, int i) __attribute__((always_inline)) -> Loose& {
     return *reinterpret_cast<Loose*>(static_cast<T*>(args.kept) + (place * R * V + i) * lanes);
   };
+  constexpr int kShared = neighbours ? R : 4;
+  constexpr int P = (R + kShared - 1) / kShared;
+  const int64_t step[] = {0, args.a_row, 2 * args.a_row, 3 * args.a_row};
   Type sum[R * V] = {};
   Fetching fetching(args.fetch, args.fetches, kStrassenProducts * args.depth);
 #pragma GCC unroll 1
@@ -126,31 +130,26 @@ template <class E, int R, int V, int... I>
       };
       (fetch(I / V, I % V), ...);
     }
-    const T* a = static_cast<const T*>(args.a) + product * args.a_product;
+    const T* a[P];
+    for (int p = 0; p < P; ++p) {
+      a[p] = static_cast<const T*>(args.a) + product * args.a_product + p * kShared * args.a_row;
+    }
     // Those of the next product come to the second cache, in the order in which they lie.
-    const T* next = a + args.a_product;
+    const T* next = a[0] + args.a_product;
     const T* b = static_cast<const T*>(args.b) + product * args.b_product;
-    const auto multiply = [&](int64_t steps, int64_t a_row, int64_t a_step) __attribute__((always_inline)) {
+    for (int64_t rest = args.depth; rest > 0;) {
 #pragma GCC unroll 1
-      for (int64_t k = steps; k > 0; --k) {
+      for (int64_t k = rest < args.together ? rest : args.together; k > 0; --k) {
         fetching.step();
         Type right[V];
 #pragma GCC unroll 16
         for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
         __builtin_prefetch(next, 0, 2);
-        ((sum[I] += right[I % V] * a[I / V * a_row]), ...);
-        a += a_step;
+        ((sum[I] += right[I % V] * a[I / V / kShared][neighbours ? I / V : step[I / V % 4]]), ...);
+#pragma GCC unroll 16
+        for (int p = 0; p < P; ++p) a[p] += neighbours ? R : 1;
         next += R;
         b += V * lanes;
-      }
-    };
-    for (int64_t rest = args.depth; rest > 0;) {
-      const int64_t steps = rest < args.together ? rest : args.together;
-      // Rows that lie side by side need no registers to tell where they are.
-      if (args.a_row == 1 && args.a_step == R) {
-        multiply(steps, 1, R);
-      } else {
-        multiply(steps, args.a_row, args.a_step);
       }
       const bool first = rest == args.depth;
       rest -= args.together;
@@ -244,7 +243,8 @@ template <class E, int R, int V, int... I>
 template <class E, int R, int V>
 [[gnu::always_inline]] inline void strassen(const StrassenArgs& args) noexcept {
   static_assert(R % 2 == 0);
-  strassen_tiles<E, R, V>(args, UpTo<R * V>{});
+  args.a_row == 0 ? strassen_tiles<E, R, V, true>(args, UpTo<R * V>{})
+                  : strassen_tiles<E, R, V, false>(args, UpTo<R * V>{});
 }
 
 }  // namespace

@@ -525,8 +525,6 @@ class Strassen final : public Recipe {
     StrassenArgs args{};
     args.fetch = windows.data();
     args.a_product = product_elements(tile_rows_);
-    args.a_step = tile_rows_;
-    args.a_row = 1;
     args.c = w.outputs;
     args.kept = w.kept;
     args.run = w.runs;

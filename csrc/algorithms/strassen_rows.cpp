@@ -293,7 +293,6 @@ class StrassenRows final : public Recipe {
     auto ahead = next_source(call.source, group, block, tiles * (last_pair - first_pair));
     StrassenArgs args{};
     args.a_product = tile_product();
-    args.a_step = 1;
     args.a_row = row_elements();
     args.depth = args.together = depth_;
     args.run = lane_runs_.runs.data();

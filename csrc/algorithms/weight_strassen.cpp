@@ -226,8 +226,6 @@ class WeightStrassen final : public Recipe {
       const Kernel& kernel = pairs_.kernel(pair);
       StrassenArgs args{};
       args.a_product = product_elements(tile_rows_);
-      args.a_step = tile_rows_;
-      args.a_row = 1;
       args.b = w.pair;
       args.b_product = product_elements(kernel.lanes);
       args.depth = part.half();
