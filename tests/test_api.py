@@ -234,7 +234,7 @@ def test_prepared_computes_alike_whatever_sizes_came_before(sizes: list[tuple[in
         ((2,), {"pad": 2}, [(1, 6, 9), (1, 6, 3), (1, 6, 4)]),
     ],
 )
-def test_prepared_computes_each_shape_as_if_it_were_the_first(
+def test_each_shape_is_computed_as_if_it_were_the_first(
     kernel: tuple[int, ...], options: dict[str, Any], shapes: list[tuple[int, ...]], last: bool
 ) -> None:
     generator = np.random.default_rng(10)
@@ -250,21 +250,30 @@ def test_prepared_computes_each_shape_as_if_it_were_the_first(
         first = tconv.prepare(w, layout=layout, **options)
         assert up(x).shape == first(x).shape == up.explain(x.shape).geometry.large_shape
         assert up(x).tobytes() == first(x).tobytes()
+        # An array that needs care goes another way.
+        careful = np.empty((*x.shape, 2), np.float32)[..., 0]
+        careful[...] = x
+        once, solved = (tconv.deconvolution(array, w, layout=layout, **options) for array in (x, careful))
+        assert once.shape == solved.shape
+        assert once.tobytes() == solved.tobytes()
 
 
-def test_prepared_refuses_a_shape_whatever_came_before() -> None:
+def test_a_shape_is_refused_whatever_came_before() -> None:
     generator = np.random.default_rng(11)
-    up = tconv.prepare(generator.standard_normal((6, 4, 1, 5)).astype(np.float32), pad=(0, 3))
+    w = generator.standard_normal((6, 4, 1, 5)).astype(np.float32)
+    up = tconv.prepare(w, pad=(0, 3))
     for shape in ((1, 6, 1, 9), (1, 6, 1, 1), (1, 6, 9), (1, 5, 1, 9), (1, 6, 0, 9), (1, 6, 1, 1, 9), (6,)):
         x = np.zeros(shape, np.float32)
         if shape == (1, 6, 1, 9):
-            assert up(x).shape == (1, 4, 1, 7)
+            assert up(x).shape == tconv.deconvolution(x, w, pad=(0, 3)).shape == (1, 4, 1, 7)
             continue
         with pytest.raises(ShapeError) as here:
             up(x)
         with pytest.raises(ShapeError) as anew:
             tconv.prepare(up.weights.plain, pad=(0, 3))(x)
         assert str(here.value) == str(anew.value)
+        with pytest.raises(ShapeError, match="deconvolution: "):
+            tconv.deconvolution(x, w, pad=(0, 3))
 
 
 def test_prepared_changes_no_bit_between_threads_and_parts() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ _WORKSPACE = 512
 _SHAPES_KEPT = 64
 _PASSES = {None: "forward", "data": "data_gradient", "weight": "weight_gradient"}
 _CALLS_KEPT = 1024
+_WAYS_KEPT = 256
 _WORDS = 12
 
 
@@ -124,17 +125,27 @@ def _threads(operator: str, threads: int | None) -> int | None:
 
 @dataclass(slots=True)
 class _Call:
-    """What the words of a call mean, and its short way once it has computed."""
+    """What the words of a call mean, and the short way of its gradients once they were computed."""
 
     said: tuple[Any, ...]
     geometry: Geometry
     shapes: dict[str, Shape]
     limits: dict[str, Any]
-    forward: engine.Bound | None = None
     gradients: engine.BoundGradients | None = None
 
 
+@dataclass(slots=True)
+class _Way:
+    """The short way of a deconvolution with weights of one shape, for data of any."""
+
+    said: tuple[Any, ...]
+    filters: int
+    forward: engine.Bound
+
+
 _calls: dict[Any, _Call] = {}
+_ways: dict[Any, _Way] = {}
+_Known = TypeVar("_Known", _Call, _Way)
 
 
 def _fixed(word: Any) -> Any:
@@ -156,32 +167,42 @@ def _alike(one: Any, other: Any) -> bool:
     return type(one) is type(other) and (type(one) is not tuple or all(map(_alike, one, other)))
 
 
-def _recall(x: Array, w: Array, words: tuple[Any, ...]) -> _Call | None:
+def _recall(memory: dict[Any, _Known], arrays: tuple[Any, ...], words: tuple[Any, ...]) -> _Known | None:
     """Return what the same words meant in an earlier call for such arrays, if there was one.
 
     Understanding them takes longer than a small layer computes.
     """
-    dtype, said = x.dtype, words
+    said = words
     try:
-        known = _calls.get((dtype, x.shape, w.shape, said))
+        known = memory.get((*arrays, said))
     except TypeError:  # a list among the words
         said = _fixed(words)
         if not _plain(said):
             return None
-        known = _calls.get((dtype, x.shape, w.shape, said))
-    if known is None or w.dtype != dtype:
+        known = memory.get((*arrays, said))
+    if known is None:
         return None
     if not all(map(is_, said, known.said)) and not _alike(said, known.said):
         return None
     return known
 
 
+def _keep(memory: dict[Any, _Known], most: int, arrays: tuple[Any, ...], known: _Known) -> None:
+    """Remember what `_recall` shall find, if its words cannot be taken for others."""
+    if _plain(known.said):
+        if len(memory) >= most:
+            memory.clear()
+        key = (*arrays, known.said)
+        memory[key] = known
+
+
 def _understand(x: Array, w: Array, words: tuple[Any, ...]) -> _Call:
     """Translate the words of a call: the operator, the options of `_window`, workspace and threads.
 
-    What they mean is remembered, if they cannot be taken for others. A word after them only tells calls apart.
+    What they mean is remembered. A word after them only tells calls apart.
     """
-    known = _recall(x, w, words)
+    arrays = x.dtype, x.shape, w.shape
+    known = _recall(_calls, arrays, words)
     if known is not None:
         return known
     operator, *options, workspace, threads = words[:_WORDS]
@@ -201,25 +222,40 @@ def _understand(x: Array, w: Array, words: tuple[Any, ...]) -> _Call:
     limits = {"workspace": _workspace(operator, workspace), "threads": _threads(operator, threads)}
     said = words if _plain(words) else _fixed(words)
     call = _Call(said, geometry, shapes, limits)
-    if _plain(said):
-        if len(_calls) >= _CALLS_KEPT:
-            _calls.clear()
-        _calls[(x.dtype, x.shape, w.shape, said)] = call
+    _keep(_calls, _CALLS_KEPT, arrays, call)
     return call
 
 
 def _repeated(x: Array, w: Array, bias: Any, out: Any, said: tuple[Any, ...]) -> Array | None:
-    """Compute what was computed before with the same words, if no array needs care; else return None."""
-    known = _recall(x, w, said)
-    if known is None or known.forward is None:
+    """Compute as before with the same words and weights of this shape, if no array needs care; else return None."""
+    known = _recall(_ways, (x.dtype, w.shape), said)
+    if known is None:
         return None
     if bias is not None and (
-        type(bias) is not np.ndarray or bias.dtype != x.dtype or bias.shape != known.shapes["bias"]
+        type(bias) is not np.ndarray or bias.dtype != x.dtype or bias.shape != (known.filters,)
     ):
         return None
     if out is not None and type(out) is not np.ndarray:
         return None
     return known.forward(x, w, bias, out)
+
+
+def _meet(x: Array, w: Array, call: _Call, *, any_size: bool) -> None:
+    """Let a deconvolution that was computed be repeated; with `any_size` for data of another size as well."""
+    arrays = x.dtype, w.shape
+    known = _recall(_ways, arrays, call.said)
+    if known is not None and known.forward.knows(x.shape):
+        return
+    bound = engine.bind(
+        call.geometry,
+        "forward",
+        x.dtype,
+        any_size=any_size,
+        known=None if known is None else known.forward,
+        **call.limits,
+    )
+    if bound is not None and known is None:
+        _keep(_ways, _WAYS_KEPT, arrays, _Way(call.said, call.geometry.filters, bound))
 
 
 def _forward_shapes(geometry: Geometry) -> dict[str, Shape]:
@@ -323,7 +359,7 @@ def deconvolution(
     """
     operator = "deconvolution"
     options = stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
-    plain = type(x) is np.ndarray and type(w) is np.ndarray
+    plain = type(x) is np.ndarray and type(w) is np.ndarray and x.dtype == w.dtype
     said = (operator, *options, workspace, threads)
     if plain:
         quick = _repeated(x, w, bias, out, said)
@@ -334,8 +370,9 @@ def deconvolution(
     call = _understand(data, weight, said)
     _check(operator, {"x": data, "w": weight, "bias": offset, "out": result}, call.shapes)
     y = engine.forward(call.geometry, data, weight, offset, result, **call.limits)
-    if plain and call.forward is None:
-        call.forward = engine.bind(call.geometry, "forward", data.dtype, **call.limits)
+    if plain:
+        # A target decides about pads anew for every size.
+        _meet(data, weight, call, any_size=target_shape is None)
     return from_numpy(y, x) if out is None else out
 
 
@@ -388,10 +425,10 @@ def deconvolution_gradients(
     """
     operator = "deconvolution_gradients"
     options = stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
-    plain = type(x) is np.ndarray and type(w) is np.ndarray and type(dy) is np.ndarray
+    plain = type(x) is np.ndarray and type(w) is np.ndarray and type(dy) is np.ndarray and x.dtype == w.dtype
     said = (operator, *options, workspace, threads, want)
     if plain:
-        known = _recall(x, w, said)
+        known = _recall(_calls, (x.dtype, x.shape, w.shape), said)
         if known is not None and known.gradients is not None and dy.shape == known.shapes["out"]:
             quick = known.gradients(x, w, dy)
             if quick is not None:
