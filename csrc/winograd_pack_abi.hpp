@@ -44,8 +44,14 @@ template <class E, int taps>
   using T = typename E::compute;
   using Type = typename Vector<T>::type;
   constexpr int lanes = Vector<T>::lanes;
-  if constexpr (kTurnsRows<E, taps>) {
-    load_turned<E, taps>(src, taps, rows);
+  constexpr int block = 16 / (int)sizeof(T);
+  if constexpr (kTurnsRows<E, block> && taps > block) {
+    // The last block starts early rather than be cut short.
+#pragma GCC unroll 16
+    for (int first = 0; first < taps; first += block) {
+      const int at = first < taps - block ? first : taps - block;
+      load_turned<E, block>(src + at, taps, rows + at);
+    }
   } else if constexpr (lanes % taps == 0) {
 #pragma GCC unroll 16
     for (int i = 0; i < taps; ++i) rows[i] = Lanes<E>::load(src + i * lanes);
@@ -72,7 +78,7 @@ template <class E, int taps>
 }
 
 template <class E, int stride_y, int stride_x, WinogradTile y, WinogradTile x>
-[[gnu::noinline]] void winograd_pack_maps(const WinogradPackArgs& args) noexcept {
+[[gnu::noinline]] void winograd_pack_maps(const WinogradPackArgs& given) noexcept {
   using S = typename E::storage;
   using T = typename E::compute;
   using Type = typename Vector<T>::type;
@@ -81,6 +87,12 @@ template <class E, int stride_y, int stride_x, WinogradTile y, WinogradTile x>
   constexpr int taps_y = kWinogradTaps[y];
   constexpr int width = 2 * stride_x;
   constexpr int taps = taps_y * stride_y * width;
+  // Taps that are turned at a time where that goes: those of the next phases while points of the ones before
+  // are stored.
+  constexpr bool by_block = kTurnsRows<E, width>;
+  constexpr int block = by_block ? 16 / (int)sizeof(T) : taps;
+  constexpr int block_phases = stride_x % block == 0 ? block : stride_x;
+  const WinogradPackArgs args = given;
   const S* src = static_cast<const S*>(args.src);
   T* dst = static_cast<T*>(args.dst);
   Check<T> check;
@@ -91,10 +103,19 @@ template <class E, int stride_y, int stride_x, WinogradTile y, WinogradTile x>
     for (int at = 0; at < taps * lanes; at += 64 / (int)sizeof(S)) __builtin_prefetch(ahead + at);
     __builtin_prefetch(ahead + taps * lanes - 1);
     Type rows[taps];
-    turn_taps<E, taps>(src, rows);
-    check.template add<taps>(rows);
+    if constexpr (!by_block) turn_taps<E, taps>(src, rows);
 #pragma GCC unroll 16
     for (int phase = 0; phase < stride_y * stride_x; ++phase) {
+      if constexpr (by_block) {
+        const int group = phase % block_phases == 0 ? taps_y : 0;
+#pragma GCC unroll 2
+        for (int j = 0; j < group; ++j) {
+          const int first = (j * stride_y + phase / stride_x) * width + phase % stride_x;
+#pragma GCC unroll 2
+          for (int i = 0; i < width; i += block_phases == block ? stride_x : block)
+            load_turned<E, block>(src + first + i, taps, rows + first + i);
+        }
+      }
       T* const to = dst + args.phase_at[phase];
       Type column[kWinogradPoints[x]][kWinogradPoints[y]];
 #pragma GCC unroll 2
@@ -115,6 +136,8 @@ template <class E, int stride_y, int stride_x, WinogradTile y, WinogradTile x>
           *reinterpret_cast<Loose*>(to + (j * kWinogradPoints[x] + i) * args.point_stride) = column[i][j];
         }
       }
+      // A point that all taps of the phase are part of.
+      check.template add<1>(&column[1][taps_y - 1]);
     }
   }
   if (!check.finite()) *args.finite = false;

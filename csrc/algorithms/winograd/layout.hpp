@@ -137,11 +137,9 @@ struct Layout {
   int64_t depth_at(int64_t map, int64_t view) const noexcept {
     return (map / depth_block * views + view) * depth_block + map % depth_block;
   }
-  // Weights of a point, for some read maps. Those of the next begin a line later, else the points of a map
+  // Weights of a point, for some read maps. Those of the next begin a map later, else the points of a map
   // would meet in the same cache sets.
-  int64_t point_weights(int64_t count) const noexcept {
-    return count * chunk_lanes + static_cast<int64_t>(kAlignment / element_bytes);
-  }
+  int64_t point_weights(int64_t count) const noexcept { return (count + 1) * chunk_lanes; }
   // Vectors of columns of a unit by some read maps, which a thread packs at a time.
   int64_t unit_parts() const noexcept { return unit_blocks * ceil_div(maps.depth, kPackedMaps); }
   size_t unit_bytes() const noexcept { return static_cast<size_t>(unit_elements) * element_bytes; }

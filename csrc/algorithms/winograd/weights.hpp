@@ -23,7 +23,7 @@ inline constexpr int64_t kMostPackedVectors = 16;
 // Maps whose weights are on their way to the core while others are turned.
 inline constexpr int64_t kTurnedAhead = 3;
 // Bytes of weights on their way to the core while others are packed.
-inline constexpr int64_t kFetchedBytes = 4 << 10;
+inline constexpr int64_t kFetchedBytes = 2 << 10;
 
 template <class T>
 class Weights {
