@@ -15,6 +15,7 @@ constexpr double kLoadShare = 0.7;
 constexpr int64_t kUsualPositions = 64;
 // Transformed weights written, by way of `Packing`.
 constexpr double kWholePackBytesPerSecond = 60e9;
+constexpr double kApartPackBytesPerSecond = 40e9;
 constexpr double kNearPackBytesPerSecond = 40e9;
 constexpr double kViewPackBytesPerSecond = 27e9;
 constexpr double kPackBytesPerSecond = 20e9;
@@ -51,22 +52,27 @@ double packed_bytes(const Counts& counts, const Maps& maps, const Problem& probl
          static_cast<double>(compute_bytes(problem.dtype));
 }
 
-// How plain weights are transformed: by a kernel that knows the layer, a phase after the other in three
-// dimensions so that all stay near the core, where points fit in registers, those of the views of the data
-// gradient or of phases, and else.
-enum class Packing { whole, near, views, registers, slow };
+// How plain weights are transformed: by a kernel that knows the layer, which along one axis takes longer
+// where phases read apart and what it stores is no neighbour, a phase after the other in three dimensions so
+// that all stay near the core, where points fit in registers, those of the views of the data gradient or of
+// phases, and else.
+enum class Packing { whole, apart, near, views, registers, slow };
 
 Packing packing_of(const Problem& problem, int64_t classes, const AxisTiles& z, const AxisTiles& y,
                    const AxisTiles& x) noexcept {
   if (z.tile != kPlain) return classes > 1 ? Packing::near : Packing::slow;
   if (problem.pass == Pass::data_gradient) return Packing::views;
-  return pack_args(problem, z, y, x) || packs_columns(problem, z, y, x) ? Packing::whole : Packing::registers;
+  if (packs_columns(problem, z, y, x)) return Packing::whole;
+  if (!pack_args(problem, z, y, x)) return Packing::registers;
+  return classes > 1 && y.tile == kPlain ? Packing::apart : Packing::whole;
 }
 
 double packing_seconds(double bytes, Packing packing) noexcept {
   switch (packing) {
     case Packing::whole:
       return bytes / kWholePackBytesPerSecond;
+    case Packing::apart:
+      return bytes / kApartPackBytesPerSecond;
     case Packing::near:
       return bytes / kNearPackBytesPerSecond;
     case Packing::views:
@@ -107,9 +113,10 @@ double reading_seconds(const Counts& counts, const Maps& maps, double batch, dou
   const double passes = std::ceil(tiles / kMostBlockTiles);
   const bool near = !packed && packing == Packing::near;
   const bool views = !packed && packing == Packing::views;
-  if (!packed && !near && !views)
-    return passes * bytes /
-           (packing == Packing::whole ? kCachedBytesPerSecond : machine::kReadBytesPerSecond);
+  if (!packed && !near && !views) {
+    const bool cached = packing == Packing::whole || packing == Packing::apart;
+    return passes * bytes / (cached ? kCachedBytesPerSecond : machine::kReadBytesPerSecond);
+  }
   const double late = !packed || bytes < machine::kLastCacheBytes
                           ? 0
                           : std::max(0.0, passes * bytes / kMemoryBytesPerSecond - seconds);
