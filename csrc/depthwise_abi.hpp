@@ -342,7 +342,9 @@ template <class E>
 // Bytes from what is stored to what is fetched.
 constexpr int64_t kDepthwiseAhead = 4096;
 
-template <class E, int... I>
+// A tile of positions by `V` vectors of maps, with an index for each sum, of which there are enough not to
+// wait for each other. `lanes` is the maps of a vector that is not `whole`.
+template <class E, int V, bool whole, int... I>
 [[gnu::always_inline]] inline void depthwise_maps(const DepthwiseLastArgs& args, const DepthwisePhase& phase,
                                                   int64_t at, int64_t map, int lanes,
                                                   Sequence<I...>) noexcept {
@@ -350,30 +352,41 @@ template <class E, int... I>
   using S = typename E::storage;
   using C = Lanes<plain<E>>;
   using T = typename E::compute;
-  constexpr int P = sizeof...(I);
+  using Type = typename L::type;
   const uint32_t mask = L::first(lanes);
-  const bool whole = lanes == L::count;
-  typename L::type sum[P] = {};
+  const auto load = [mask](const S* from) { return whole ? L::load(from) : L::load(from, mask); };
+  struct Factors {
+    Type vector[V];
+  };
+  const auto load_factors = [mask](const T* from) {
+    Factors all;
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) all.vector[v] = whole ? C::load(from + v * C::count) : C::load(from, mask);
+    return all;
+  };
+  Type sum[sizeof...(I)] = {};
   const int64_t step = args.src_step;
   for (int64_t r = 0; r < args.rows; ++r) {
     const S* src = static_cast<const S*>(args.src[r]) + args.src_start + at * step + map;
     const T* weight = static_cast<const T*>(args.weight[r]) + map;
     for (int64_t t = 0; t < phase.taps; ++t) {
       const S* from = src + phase.offset[t];
-      const T* factors = weight + phase.tap[t];
-      const auto factor = whole ? C::load(factors) : C::load(factors, mask);
-      ((sum[I] += (whole ? L::load(from + I * step) : L::load(from + I * step, mask)) * factor), ...);
+      const Factors factors = load_factors(weight + phase.tap[t]);
+      ((sum[I] += load(from + I / V * step + I % V * L::count) * factors.vector[I % V]), ...);
     }
   }
   if (args.bias != nullptr) {
-    const T* from = static_cast<const T*>(args.bias) + map;
-    const auto bias = whole ? C::load(from) : C::load(from, mask);
-    ((sum[I] += bias), ...);
+    const Factors bias = load_factors(static_cast<const T*>(args.bias) + map);
+    ((sum[I] += bias.vector[I % V]), ...);
   }
   if (args.activation != nullptr) ((sum[I] = activated<T>(sum[I], *args.activation)), ...);
-  S* dst = static_cast<S*>(args.dst) + at * args.dst_step + phase.dst + map;
-  (__builtin_prefetch(dst + I * args.dst_step + kDepthwiseAhead / sizeof(S), 1), ...);
-  (L::store(dst + I * args.dst_step, sum[I], lanes), ...);
+  S* const dst = static_cast<S*>(args.dst) + at * args.dst_step + phase.dst + map;
+  const auto put = [dst, lanes, to = args.dst_step](int i, Type value) {
+    S* const here = dst + i / V * to + i % V * L::count;
+    __builtin_prefetch(here + kDepthwiseAhead / sizeof(S), 1);
+    L::store(here, value, whole ? L::count : lanes);
+  };
+  (put(I, sum[I]), ...);
 }
 
 // A phase of few taps of all rows, of the first position.
@@ -449,8 +462,16 @@ template <class E, int... I>
           depthwise_few<E, 4>(args, few[p], dst, at, positions);
       }
     }
-    for (; map + L <= args.maps; map += L) depthwise_maps<E>(args, phase, at, map, (int)L, positions);
-    if (map < args.maps) depthwise_maps<E>(args, phase, at, map, (int)(args.maps - map), positions);
+    constexpr int P = sizeof...(I);
+    constexpr int V = P == 4 ? 2 : 4;
+    for (; map + V * L <= args.maps; map += V * L) {
+      depthwise_maps<E, V, true>(args, phase, at, map, (int)L, UpTo<P * V>{});
+    }
+    for (; map + L <= args.maps; map += L)
+      depthwise_maps<E, 1, true>(args, phase, at, map, (int)L, positions);
+    if (map < args.maps) {
+      depthwise_maps<E, 1, false>(args, phase, at, map, (int)(args.maps - map), positions);
+    }
   }
 }
 
@@ -584,7 +605,8 @@ template <class E>
   const auto* const some = args.phases <= kFewPhases ? few : nullptr;
   int64_t at = 0;
   for (; at + 4 <= args.count; at += 4) depthwise_positions<E>(args, some, at, UpTo<4>{});
-  for (; at < args.count; ++at) depthwise_positions<E>(args, some, at, UpTo<1>{});
+  for (; at + 2 <= args.count; at += 2) depthwise_positions<E>(args, some, at, UpTo<2>{});
+  if (at < args.count) depthwise_positions<E>(args, some, at, UpTo<1>{});
 }
 
 }  // namespace

@@ -50,6 +50,7 @@ enum class Family : uint8_t {
   dots,
   longdots,
   mapdots,
+  mapspread,
   spread,
   strassen,
   quarters,

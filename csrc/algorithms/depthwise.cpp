@@ -2,13 +2,17 @@
 // the sum of a few shifted input rows, so nothing is turned into a product of matrices. Maps that lie apart
 // are copied to rows with borders of zeros, lanes being positions, but for those of two phases of two taps,
 // which are read where they are; so are maps that lie together, lanes being maps. Maps that lie apart and are
-// too small to fill vectors are turned in the cache to lie together, and their outputs turned back.
+// too small to fill vectors are turned in the cache to lie together, and their outputs turned back. Where
+// groups of several maps lie together, lanes are the output's maps of all groups, and rows are spread in the
+// cache, a copy for each map of a group, so that under each lane lies the map that it reads.
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <numeric>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/map_spread.hpp"
 #include "algorithms/past_caches.hpp"
 #include "depthwise_abi.hpp"
 #include "machine.hpp"
@@ -19,13 +23,17 @@
 namespace tconv {
 namespace {
 
-constexpr int64_t kMostDepth = 8;  // maps of a group that are summed
+constexpr int64_t kMostDepth = 8;         // maps of a group that are summed
+constexpr int64_t kMostSpreadDepth = 32;  // where they are spread
 constexpr int64_t kMostTaps = 1024;
 constexpr int64_t kMostRowTaps = 64;  // where maps lie together
 constexpr int64_t kMostStride = 64;
 constexpr int64_t kMostPositions = 2048;  // of a row that is computed at a time
 constexpr int64_t kStripBytes = 96 << 10;
 constexpr int64_t kMapBlock = 256;
+constexpr int64_t kSpreadMaps = 128;
+constexpr int64_t kSpreadBytes = 256 << 10;
+constexpr int64_t kLeastSpread = 16;  // positions of a row
 constexpr int64_t kTurnedMaps[] = {64, 16};
 constexpr int64_t kTurnedBytes = 768 << 10;  // of both sides of so many maps
 constexpr int64_t kLeastPart = 16;           // positions of a row that are worth a unit
@@ -50,6 +58,17 @@ bool takes_turns(const Problem& problem) noexcept {
   return problem.pass == Pass::forward && x.stride == 2 && x.kernel == 4 && x.dilation == 1;
 }
 
+// Whether groups of several maps lie together.
+bool spreads(const Geometry& g) noexcept {
+  return g.channels_last && std::max(g.channels, g.filters) > g.groups;
+}
+
+// Maps of the output that are computed at a time where they are spread: whole vectors, and blocks about
+// alike.
+int64_t spread_maps(int64_t maps) noexcept {
+  return ceil_div(ceil_div(maps, ceil_div(maps, kSpreadMaps)), kMostLanes) * kMostLanes;
+}
+
 // How many maps that lie apart are turned to lie together; 0 where that does not pay.
 int64_t turned_maps(const Problem& problem) noexcept;
 
@@ -70,13 +89,18 @@ class Depthwise final : public Recipe {
                groups_),
         columns_((problem.pass == Pass::forward ? problem.geometry.filters : problem.geometry.channels) /
                  groups_),
+        maps_(groups_ * columns_),
         taps_(problem.geometry.taps()),
         row_taps_(depth_ * most_taps(axes_[0]) * most_taps(axes_[1])),
         turned_(turned_maps(problem)),
         last_(problem.geometry.channels_last || turned_ > 0),
+        spread_(spreads(problem.geometry)),
         turns_(!last_ && row_taps_ <= kDepthwiseTurnsRows && takes_turns(problem)),
-        block_maps_(turned_ > 0 ? turned_ : kMapBlock),
-        pitch_(turned_ > 0 ? turned_ : groups_),
+        block_maps_(turned_ > 0 ? turned_
+                    : spread_   ? spread_maps(maps_)
+                                : kMapBlock),
+        pitch_(turned_ > 0 || spread_ ? block_maps_ : groups_),
+        dst_pitch_(turned_ > 0 ? turned_ : maps_),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         sum_(last_    ? tconv::kernel(Family::depthwiselast,
@@ -86,12 +110,13 @@ class Depthwise final : public Recipe {
                                       axes_[2].phases() > 2 ? compute_dtype(problem.dtype) : problem.dtype,
                                       problem.isa)) {
     const auto line = static_cast<int64_t>(kAlignment / sizeof(S));
-    stream_ = turned_ == 0 && sizeof(S) == sizeof(T) && (last_ ? groups_ : axes_[2].dst_size) % line == 0 &&
+    stream_ = turned_ == 0 && sizeof(S) == sizeof(T) && (last_ ? maps_ : axes_[2].dst_size) % line == 0 &&
               goes_past_caches(problem, kBarePastCachesBytes);
     position_blocks_ = ceil_div(axes_[2].positions, kMostPositions);
     block_ = ceil_div(ceil_div(axes_[2].positions, position_blocks_), kMostLanes) * kMostLanes;
     if (last_) {
       find_sections();
+      if (spread_) spreader_ = std::make_unique<MapSpreader<E>>(problem, depth_, columns_);
     } else {
       for (const PhaseTap& tap : axes_[2].taps) strip_taps_.tap.push_back(tap.k);
       if (!turns_) find_strip();
@@ -107,15 +132,19 @@ class Depthwise final : public Recipe {
   std::string packing_key() const override {
     std::string key = "depthwise";
     const Geometry& g = problem_.geometry;
-    for (const int64_t number :
-         {static_cast<int64_t>(problem_.dtype), g.channels, g.filters, g.groups, taps_, int64_t{last_}}) {
+    for (const int64_t number : {static_cast<int64_t>(problem_.dtype), g.channels, g.filters, g.groups, taps_,
+                                 int64_t{last_}, int64_t{spread_ && problem_.pass == Pass::forward}}) {
       key += " " + std::to_string(number);
     }
     return key;
   }
 
-  // Where maps lie together, they are neighbours in packed weights too.
+  // Where maps lie together, those of the output are neighbours in packed weights too.
   bool pack(const void* weight, char* packed, Crew&) const override {
+    if (spread_) {
+      pack_spread(weight, reinterpret_cast<T*>(packed));
+      return all_finite(reinterpret_cast<const T*>(packed), problem_.geometry.weight_elements());
+    }
     const int64_t outer = problem_.geometry.channels;
     const int64_t inner = problem_.geometry.weight_elements() / outer;
     MoveArgs args{};
@@ -147,6 +176,8 @@ class Depthwise final : public Recipe {
       const Worker w = worker(workers + static_cast<size_t>(member) * worker_bytes());
       if (turned_ > 0) {
         run_turned(call, weights, bias, w, unit);
+      } else if (spread_) {
+        run_spread(call, weights, bias, stream, w, unit);
       } else if (last_) {
         run_maps(call, weights, bias, stream, w, unit);
       } else {
@@ -166,9 +197,10 @@ class Depthwise final : public Recipe {
     const void** weights;
   };
 
-  size_t bias_bytes() const noexcept { return static_cast<size_t>(groups_ * columns_) * sizeof(T); }
+  size_t bias_bytes() const noexcept { return static_cast<size_t>(maps_) * sizeof(T); }
   size_t strip_bytes() const noexcept {
     if (turned_ > 0) return static_cast<size_t>(positions(&PhaseAxis::src_size) * pitch_) * sizeof(T);
+    if (spread_) return static_cast<size_t>(spread_elements()) * sizeof(S);
     if (last_ || turns_) return 0;
     return static_cast<size_t>(strip_planes_ * strip_rows_ * row_ + kDepthwiseBeyond) * sizeof(T);
   }
@@ -202,9 +234,17 @@ class Depthwise final : public Recipe {
   void cut() {
     const Geometry& g = problem_.geometry;
     threads_ = problem_.threads;
-    map_blocks_ = ceil_div(groups_, block_maps_);
+    map_blocks_ = ceil_div(maps_, block_maps_);
     if (turned_ > 0) {
       units_ = g.batch * map_blocks_;
+    } else if (spread_) {
+      cut_spread(axes_[1].dst_size, axes_[2].positions);
+      const auto wide = [this] { return spread_elements() * static_cast<int64_t>(sizeof(S)) > kSpreadBytes; };
+      while (rows_ > 1 && (wide() || (threads_ > 1 && units_ < 4 * threads_)))
+        cut_spread((rows_ + 1) / 2, block_);
+      while (block_ > kLeastSpread && (wide() || (threads_ > 1 && units_ < 4 * threads_))) {
+        cut_spread(rows_, (block_ + 1) / 2);
+      }
     } else if (last_) {
       const int64_t others = g.batch * axes_[0].dst_size * axes_[1].dst_size * map_blocks_;
       // Threads at different maps of the same positions would wait for each other's lines.
@@ -227,6 +267,13 @@ class Depthwise final : public Recipe {
     while (threads_ > 1 && total() > problem_.workspace) --threads_;
     // Whether it fits at all must not hang on batch or threads, which decide the rows above.
     while (!last_ && rows_ > 1 && total() > problem_.workspace) cut_rows((rows_ + 1) / 2);
+    while (spread_ && rows_ * block_ > 1 && total() > problem_.workspace) {
+      if (rows_ > 1) {
+        cut_spread((rows_ + 1) / 2, block_);
+      } else {
+        cut_spread(1, (block_ + 1) / 2);
+      }
+    }
     workspace_ = total();
   }
 
@@ -238,11 +285,27 @@ class Depthwise final : public Recipe {
     units_ = problem_.geometry.batch * groups_ * axes_[0].dst_size * position_blocks_ * row_blocks_;
   }
 
+  void cut_spread(int64_t rows, int64_t positions) noexcept {
+    rows_ = rows;
+    block_ = positions;
+    strip_rows_ = source_rows(rows);
+    strip_length_ = source_positions(axes_[2], positions);
+    row_blocks_ = ceil_div(axes_[1].dst_size, rows);
+    parts_ = ceil_div(axes_[2].positions, positions);
+    units_ = problem_.geometry.batch * axes_[0].dst_size * row_blocks_ * parts_ * map_blocks_;
+  }
+  int64_t spread_elements() const noexcept {
+    return depth_ * most_taps(axes_[0]) * strip_rows_ * strip_length_ * block_maps_;
+  }
+
   // Source rows that so many neighbouring output rows may read.
   int64_t source_rows(int64_t rows) const noexcept {
-    const PhaseAxis& y = axes_[1];
-    const int64_t reach = y.offsets.back() - y.offsets.front() + 1;
-    return std::min(y.src_size, ((rows - 1) / y.dst_step + 1) * y.src_step + reach);
+    return source_positions(axes_[1], (rows - 1) / axes_[1].dst_step + 1);
+  }
+  // The same of positions of all phases.
+  static int64_t source_positions(const PhaseAxis& axis, int64_t positions) noexcept {
+    const int64_t reach = axis.offsets.back() - axis.offsets.front() + 1;
+    return std::min(axis.src_size, positions * axis.src_step + reach);
   }
   int64_t strip_size() const noexcept {
     return strip_planes_ * source_rows(rows_) * row_ * static_cast<int64_t>(sizeof(T));
@@ -308,8 +371,30 @@ class Depthwise final : public Recipe {
           const auto [begin, end] = inside(tap);
           if (begin > section.begin || end < section.end) continue;
           taps.offset.push_back(tap.offset * pitch_);
-          taps.tap.push_back(tap.k * groups_);
+          taps.tap.push_back(tap.k * maps_);
         }
+      }
+    }
+  }
+
+  // Weights in the order [map of a group that is read][tap][map of the output].
+  void pack_spread(const void* weight, T* packed) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const bool forward = problem_.pass == Pass::forward;
+    const int64_t filters = g.filters / groups_;
+    for (int64_t depth = 0; depth < depth_; ++depth) {
+      // Forward, maps of the output are filters, which are neighbours in the weights too.
+      for (int64_t column = 0; column < (forward ? columns_ : 1); ++column) {
+        MoveArgs args{};
+        args.src = static_cast<const S*>(weight) + (forward ? depth * taps_ * filters + column : depth);
+        args.src_row = (forward ? depth_ : 1) * taps_ * filters;
+        args.src_column = filters;
+        args.dst = packed + depth * taps_ * maps_ + column;
+        args.dst_row = forward ? columns_ : 1;
+        args.dst_column = maps_;
+        args.rows = forward ? groups_ : maps_;
+        args.columns = taps_;
+        load_(args);
       }
     }
   }
@@ -352,7 +437,6 @@ class Depthwise final : public Recipe {
 
   // Maps of a sample that lie together.
   struct Maps {
-    const char* source;
     char* out;
     int64_t element;  // bytes
     int64_t first;
@@ -373,8 +457,8 @@ class Depthwise final : public Recipe {
     const int64_t at_z = unit / y.dst_size % z.dst_size;
     const int64_t sample = unit / y.dst_size / z.dst_size;
     Maps maps{};
-    maps.source = static_cast<const char*>(call.source) +
-                  (sample * positions(&PhaseAxis::src_size) * groups_ + map) * element;
+    const char* const source = static_cast<const char*>(call.source) +
+                               (sample * positions(&PhaseAxis::src_size) * groups_ + map) * element;
     maps.out =
         static_cast<char*>(call.out) + (sample * positions(&PhaseAxis::dst_size) * groups_ + map) * element;
     maps.element = element;
@@ -382,7 +466,84 @@ class Depthwise final : public Recipe {
     maps.count = std::min(block_maps_, groups_ - map);
     maps.stream = stream;
     sum_maps(maps, weights, bias, w, Cursor(z, at_z), Cursor(y, at_y), at_z * y.dst_size + at_y,
-             {first, last});
+             {first, last}, 0, in_place(source, element));
+  }
+
+  // Where a source row lies that is read where the source, or what it was turned to, begins at `source`.
+  auto in_place(const char* source, int64_t element) const noexcept {
+    return [this, source, element](int64_t /*depth*/, int64_t /*plane*/, int64_t at_z, int64_t at_y) {
+      return source + (at_z * axes_[1].src_size + at_y) * axes_[2].src_size * pitch_ * element;
+    };
+  }
+
+  // Some positions of some rows of a plane, groups of several maps being spread.
+  void run_spread(const Call& call, const T* weights, const T* bias, bool stream, const Worker& w,
+                  int64_t unit) const noexcept {
+    const auto& [z, y, x] = axes_;
+    constexpr auto element = static_cast<int64_t>(sizeof(S));
+    const int64_t map = unit % map_blocks_ * block_maps_;
+    unit /= map_blocks_;
+    const int64_t first_x = unit % parts_ * block_;
+    const int64_t end_x = std::min(first_x + block_, x.positions);
+    unit /= parts_;
+    const int64_t first_y = unit % row_blocks_ * rows_;
+    const int64_t end_y = std::min(first_y + rows_, y.dst_size);
+    unit /= row_blocks_;
+    const int64_t at_z = unit % z.dst_size;
+    const int64_t sample = unit / z.dst_size;
+    const Cursor place_z(z, at_z);
+    const auto [begin_row, end_row] = sources(y, first_y / y.dst_step, (end_y - 1) / y.dst_step + 1);
+    const auto [begin, end] = sources(x, first_x, end_x);
+    const int64_t row = (end - begin) * pitch_;
+    const int64_t plane = (end_row - begin_row) * row;
+    int64_t planes = 0;
+    place_z.for_taps([&](int64_t, int64_t) { ++planes; });
+    S* const strip = reinterpret_cast<S*>(w.strip);
+    const int64_t depth_maps = groups_ * depth_;
+    const S* const source = static_cast<const S*>(call.source);
+    MapSpreadArgs args{};
+    args.end = source + problem_.geometry.batch * positions(&PhaseAxis::src_size) * depth_maps;
+    args.src_row = x.src_size * depth_maps;
+    args.src_step = depth_maps;
+    args.dst = strip;
+    args.dst_row = row;
+    args.dst_step = pitch_;
+    args.rows = end_row - begin_row;
+    args.count = end - begin;
+    const int64_t count = std::min(block_maps_, maps_ - map);
+    S* to = strip;
+    for (int64_t depth = 0; depth < depth_; ++depth) {
+      place_z.for_taps([&](int64_t src_z, int64_t) {
+        args.src =
+            source +
+            (((sample * z.src_size + src_z) * y.src_size + begin_row) * x.src_size + begin) * depth_maps +
+            depth;
+        args.dst = to;
+        (*spreader_)(args, map, count);
+        to += plane;
+      });
+    }
+    Maps maps{};
+    maps.out =
+        static_cast<char*>(call.out) + (sample * positions(&PhaseAxis::dst_size) * maps_ + map) * element;
+    maps.element = element;
+    maps.first = map;
+    maps.count = count;
+    maps.stream = stream;
+    Cursor place_y(y, first_y);
+    for (int64_t at_y = first_y; at_y < end_y; ++at_y, place_y.advance()) {
+      sum_maps(maps, weights, bias, w, place_z, place_y, at_z * y.dst_size + at_y, {first_x, end_x}, begin,
+               [&](int64_t depth, int64_t at_plane, int64_t /*at_z*/, int64_t src_y) {
+                 return strip + (depth * planes + at_plane) * plane + (src_y - begin_row) * row;
+               });
+    }
+  }
+
+  // Source positions that positions [first, end) read, from the first to before the second.
+  static std::pair<int64_t, int64_t> sources(const PhaseAxis& axis, int64_t first, int64_t end) noexcept {
+    const int64_t begin = std::clamp<int64_t>(first * axis.src_step + axis.offsets.front(), 0, axis.src_size);
+    return {begin,
+            std::clamp<int64_t>((end - 1) * axis.src_step + axis.offsets.back() + 1, begin, axis.src_size)};
   }
 
   // Some maps of a sample that lie apart.
@@ -401,18 +562,14 @@ class Depthwise final : public Recipe {
     args.dst_row = 1;
     args.dst_column = pitch_;
     load_(args);
-    const Maps maps{reinterpret_cast<const char*>(w.strip),
-                    reinterpret_cast<char*>(w.result),
-                    sizeof(T),
-                    map,
-                    count,
-                    false};
+    const Maps maps{reinterpret_cast<char*>(w.result), sizeof(T), map, count, false};
     int64_t row = 0;
     Cursor place_z(z, 0);
     for (int64_t at_z = 0; at_z < z.dst_size; ++at_z, place_z.advance()) {
       Cursor place_y(y, 0);
       for (int64_t at_y = 0; at_y < y.dst_size; ++at_y, place_y.advance(), ++row) {
-        sum_maps(maps, weights, bias, w, place_z, place_y, row, {0, x.positions});
+        sum_maps(maps, weights, bias, w, place_z, place_y, row, {0, x.positions}, 0,
+                 in_place(reinterpret_cast<const char*>(w.strip), sizeof(T)));
       }
     }
     args.columns = args.dst_row = positions(&PhaseAxis::dst_size);
@@ -424,24 +581,32 @@ class Depthwise final : public Recipe {
     store_(args);
   }
 
-  // Positions of a row of the output, which is at these places of the outer axes.
+  // Positions of a row of the output, which is at these places of the outer axes; `row_of` tells where
+  // position `source_begin` of a source row lies.
+  template <class RowOf>
   void sum_maps(const Maps& maps, const T* weights, const T* bias, const Worker& w, const Cursor& place_z,
-                const Cursor& place_y, int64_t row, std::pair<int64_t, int64_t> of) const noexcept {
+                const Cursor& place_y, int64_t row, std::pair<int64_t, int64_t> of, int64_t source_begin,
+                const RowOf& row_of) const noexcept {
     const auto& [z, y, x] = axes_;
     DepthwiseLastArgs args{};
     args.activation = activate_.get();
     args.stream = maps.stream;
-    place_z.for_taps([&](int64_t src_z, int64_t kz) {
-      place_y.for_taps([&](int64_t src_y, int64_t ky) {
-        w.rows[args.rows] = maps.source + (src_z * y.src_size + src_y) * x.src_size * pitch_ * maps.element;
-        w.weights[args.rows++] = weights + (kz * y.kernel + ky) * x.kernel * groups_ + maps.first;
+    for (int64_t depth = 0; depth < depth_; ++depth) {
+      int64_t plane = 0;
+      place_z.for_taps([&](int64_t src_z, int64_t kz) {
+        place_y.for_taps([&](int64_t src_y, int64_t ky) {
+          w.rows[args.rows] = row_of(depth, plane, src_z, src_y);
+          w.weights[args.rows++] =
+              weights + (depth * taps_ + (kz * y.kernel + ky) * x.kernel) * maps_ + maps.first;
+        });
+        ++plane;
       });
-    });
+    }
     args.src = w.rows;
     args.weight = w.weights;
     args.bias = bias == nullptr ? nullptr : bias + maps.first;
     args.src_step = x.src_step * pitch_;
-    args.dst_step = x.dst_step * pitch_;
+    args.dst_step = x.dst_step * dst_pitch_;
     args.maps = maps.count;
     for (const Section& section : sections_) {
       const int64_t begin = std::max(section.begin, of.first);
@@ -452,11 +617,11 @@ class Depthwise final : public Recipe {
       args.phases = 0;
       for (const Taps& taps : section.taps) {
         phases[args.phases] = {taps.offset.data(), taps.tap.data(), static_cast<int64_t>(taps.tap.size()),
-                               args.phases * pitch_};
+                               args.phases * dst_pitch_};
         ++args.phases;
       }
-      args.dst = maps.out + (row * x.dst_size + begin * x.dst_step) * pitch_ * maps.element;
-      args.src_start = begin * args.src_step;
+      args.dst = maps.out + (row * x.dst_size + begin * x.dst_step) * dst_pitch_ * maps.element;
+      args.src_start = begin * args.src_step - source_begin * pitch_;
       sum_(args);
     }
   }
@@ -674,13 +839,16 @@ class Depthwise final : public Recipe {
   int64_t groups_;
   int64_t depth_;
   int64_t columns_;
+  int64_t maps_;  // of the output
   int64_t taps_;
   int64_t row_taps_;  // source rows that an output row reads, at most
   int64_t turned_;    // maps that lie apart and are turned to lie together
   bool last_;         // whether maps lie together, or are turned to
+  bool spread_;       // whether groups of several maps lie together
   bool turns_;  // whether there are two phases of two taps, which take turns, and rows are read in place
   int64_t block_maps_;  // of a unit, where they lie together
-  int64_t pitch_;       // elements from one position to the next there
+  int64_t pitch_;       // elements from one position of the source to the next there
+  int64_t dst_pitch_;   // the same of the output
   const Kernel& load_;
   const Kernel& store_;
   const Kernel& sum_;
@@ -702,6 +870,8 @@ class Depthwise final : public Recipe {
   std::vector<Section> sections_;
   int64_t map_blocks_ = 1;
   int64_t parts_ = 1;  // that a row is shared in
+  std::unique_ptr<MapSpreader<E>> spreader_;
+  int64_t strip_length_ = 0;  // source positions of a row that is spread
   int64_t units_ = 0;
   int threads_ = 1;
   size_t workspace_ = 0;
@@ -709,9 +879,9 @@ class Depthwise final : public Recipe {
 
 std::optional<std::string> refusal(const Problem& problem) {
   const Geometry& g = problem.geometry;
-  if (g.channels_last && std::max(g.channels, g.filters) > g.groups) return "more than a map in a group";
-  if ((problem.pass == Pass::forward ? g.channels : g.filters) > kMostDepth * g.groups) {
-    return "sums of more than " + std::to_string(kMostDepth) + " maps";
+  const int64_t most_depth = spreads(g) ? kMostSpreadDepth : kMostDepth;
+  if ((problem.pass == Pass::forward ? g.channels : g.filters) > most_depth * g.groups) {
+    return "sums of more than " + std::to_string(most_depth) + " maps";
   }
   if (g.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   if (g.channels_last && g.axes[2].kernel > kMostRowTaps) {
@@ -734,6 +904,11 @@ struct Reach {
   double most_taps;  // of a phase
   double residues;   // of the source's step that some tap reads
   double extent;     // source positions from the first tap of a phase to the last
+
+  // Source positions that so many neighbouring positions of all phases read.
+  double sources(double positions) const noexcept {
+    return std::min(src_size, positions * static_cast<double>(src_step) + extent);
+  }
 };
 
 Reach reach(const Axis& axis, bool forward) noexcept {
@@ -787,7 +962,41 @@ class Times {
     return vectors * vector_ * (1.3 + 0.8 * row_taps * x_.taps) + rows * (80 + row_taps);
   }
 
-  // The same with maps that lie apart.
+  // The same with groups of several maps, which are spread.
+  double spread() const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto depth = static_cast<double>((forward_ ? g.channels : g.filters) / g.groups);
+    const int64_t columns = (forward_ ? g.filters : g.channels) / g.groups;
+    const int64_t maps = g.groups * columns;
+    const int64_t together = spread_maps(maps);
+    const auto blocks = static_cast<double>(ceil_div(maps, together));
+    const double vectors = std::ceil(static_cast<double>(maps) / width_);
+    const double lists = depth * row_taps_of_position();
+    const double all = std::ceil(x_.dst_size / static_cast<double>(x_.dst_step));
+    double rows = y_.dst_size;
+    double positions = all;
+    const auto sources = [&] {
+      return y_.sources(std::ceil(rows / static_cast<double>(y_.dst_step))) * x_.sources(positions);
+    };
+    const auto wide = [&] {
+      return depth * z_.most_taps * sources() * static_cast<double>(together) *
+                 static_cast<double>(storage_bytes(problem_.dtype)) >
+             static_cast<double>(kSpreadBytes);
+    };
+    while (rows > 1 && wide()) rows = std::ceil(rows / 2);
+    while (positions > static_cast<double>(kLeastSpread) && wide()) positions = std::ceil(positions / 2);
+    const double planes = batch_ * z_.dst_size;
+    const double units = planes * std::ceil(y_.dst_size / rows) * std::ceil(all / positions);
+    const double calls = planes * y_.dst_size * std::ceil(all / positions) * blocks;
+    const double outputs = planes * y_.dst_size * x_.dst_size;
+    const double loads = 1 + std::floor(std::ceil(width_ / static_cast<double>(columns)) * depth / width_);
+    const double spread = units * depth * std::min(z_.taps, z_.src_size) * sources() * vectors;
+    const double pack = problem_.packed ? 0 : static_cast<double>(g.weight_elements());
+    return outputs * (blocks + vectors * vector_ * (1 + 0.55 * lists * x_.taps)) + calls * (20 + 8 * lists) +
+           units * blocks * 100 + spread * vector_ * (0.1 + 0.5 * loads) + pack;
+  }
+
+  // Lanes are maps that lie apart and are turned.
   double turned(int64_t together) const noexcept {
     const Geometry& g = problem_.geometry;
     return maps(together) + static_cast<double>(g.small_elements() + g.large_elements()) * 2.5 / width_;
@@ -869,9 +1078,10 @@ double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const Times times(problem);
   const int64_t turned = turned_maps(problem);
-  const double nanoseconds = g.channels_last ? times.maps(kMapBlock)
-                             : turned > 0    ? times.turned(turned)
-                                             : times.rows();
+  const double nanoseconds = spreads(g)        ? times.spread()
+                             : g.channels_last ? times.maps(kMapBlock)
+                             : turned > 0      ? times.turned(turned)
+                                               : times.rows();
   return nanoseconds * 1e-9 +
          machine::far_seconds(problem, static_cast<double>(g.small_elements() + g.large_elements()) *
                                            static_cast<double>(storage_bytes(problem.dtype)));
