@@ -39,6 +39,7 @@ enum class Family : uint8_t {
   turns,
   depthwise,
   depthwiselast,
+  depthwiseturned,
   depthwiseturns,
   winogradtaps,
   winogradpack,

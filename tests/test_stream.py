@@ -382,13 +382,14 @@ def test_steady_algorithms_keep_their_word(algorithms: tuple[str, ...], period: 
     """Each output has the same bits in every part of the axis, and by every algorithm of its set."""
     generator = np.random.default_rng(6)
     tried = 0
-    maps = ((6, 4), (3, 3)) if algorithms == ("depthwise",) else ((70, 40), (33, 3), (600, 2))
+    depthwise = algorithms == ("depthwise", "depthwise_turned")
+    maps = ((6, 4), (3, 3)) if depthwise else ((70, 40), (33, 3), (600, 2))
     for channels, filters in maps:
         for kernel, stride, dilation, last in SHAPES:
             groups = 3 if channels % 3 == 0 and filters % 3 == 0 else 1
             axis = Axis(30, 30 * stride, kernel, stride, dilation, 0, (kernel - 1) * dilation + 1 - stride, 0, 1)
             whole = Geometry(2, channels, filters, groups, (axis,), last)
-            if algorithms == ("depthwise",) and last:
+            if depthwise and last:
                 whole = Geometry(2, 6, 6, 6, (axis,), last)
             try:
                 native.plan_for(
@@ -400,7 +401,8 @@ def test_steady_algorithms_keep_their_word(algorithms: tuple[str, ...], period: 
             x = generator.standard_normal(whole.small_shape).astype(as_dtype(dtype))
             w = generator.standard_normal(whole.weight_shape).astype(as_dtype(dtype))
             expected = None
-            for algorithm in algorithms:
+            # The other one takes maps that lie apart, one in a group.
+            for algorithm in algorithms[:1] if depthwise and (last or channels > groups) else algorithms:
                 limits: dict[str, Any] = {"workspace": 1 << 30, "algorithm": algorithm, "packed": True}
                 for first, stop in ((0, 30), (0, 1), (7, 8), (11, 28), (3, 30), (29, 30)):
                     reads, line = axis.part(first * stride, stop * stride)

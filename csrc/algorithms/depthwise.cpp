@@ -1,10 +1,9 @@
 // Forward and data gradient of depthwise layers and small groups in one streaming pass: every output row is
 // the sum of a few shifted input rows, so nothing is turned into a product of matrices. Maps that lie apart
 // are copied to rows with borders of zeros, lanes being positions, but for those of two phases of two taps,
-// which are read where they are; so are maps that lie together, lanes being maps. Maps that lie apart and are
-// too small to fill vectors are turned in the cache to lie together, and their outputs turned back. Where
-// groups of several maps lie together, lanes are the output's maps of all groups, and rows are spread in the
-// cache, a copy for each map of a group, so that under each lane lies the map that it reads.
+// which are read where they are; so are maps that lie together, lanes being maps. Where groups of several
+// maps lie together, lanes are the output's maps of all groups, and rows are spread in the cache, a copy for
+// each map of a group, so that under each lane lies the map that it reads.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -34,9 +33,7 @@ constexpr int64_t kMapBlock = 256;
 constexpr int64_t kSpreadMaps = 128;
 constexpr int64_t kSpreadBytes = 256 << 10;
 constexpr int64_t kLeastSpread = 16;  // positions of a row
-constexpr int64_t kTurnedMaps[] = {64, 16};
-constexpr int64_t kTurnedBytes = 768 << 10;  // of both sides of so many maps
-constexpr int64_t kLeastPart = 16;           // positions of a row that are worth a unit
+constexpr int64_t kLeastPart = 16;    // positions of a row that are worth a unit
 constexpr int kMostLanes = 16;
 
 // Taps along the last axis, as the kernels want them.
@@ -69,9 +66,6 @@ int64_t spread_maps(int64_t maps) noexcept {
   return ceil_div(ceil_div(maps, ceil_div(maps, kSpreadMaps)), kMostLanes) * kMostLanes;
 }
 
-// How many maps that lie apart are turned to lie together; 0 where that does not pay.
-int64_t turned_maps(const Problem& problem) noexcept;
-
 template <class E>
 class Depthwise final : public Recipe {
  public:
@@ -92,25 +86,20 @@ class Depthwise final : public Recipe {
         maps_(groups_ * columns_),
         taps_(problem.geometry.taps()),
         row_taps_(depth_ * most_taps(axes_[0]) * most_taps(axes_[1])),
-        turned_(turned_maps(problem)),
-        last_(problem.geometry.channels_last || turned_ > 0),
+        last_(problem.geometry.channels_last),
         spread_(spreads(problem.geometry)),
         turns_(!last_ && row_taps_ <= kDepthwiseTurnsRows && takes_turns(problem)),
-        block_maps_(turned_ > 0 ? turned_
-                    : spread_   ? spread_maps(maps_)
-                                : kMapBlock),
-        pitch_(turned_ > 0 || spread_ ? block_maps_ : groups_),
-        dst_pitch_(turned_ > 0 ? turned_ : maps_),
+        block_maps_(spread_ ? spread_maps(maps_) : kMapBlock),
+        pitch_(spread_ ? block_maps_ : groups_),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
-        sum_(last_    ? tconv::kernel(Family::depthwiselast,
-                                      turned_ > 0 ? compute_dtype(problem.dtype) : problem.dtype, problem.isa)
+        sum_(last_    ? tconv::kernel(Family::depthwiselast, problem.dtype, problem.isa)
              : turns_ ? tconv::kernel(Family::depthwiseturns, problem.dtype, problem.isa)
                       : tconv::kernel(Family::depthwise,
                                       axes_[2].phases() > 2 ? compute_dtype(problem.dtype) : problem.dtype,
                                       problem.isa)) {
     const auto line = static_cast<int64_t>(kAlignment / sizeof(S));
-    stream_ = turned_ == 0 && sizeof(S) == sizeof(T) && (last_ ? maps_ : axes_[2].dst_size) % line == 0 &&
+    stream_ = sizeof(S) == sizeof(T) && (last_ ? maps_ : axes_[2].dst_size) % line == 0 &&
               goes_past_caches(problem, kBarePastCachesBytes);
     position_blocks_ = ceil_div(axes_[2].positions, kMostPositions);
     block_ = ceil_div(ceil_div(axes_[2].positions, position_blocks_), kMostLanes) * kMostLanes;
@@ -174,9 +163,7 @@ class Depthwise final : public Recipe {
     const bool stream = stream_ && reinterpret_cast<uintptr_t>(call.out) % kAlignment == 0;
     call.crew.share(units_, seconds, [&](int64_t unit, int member) noexcept {
       const Worker w = worker(workers + static_cast<size_t>(member) * worker_bytes());
-      if (turned_ > 0) {
-        run_turned(call, weights, bias, w, unit);
-      } else if (spread_) {
+      if (spread_) {
         run_spread(call, weights, bias, stream, w, unit);
       } else if (last_) {
         run_maps(call, weights, bias, stream, w, unit);
@@ -199,13 +186,11 @@ class Depthwise final : public Recipe {
 
   size_t bias_bytes() const noexcept { return static_cast<size_t>(maps_) * sizeof(T); }
   size_t strip_bytes() const noexcept {
-    if (turned_ > 0) return static_cast<size_t>(positions(&PhaseAxis::src_size) * pitch_) * sizeof(T);
     if (spread_) return static_cast<size_t>(spread_elements()) * sizeof(S);
     if (last_ || turns_) return 0;
     return static_cast<size_t>(strip_planes_ * strip_rows_ * row_ + kDepthwiseBeyond) * sizeof(T);
   }
   size_t result_bytes() const noexcept {
-    if (turned_ > 0) return static_cast<size_t>(positions(&PhaseAxis::dst_size) * pitch_) * sizeof(T);
     return last_ || turns_ ? 0 : static_cast<size_t>(axes_[2].phases() * block_) * sizeof(T);
   }
   size_t worker_bytes() const noexcept {
@@ -235,9 +220,7 @@ class Depthwise final : public Recipe {
     const Geometry& g = problem_.geometry;
     threads_ = problem_.threads;
     map_blocks_ = ceil_div(maps_, block_maps_);
-    if (turned_ > 0) {
-      units_ = g.batch * map_blocks_;
-    } else if (spread_) {
+    if (spread_) {
       cut_spread(axes_[1].dst_size, axes_[2].positions);
       const auto wide = [this] { return spread_elements() * static_cast<int64_t>(sizeof(S)) > kSpreadBytes; };
       while (rows_ > 1 && (wide() || (threads_ > 1 && units_ < 4 * threads_)))
@@ -466,14 +449,9 @@ class Depthwise final : public Recipe {
     maps.count = std::min(block_maps_, groups_ - map);
     maps.stream = stream;
     sum_maps(maps, weights, bias, w, Cursor(z, at_z), Cursor(y, at_y), at_z * y.dst_size + at_y,
-             {first, last}, 0, in_place(source, element));
-  }
-
-  // Where a source row lies that is read where the source, or what it was turned to, begins at `source`.
-  auto in_place(const char* source, int64_t element) const noexcept {
-    return [this, source, element](int64_t /*depth*/, int64_t /*plane*/, int64_t at_z, int64_t at_y) {
-      return source + (at_z * axes_[1].src_size + at_y) * axes_[2].src_size * pitch_ * element;
-    };
+             {first, last}, 0, [&](int64_t /*depth*/, int64_t /*plane*/, int64_t src_z, int64_t src_y) {
+               return source + (src_z * y.src_size + src_y) * x.src_size * pitch_ * element;
+             });
   }
 
   // Some positions of some rows of a plane, groups of several maps being spread.
@@ -546,41 +524,6 @@ class Depthwise final : public Recipe {
             std::clamp<int64_t>((end - 1) * axis.src_step + axis.offsets.back() + 1, begin, axis.src_size)};
   }
 
-  // Some maps of a sample that lie apart.
-  void run_turned(const Call& call, const T* weights, const T* bias, const Worker& w,
-                  int64_t unit) const noexcept {
-    const auto& [z, y, x] = axes_;
-    const int64_t map = unit % map_blocks_ * block_maps_;
-    const int64_t sample = unit / map_blocks_;
-    const int64_t count = std::min(block_maps_, groups_ - map);
-    MoveArgs args{};
-    args.rows = count;
-    args.columns = args.src_row = positions(&PhaseAxis::src_size);
-    args.src = static_cast<const S*>(call.source) + (sample * groups_ + map) * args.columns;
-    args.src_column = 1;
-    args.dst = w.strip;
-    args.dst_row = 1;
-    args.dst_column = pitch_;
-    load_(args);
-    const Maps maps{reinterpret_cast<char*>(w.result), sizeof(T), map, count, false};
-    int64_t row = 0;
-    Cursor place_z(z, 0);
-    for (int64_t at_z = 0; at_z < z.dst_size; ++at_z, place_z.advance()) {
-      Cursor place_y(y, 0);
-      for (int64_t at_y = 0; at_y < y.dst_size; ++at_y, place_y.advance(), ++row) {
-        sum_maps(maps, weights, bias, w, place_z, place_y, row, {0, x.positions}, 0,
-                 in_place(reinterpret_cast<const char*>(w.strip), sizeof(T)));
-      }
-    }
-    args.columns = args.dst_row = positions(&PhaseAxis::dst_size);
-    args.src = w.result;
-    args.src_row = 1;
-    args.src_column = pitch_;
-    args.dst = static_cast<S*>(call.out) + (sample * groups_ + map) * args.columns;
-    args.dst_column = 1;
-    store_(args);
-  }
-
   // Positions of a row of the output, which is at these places of the outer axes; `row_of` tells where
   // position `source_begin` of a source row lies.
   template <class RowOf>
@@ -606,7 +549,7 @@ class Depthwise final : public Recipe {
     args.weight = w.weights;
     args.bias = bias == nullptr ? nullptr : bias + maps.first;
     args.src_step = x.src_step * pitch_;
-    args.dst_step = x.dst_step * dst_pitch_;
+    args.dst_step = x.dst_step * maps_;
     args.maps = maps.count;
     for (const Section& section : sections_) {
       const int64_t begin = std::max(section.begin, of.first);
@@ -617,10 +560,10 @@ class Depthwise final : public Recipe {
       args.phases = 0;
       for (const Taps& taps : section.taps) {
         phases[args.phases] = {taps.offset.data(), taps.tap.data(), static_cast<int64_t>(taps.tap.size()),
-                               args.phases * dst_pitch_};
+                               args.phases * maps_};
         ++args.phases;
       }
-      args.dst = maps.out + (row * x.dst_size + begin * x.dst_step) * dst_pitch_ * maps.element;
+      args.dst = maps.out + (row * x.dst_size + begin * x.dst_step) * maps_ * maps.element;
       args.src_start = begin * args.src_step - source_begin * pitch_;
       sum_(args);
     }
@@ -842,13 +785,11 @@ class Depthwise final : public Recipe {
   int64_t maps_;  // of the output
   int64_t taps_;
   int64_t row_taps_;  // source rows that an output row reads, at most
-  int64_t turned_;    // maps that lie apart and are turned to lie together
-  bool last_;         // whether maps lie together, or are turned to
+  bool last_;         // whether maps lie together
   bool spread_;       // whether groups of several maps lie together
   bool turns_;  // whether there are two phases of two taps, which take turns, and rows are read in place
   int64_t block_maps_;  // of a unit, where they lie together
   int64_t pitch_;       // elements from one position of the source to the next there
-  int64_t dst_pitch_;   // the same of the output
   const Kernel& load_;
   const Kernel& store_;
   const Kernel& sum_;
@@ -952,11 +893,9 @@ class Times {
         batch_(static_cast<double>(problem.geometry.batch)),
         groups_(static_cast<double>(problem.geometry.groups)) {}
 
-  // Lanes are maps, so many of which lie together.
-  double maps(int64_t together) const noexcept {
-    const Geometry& g = problem_.geometry;
-    const double rows =
-        batch_ * static_cast<double>(ceil_div(g.groups, together)) * z_.dst_size * y_.dst_size;
+  // Lanes are maps that lie together.
+  double maps() const noexcept {
+    const double rows = batch_ * std::ceil(groups_ / kMapBlock) * z_.dst_size * y_.dst_size;
     const double vectors = batch_ * z_.dst_size * y_.dst_size * x_.dst_size * std::ceil(groups_ / width_);
     const double row_taps = row_taps_of_position();
     return vectors * vector_ * (1.3 + 0.8 * row_taps * x_.taps) + rows * (80 + row_taps);
@@ -996,12 +935,6 @@ class Times {
            units * blocks * 100 + spread * vector_ * (0.1 + 0.5 * loads) + pack;
   }
 
-  // Lanes are maps that lie apart and are turned.
-  double turned(int64_t together) const noexcept {
-    const Geometry& g = problem_.geometry;
-    return maps(together) + static_cast<double>(g.small_elements() + g.large_elements()) * 2.5 / width_;
-  }
-
   // Lanes are positions of a row.
   double rows() const noexcept {
     const Geometry& g = problem_.geometry;
@@ -1018,7 +951,9 @@ class Times {
     double sums =
         vectors * vector_ * (0.6 + 0.65 * lists * x_.taps) + calls * (10 + 3 * lists + 0.3 * lists * x_.taps);
     if (phases > 2) sums += static_cast<double>(g.large_elements()) * 0.3;
-    if (takes_turns(problem_) && depth * z_.most_taps * y_.most_taps <= kDepthwiseTurnsRows) return sums;
+    if (takes_turns(problem_) && depth * z_.most_taps * y_.most_taps <= kDepthwiseTurnsRows) {
+      return sums + batch_ * groups_ * z_.dst_size * blocks * 25;
+    }
     // A strip of as many rows as it holds is filled for each few rows of the result.
     const auto line = static_cast<double>(kMostLanes);
     const double segment =
@@ -1057,31 +992,10 @@ class Times {
   double groups_;
 };
 
-int64_t turned_maps(const Problem& problem) noexcept {
-  const Geometry& g = problem.geometry;
-  if (g.channels_last || std::max(g.channels, g.filters) > g.groups || g.axes[2].kernel > kMostRowTaps) {
-    return 0;
-  }
-  const int64_t bytes =
-      (g.small_positions() + g.large_positions()) * static_cast<int64_t>(compute_bytes(problem.dtype));
-  const auto fits =
-      std::ranges::find_if(kTurnedMaps, [&](int64_t maps) { return bytes * maps <= kTurnedBytes; });
-  if (fits == std::end(kTurnedMaps)) return 0;
-  // The batch must not decide.
-  Problem sample = problem;
-  sample.geometry.batch = 1;
-  const Times times(sample);
-  return times.turned(*fits) < times.rows() ? *fits : 0;
-}
-
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const Times times(problem);
-  const int64_t turned = turned_maps(problem);
-  const double nanoseconds = spreads(g)        ? times.spread()
-                             : g.channels_last ? times.maps(kMapBlock)
-                             : turned > 0      ? times.turned(turned)
-                                               : times.rows();
+  const double nanoseconds = spreads(g) ? times.spread() : g.channels_last ? times.maps() : times.rows();
   return nanoseconds * 1e-9 +
          machine::far_seconds(problem, static_cast<double>(g.small_elements() + g.large_elements()) *
                                            static_cast<double>(storage_bytes(problem.dtype)));

@@ -30,7 +30,7 @@ PASSES = ("forward", "data_gradient", "weight_gradient")
 FORWARD, DATA_GRADIENT, WEIGHT_GRADIENT = range(len(PASSES))
 
 _STEADY = {
-    ("depthwise",): 1,
+    ("depthwise", "depthwise_turned"): 1,
     ("overlap_rows",): 1,
     ("winograd",): 2,
     ("phase_gemm",): 1,

@@ -1,0 +1,456 @@
+// Forward and data gradient of depthwise layers whose maps lie apart and have few positions: a few maps of a
+// sample are turned to lie together, lanes being maps, and the sums of a few places are turned back in
+// registers. Every place lists the taps that lead it into the image, so pads cost nothing.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "depthwise_turned_abi.hpp"
+#include "machine.hpp"
+#include "memory.hpp"
+#include "packing.hpp"
+#include "phases.hpp"
+
+namespace tconv {
+namespace {
+
+constexpr int64_t kMostSource = 1 << 13;  // positions of a map, which the second cache holds
+constexpr int64_t kMostTaps = 1 << 15;    // of the places of a list
+constexpr int64_t kMostListed = 1 << 12;  // of all places together, where a row fills vectors
+constexpr int64_t kUnitBlocks = 4;
+
+// Neighbouring places of a map, as the kernel wants them.
+struct Places {
+  std::vector<int32_t> slots;
+  std::vector<int32_t> table;
+  int64_t period;
+
+  // About what the kernel takes, in loads.
+  size_t cost() const noexcept { return table.size() + 80 * slots.size(); }
+};
+
+// Places that a call of the kernel computes.
+struct Run {
+  size_t list;     // of Places
+  int64_t origin;  // of the source, in elements
+  int64_t dst;
+  int64_t places;
+};
+
+// Strips hold rows of the source, or all of a map as one row, with a position of zeros behind each.
+struct Lists {
+  bool rows = false;
+  std::vector<Places> places;
+  std::vector<Run> runs;  // of a map
+
+  size_t cost() const noexcept {
+    size_t sum = 0;
+    for (const Run& run : runs) sum += places[run.list].cost() + 30;
+    return sum;
+  }
+};
+
+template <class E>
+class DepthwiseTurned final : public Recipe {
+ public:
+  using S = typename E::storage;
+  using T = typename E::compute;
+
+  explicit DepthwiseTurned(const Problem& problem)
+      : problem_(problem),
+        activate_(problem),
+        axes_{phase_axis(problem.geometry.axes[0], problem.pass),
+              phase_axis(problem.geometry.axes[1], problem.pass),
+              phase_axis(problem.geometry.axes[2], problem.pass)},
+        maps_(problem.geometry.groups),
+        taps_(problem.geometry.taps()),
+        lanes_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))),
+        blocks_(ceil_div(maps_, kTurnedMaps)),
+        src_positions_(axes_[0].src_size * axes_[1].src_size * axes_[2].src_size),
+        dst_positions_(axes_[0].dst_size * axes_[1].dst_size * axes_[2].dst_size),
+        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
+        sum_(tconv::kernel(Family::depthwiseturned, problem.dtype, problem.isa)),
+        lists_(lists()) {
+    rows_ = lists_.rows ? axes_[0].src_size * axes_[1].src_size : 1;
+    row_ = src_positions_ / rows_;
+    const int64_t batch = problem.geometry.batch;
+    unit_blocks_ =
+        problem.threads > 1 && batch * blocks_ < 4 * kUnitBlocks * problem.threads ? 1 : kUnitBlocks;
+    sample_units_ = ceil_div(blocks_, unit_blocks_);
+    threads_ = problem.threads;
+    while (threads_ > 1 && workspace_bytes() > problem.workspace) --threads_;
+  }
+
+  std::string kernel() const override { return sum_.name; }
+  size_t workspace_bytes() const noexcept override {
+    return (problem_.packed ? 0 : aligned(packed_bytes())) + aligned(bias_bytes()) +
+           strip_bytes() * static_cast<size_t>(threads_);
+  }
+  size_t packed_bytes() const noexcept override {
+    return static_cast<size_t>(blocks_ * taps_ * kTurnedMaps) * sizeof(T);
+  }
+  std::string packing_key() const override {
+    return "depthwise_turned " + std::to_string(static_cast<int64_t>(problem_.dtype)) + " " +
+           std::to_string(maps_) + " " + std::to_string(taps_);
+  }
+
+  bool pack(const void* weight, char* packed, Crew&) const override {
+    T* const to = reinterpret_cast<T*>(packed);
+    const int64_t block_elements = taps_ * kTurnedMaps;
+    std::fill_n(to + (blocks_ - 1) * block_elements, block_elements, T{0});
+    for (int64_t block = 0; block < blocks_; ++block)
+      turn(static_cast<const S*>(weight), block, 1, taps_, 0, to + block * block_elements);
+    return all_finite(to, blocks_ * block_elements);
+  }
+
+  bool run(const Call& call) const override {
+    const Buffer scratch(workspace_bytes());
+    Pieces pieces(scratch.data());
+    const T* const weights = reinterpret_cast<const T*>(packed_weights(call, pieces));
+    if (weights == nullptr) return false;
+    const T* const bias =
+        made_bias<T>(call, pieces, bias_bytes(), [this](const void* from, T* to) { load_bias(from, to); });
+    call.crew.limit(threads_);
+    char* const strips = pieces.rest();
+    const int64_t units = problem_.geometry.batch * sample_units_;
+    call.crew.share(units, machine::seconds(problem_) * threads_, [&](int64_t unit, int member) noexcept {
+      T* const strip = reinterpret_cast<T*>(strips + static_cast<size_t>(member) * strip_bytes());
+      const int64_t sample = unit / sample_units_;
+      const int64_t begin = unit % sample_units_ * unit_blocks_;
+      const int64_t end = std::min(begin + unit_blocks_, blocks_);
+      for (int64_t row = 0; row < rows_; ++row)
+        std::fill_n(strip + (row * (row_ + 1) + row_) * kTurnedMaps, kTurnedMaps, T{0});
+      for (int64_t block = begin; block < end; ++block) {
+        turn(static_cast<const S*>(call.source) + sample * maps_ * src_positions_, block, rows_, row_, 1,
+             strip);
+        sum(strip, weights + block * taps_ * kTurnedMaps,
+            bias == nullptr ? nullptr : bias + block * kTurnedMaps,
+            static_cast<S*>(call.out) + (sample * maps_ + block * kTurnedMaps) * dst_positions_,
+            maps_of(block));
+      }
+    });
+    return true;
+  }
+
+ private:
+  size_t bias_bytes() const noexcept { return static_cast<size_t>(blocks_ * kTurnedMaps) * sizeof(T); }
+  size_t strip_bytes() const noexcept {
+    return aligned(static_cast<size_t>(rows_ * (row_ + 1) * kTurnedMaps) * sizeof(T));
+  }
+  int64_t maps_of(int64_t block) const noexcept {
+    return std::min<int64_t>(kTurnedMaps, maps_ - block * kTurnedMaps);
+  }
+
+  // Brings the maps of a block side by side: `rows` of so many neighbours, with `gap` positions left between.
+  void turn(const S* maps, int64_t block, int64_t rows, int64_t neighbours, int64_t gap,
+            T* to) const noexcept {
+    MoveArgs args{};
+    args.src_row = rows * neighbours;
+    args.columns = neighbours;
+    args.src_column = 1;
+    args.dst_row = 1;
+    args.dst_column = kTurnedMaps;
+    args.rows = maps_of(block);
+    for (int64_t row = 0; row < rows; ++row) {
+      args.src = maps + block * kTurnedMaps * args.src_row + row * neighbours;
+      args.dst = to + row * (neighbours + gap) * kTurnedMaps;
+      load_(args);
+    }
+  }
+
+  void load_bias(const void* bias, T* to) const noexcept {
+    MoveArgs args{};
+    args.src = bias;
+    args.src_column = args.dst_column = 1;
+    args.dst = to;
+    args.rows = 1;
+    args.columns = maps_;
+    load_(args);
+  }
+
+  // Of maps turned in `strip`.
+  void sum(const T* strip, const T* weights, const T* bias, S* out, int64_t maps) const noexcept {
+    DepthwiseTurnedArgs args{};
+    args.weight = weights;
+    args.bias = bias;
+    args.activation = activate_.get();
+    args.dst_map = dst_positions_;
+    args.maps = maps;
+    for (const Run& run : lists_.runs) {
+      const Places& places = lists_.places[run.list];
+      args.src = strip + run.origin;
+      args.slots = places.slots.data();
+      args.table = places.table.data();
+      args.period = places.period;
+      args.dst = out + run.dst;
+      args.places = run.places;
+      sum_(args);
+    }
+  }
+
+  // A tap of the source by a tap of the weights, as offsets of elements.
+  using Tap = std::pair<int64_t, int64_t>;
+  // Those of neighbouring places, one behind the other, in ascending order of the weights.
+  struct TapLists {
+    std::vector<size_t> first{0};  // of each place, and the end
+    std::vector<Tap> taps;
+  };
+
+  // The taps that lead to each place of an axis; offsets are source positions.
+  static std::vector<std::vector<PhaseTap>> taps_along(const PhaseAxis& axis) {
+    std::vector<std::vector<PhaseTap>> places(static_cast<size_t>(axis.dst_size));
+    for (int64_t at = 0; at < axis.dst_size; ++at) {
+      const int64_t phase = at % axis.dst_step;
+      for (int64_t t = 0; t < axis.tap_count(phase); ++t) {
+        PhaseTap tap = axis.taps_of(phase)[t];
+        tap.offset += at / axis.dst_step * axis.src_step;
+        if (tap.offset >= 0 && tap.offset < axis.src_size) places[static_cast<size_t>(at)].push_back(tap);
+      }
+    }
+    return places;
+  }
+
+  // Lists all places together, or by rows, of which many have the same taps: whichever takes less.
+  Lists lists() const {
+    const auto& [z, y, x] = axes_;
+    const auto along_z = taps_along(z);
+    const auto along_y = taps_along(y);
+    const auto along_x = taps_along(x);
+    // Rows by their rank in the source, and the taps of the weights that begin a row.
+    std::vector<std::vector<Tap>> rows;
+    size_t row_taps = 0;
+    for (const auto& at_z : along_z) {
+      for (const auto& at_y : along_y) {
+        auto& row = rows.emplace_back();
+        for (const PhaseTap& tap_z : at_z) {
+          for (const PhaseTap& tap_y : at_y)
+            row.emplace_back(tap_z.offset * y.src_size + tap_y.offset,
+                             (tap_z.k * y.kernel + tap_y.k) * x.kernel);
+        }
+        row_taps += row.size();
+      }
+    }
+    size_t place_taps = 0;
+    for (const auto& taps : along_x) place_taps += taps.size();
+    Lists all;
+    if (row_taps * place_taps <= kMostListed || x.dst_size < lanes_) {
+      TapLists taps;
+      for (const auto& row : rows) append(taps, row, along_x, x.src_size);
+      all.places.push_back(places_of(taps, src_positions_));
+      all.runs.push_back({0, 0, 0, dst_positions_});
+      if (x.dst_size < lanes_) return all;
+    }
+    Lists by_rows;
+    by_rows.rows = true;
+    std::map<std::vector<Tap>, size_t> known;
+    for (size_t r = 0; r < rows.size(); ++r) {
+      const int64_t first = rows[r].empty() ? 0 : rows[r].front().first;
+      for (Tap& tap : rows[r]) tap.first -= first;
+      const auto [found, fresh] = known.try_emplace(rows[r], by_rows.places.size());
+      if (fresh) {
+        TapLists taps;
+        append(taps, rows[r], along_x, x.src_size + 1);
+        by_rows.places.push_back(places_of(taps, x.src_size));
+      }
+      by_rows.runs.push_back({found->second, first * (x.src_size + 1) * kTurnedMaps,
+                              static_cast<int64_t>(r) * x.dst_size, x.dst_size});
+    }
+    return all.runs.empty() || by_rows.cost() < all.cost() ? by_rows : all;
+  }
+
+  // Appends the places of a row, where rows of the source are `pitch` positions apart.
+  static void append(TapLists& to, const std::vector<Tap>& row,
+                     const std::vector<std::vector<PhaseTap>>& along_x, int64_t pitch) {
+    for (const auto& taps : along_x) {
+      for (const auto& [src, weight] : row) {
+        for (const PhaseTap& tap : taps)
+          to.taps.emplace_back((src * pitch + tap.offset) * kTurnedMaps, (weight + tap.k) * kTurnedMaps);
+      }
+      to.first.push_back(to.taps.size());
+    }
+  }
+
+  // `zeros` is a position of the source.
+  Places places_of(const TapLists& taps, int64_t zeros) const {
+    Places best = places_of(taps, zeros * kTurnedMaps, lanes_);
+    for (int64_t period = 1; period <= std::min<int64_t>(kTurnedPeriod, lanes_ - 1); ++period) {
+      Places shared = places_of(taps, zeros * kTurnedMaps, period);
+      if (shared.cost() < best.cost()) best = std::move(shared);
+    }
+    return best;
+  }
+
+  Places places_of(const TapLists& taps, int64_t zeros, int64_t period) const {
+    Places made{{}, {}, period};
+    const auto places = static_cast<int64_t>(taps.first.size()) - 1;
+    const auto taps_of = [&](int64_t place) {
+      const auto at = static_cast<size_t>(std::min(place, places));
+      const auto end = place < places ? taps.first[at + 1] : taps.first[at];
+      return std::span(taps.taps).subspan(taps.first[at], end - taps.first[at]);
+    };
+    std::vector<std::vector<int64_t>> factors(static_cast<size_t>(period));
+    for (int64_t at = 0; at < places; at += lanes_) {
+      size_t slots = 0;
+      for (int64_t p = 0; p < period; ++p) {
+        auto& some = factors[static_cast<size_t>(p)];
+        some.clear();
+        for (int64_t i = p; i < lanes_; i += period) {
+          for (const Tap& tap : taps_of(at + i)) some.push_back(tap.second);
+        }
+        std::ranges::sort(some);
+        some.erase(std::ranges::unique(some).begin(), some.end());
+        slots = std::max(slots, some.size());
+      }
+      const size_t begin = made.table.size();
+      made.slots.push_back(static_cast<int32_t>(slots));
+      made.table.resize(begin + slots * static_cast<size_t>(period + lanes_), static_cast<int32_t>(zeros));
+      for (size_t slot = 0; slot < slots; ++slot) {
+        int32_t* const row = made.table.data() + begin + slot * static_cast<size_t>(period + lanes_);
+        for (int64_t p = 0; p < period; ++p) {
+          const auto& some = factors[static_cast<size_t>(p)];
+          row[p] = slot < some.size() ? static_cast<int32_t>(some[slot]) : 0;
+        }
+        for (int64_t i = 0; i < lanes_; ++i) {
+          const auto& some = factors[static_cast<size_t>(i % period)];
+          if (slot >= some.size()) continue;
+          for (const Tap& tap : taps_of(at + i)) {
+            if (tap.second == some[slot]) row[period + i] = static_cast<int32_t>(tap.first);
+          }
+        }
+      }
+    }
+    return made;
+  }
+
+  Problem problem_;
+  Activate activate_;
+  std::array<PhaseAxis, kAxes> axes_;
+  int64_t maps_;
+  int64_t taps_;
+  int64_t lanes_;
+  int64_t blocks_;  // of maps
+  int64_t src_positions_;
+  int64_t dst_positions_;
+  const Kernel& load_;
+  const Kernel& sum_;
+  Lists lists_;
+  int64_t rows_;  // of a strip
+  int64_t row_;   // positions of one
+  int64_t unit_blocks_ = 1;
+  int64_t sample_units_ = 1;
+  int threads_ = 1;
+};
+
+// An axis as the cost sees it.
+struct Reach {
+  double src_size;
+  double dst_size;
+  double period;  // of places that have the same taps, inside the image
+  double taps;    // of all places
+  double most;    // of a place
+};
+
+Reach reach(const Axis& axis, Pass pass) noexcept {
+  int64_t taps = 0;
+  for (int64_t tap = 0; tap < axis.kernel; ++tap) {
+    const int64_t at = tap * axis.dilation - axis.pad_lo;
+    const int64_t begin = std::clamp<int64_t>(ceil_div(-at, axis.stride), 0, axis.size);
+    const int64_t end = floor_div(axis.out - 1 - at, axis.stride) + 1;
+    taps += std::clamp<int64_t>(end, begin, axis.size) - begin;
+  }
+  const bool forward = pass == Pass::forward;
+  const int64_t period = forward ? axis.stride / std::gcd(axis.stride, axis.dilation) : 1;
+  const int64_t src_size = forward ? axis.size : axis.out;
+  return {static_cast<double>(src_size), static_cast<double>(forward ? axis.out : axis.size),
+          static_cast<double>(forward ? axis.stride : 1), static_cast<double>(taps),
+          static_cast<double>(std::min(ceil_div(axis.kernel, period), src_size))};
+}
+
+// What a way to list places takes for a vector of maps.
+struct Listed {
+  double taps;    // of a list
+  double source;  // positions that are turned, each row to whole vectors
+  double places;  // the same
+  double loads;   // for the taps of them
+  double runs;
+
+  double nanoseconds() const noexcept { return 1.1 * source + 0.5 * places + 0.37 * loads + 10 * runs; }
+};
+
+// The ways to list places: all of them, and by rows. Rows shorter than a vector are listed together.
+std::array<Listed, 2> ways_to_list(const Problem& problem) noexcept {
+  const double lanes = machine::lanes(compute_dtype(problem.dtype), problem.isa);
+  const auto& axes = problem.geometry.axes;
+  const Reach z = reach(axes[0], problem.pass);
+  const Reach y = reach(axes[1], problem.pass);
+  const Reach x = reach(axes[2], problem.pass);
+  const auto whole = [lanes](double count) { return std::ceil(count / lanes) * lanes; };
+  // Loads of a tap, the factors of places a period apart being one.
+  const auto loads = [lanes](double period) {
+    return 1 + (period <= kTurnedPeriod ? period : lanes) / lanes;
+  };
+  const double row_slots = z.taps / z.dst_size * y.taps / y.dst_size * x.most;
+  const bool alike = z.period * y.period * x.period == 1;
+  const double slots = alike || x.dst_size < lanes ? z.most * y.most * x.most : row_slots;
+  const double rows = z.dst_size * y.dst_size;
+  const double places = whole(rows * x.dst_size);
+  return {Listed{z.taps * y.taps * x.taps, whole(z.src_size * y.src_size * x.src_size), places,
+                 places * slots * loads(alike ? 1 : lanes), 1},
+          Listed{z.most * y.most * x.taps, z.src_size * y.src_size * whole(x.src_size),
+                 rows * whole(x.dst_size), rows * whole(x.dst_size) * row_slots * loads(x.period), rows}};
+}
+
+// Whether places are listed together, and by rows.
+std::array<bool, 2> may_list(const Problem& problem) noexcept {
+  const Axis& x = problem.geometry.axes[2];
+  const bool fills = static_cast<double>(problem.pass == Pass::forward ? x.out : x.size) >=
+                     machine::lanes(compute_dtype(problem.dtype), problem.isa);
+  const auto [all, rows] = ways_to_list(problem);
+  return {all.taps <= static_cast<double>(fills ? kMostListed : kMostTaps),
+          fills && rows.taps <= static_cast<double>(kMostTaps)};
+}
+
+std::optional<std::string> refusal(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  if (g.channels != g.groups || g.filters != g.groups) return "more than a map in a group";
+  if (g.channels_last) return "maps lie together";
+  if ((problem.pass == Pass::forward ? g.small_positions() : g.large_positions()) > kMostSource) {
+    return "maps of more than " + std::to_string(kMostSource) + " positions";
+  }
+  const auto [all, rows] = may_list(problem);
+  if (g.taps() > kMostTaps || (!all && !rows)) return "more than " + std::to_string(kMostTaps) + " taps";
+  return std::nullopt;
+}
+
+// In nanoseconds fitted to measured times.
+double cost(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  const double lanes = machine::lanes(compute_dtype(problem.dtype), problem.isa);
+  // Measured with vectors of 64 bytes; narrower ones take half, if no more lanes are moved.
+  const double vector = std::max(vector_floats(problem.isa) / 16.0, 0.5) * kTurnedMaps / lanes;
+  const auto blocks = static_cast<double>(ceil_div(g.groups, kTurnedMaps));
+  const auto ways = ways_to_list(problem);
+  const auto may = may_list(problem);
+  double listed = HUGE_VAL;
+  for (size_t way = 0; way < ways.size(); ++way) {
+    if (may[way]) listed = std::min(listed, ways[way].nanoseconds());
+  }
+  const double weights = problem.packed ? 0 : blocks * static_cast<double>(g.taps()) * 3.3;
+  const double bytes = static_cast<double>(g.small_elements() + g.large_elements()) *
+                       static_cast<double>(storage_bytes(problem.dtype));
+  return ((static_cast<double>(g.batch) * blocks * (listed + 12) + weights) * vector + bytes * 0.009) * 1e-9 +
+         machine::far_seconds(problem, bytes);
+}
+
+}  // namespace
+
+extern const Algorithm depthwise_turned;
+const Algorithm depthwise_turned{"depthwise_turned", refusal, cost, make_stored<DepthwiseTurned>};
+
+}  // namespace tconv
