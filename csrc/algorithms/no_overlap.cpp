@@ -604,7 +604,7 @@ double cost(const Problem& problem) {
   const double steps = std::ceil(depth / static_cast<double>(steps_of_element(tile)));
   return calls * (steps * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
                   stores / machine::kHertz) +
-         apart * (g.axes[2].stride > 2 ? kApartSeconds : 3 * machine::kCopySeconds) +
+         apart * (g.axes[2].stride > 2 ? kApartSeconds : 4 * machine::kCopySeconds) +
          machine::traffic_seconds(problem);
 }
 

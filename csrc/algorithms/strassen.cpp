@@ -663,7 +663,7 @@ double cost(const Problem& problem) {
   const double stores = static_cast<double>(tile.rows * tile.lanes / vector) * 2.5;
   // Operands that are made of the input, which lies far apart.
   const double copied =
-      (forward ? 2.5 : 3.1) * lanes / static_cast<double>(vector) * groups * depth * kStrassenProducts;
+      (forward ? 2.5 : 2.8) * lanes / static_cast<double>(vector) * groups * depth * kStrassenProducts;
   return calls * kStrassenProducts *
              (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
               stores / machine::kHertz) +

@@ -20,7 +20,7 @@ constexpr int64_t kMostDepth = 512;  // positions that are multiplied at a time
 constexpr int64_t kTogether = 64;    // of each half, that are summed before they are added to the others
 constexpr int64_t kCopied = 32;      // of each half, that are brought into order in the nearest cache
 // An operand of a panel that is made, of windows which are mostly fetched before.
-constexpr double kOperandSeconds = 7 / machine::kHertz;
+constexpr double kOperandSeconds = 5 / machine::kHertz;
 
 template <class E>
 class WeightStrassen final : public Recipe {
@@ -318,13 +318,14 @@ double cost(const Problem& problem) {
   const double rows = tiles * static_cast<double>(ceil_div(tile.rows, static_cast<int64_t>(width)));
   const double operands =
       kStrassenProducts / 2.0 * (vectors * kOperandSeconds + rows * machine::kCopySeconds);
+  // Maps that lie apart come meanwhile.
+  const int64_t far = g.weight_elements() + (g.channels_last ? g.small_elements() + g.large_elements() : 0);
   return positions *
              (products + operands + windows_seconds(problem, kHalves * static_cast<double>(pairs.count()))) +
          static_cast<double>(g.groups) * std::ceil(positions / static_cast<double>(g.groups * kMostDepth)) *
              sums +
-         machine::far_seconds(
-             problem, static_cast<double>(g.small_elements() + g.large_elements() + g.weight_elements()) *
-                          static_cast<double>(storage_bytes(problem.dtype)));
+         machine::far_seconds(problem,
+                              static_cast<double>(far) * static_cast<double>(storage_bytes(problem.dtype)));
 }
 
 }  // namespace

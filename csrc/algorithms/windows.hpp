@@ -41,19 +41,27 @@ inline std::optional<std::string> windows_refusal(const Problem& problem) {
   return std::nullopt;
 }
 
+// Whether no window leaves the image.
+inline bool stays_inside(const Geometry& g) noexcept {
+  return std::all_of(g.axes.begin(), g.axes.end(), [](const Axis& axis) {
+    return axis.within() == std::pair<int64_t, int64_t>(0, axis.size);
+  });
+}
+
 // What it takes to bring a position's window and channels there, the window in so many panels.
 inline double windows_seconds(const Problem& problem, double panels) noexcept {
-  // For each run of a position, the same where they are pairs, or where it leaves the image, a run and a
-  // panel once for a row of positions, and a vector, most of them read from afar, above all where windows of
-  // maps that lie together do not overlap, so that each is read once; a vector mirrored in a square.
+  // For each run of a position, the same where they are pairs, or where it leaves the image, a run where some
+  // do and a panel once for a row of positions, and a vector, most of them read from afar, above all where
+  // windows of maps that lie together do not overlap, so that each is read once; a vector mirrored in a
+  // square.
   constexpr double move_seconds = 1.6 / machine::kHertz;
-  constexpr double pair_seconds = 2 / machine::kHertz;
+  constexpr double pair_seconds = 1 / machine::kHertz;
   constexpr double clipped_seconds = 5 / machine::kHertz;
   constexpr double row_seconds = 20 / machine::kHertz;
   constexpr double panel_seconds = 60 / machine::kHertz;
   constexpr double vector_seconds = 5.8 / machine::kHertz;
   constexpr double once_seconds = 18 / machine::kHertz;
-  constexpr double square_seconds = 7 / machine::kHertz;
+  constexpr double square_seconds = 14 / machine::kHertz;
   const Geometry& g = problem.geometry;
   const double width = machine::lanes(compute_dtype(problem.dtype), problem.isa);
   const double small = static_cast<double>(ceil_div(g.channels / g.groups, static_cast<int64_t>(width))) *
@@ -65,7 +73,8 @@ inline double windows_seconds(const Problem& problem, double panels) noexcept {
   const double vector = g.channels_last && x.kernel <= x.stride ? once_seconds : vector_seconds;
   const auto [within, beyond] = x.within();
   const auto clipped = static_cast<double>(runs.joined ? x.size - (beyond - within) : 0);
-  const double row = all_runs * (row_seconds + clipped * clipped_seconds) + panels * panel_seconds;
+  const double row =
+      (stays_inside(g) ? 0 : all_runs * (row_seconds + clipped * clipped_seconds)) + panels * panel_seconds;
   const double windows = all_runs * (pairs ? pair_seconds : move_seconds) +
                          row / static_cast<double>(x.size) +
                          (pairs ? 0 : static_cast<double>(columns_of(g)) / width * vector);
@@ -84,16 +93,13 @@ class Windows {
       : geometry_(problem.geometry),
         dtype_(problem.dtype),
         runs_(problem.geometry),
+        inside_(stays_inside(problem.geometry)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         windows_(tconv::kernel(Family::windows, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         starts_(std::move(starts)),
         columns_(columns_of(problem.geometry)) {
-    inside_ = true;
-    for (int a = 0; a < kAxes; ++a) {
-      within_[a] = geometry_.axes[a].within();
-      inside_ &= within_[a] == std::pair<int64_t, int64_t>(0, geometry_.axes[a].size);
-    }
+    for (int a = 0; a < kAxes; ++a) within_[a] = geometry_.axes[a].within();
   }
 
   // What copying needs beside, which takes long where windows are.
