@@ -321,7 +321,8 @@ double cost(const Problem& problem) {
   // Maps that lie apart come meanwhile.
   const int64_t far = g.weight_elements() + (g.channels_last ? g.small_elements() + g.large_elements() : 0);
   return positions *
-             (products + operands + windows_seconds(problem, kHalves * static_cast<double>(pairs.count()))) +
+             (products + operands +
+              windows_seconds(problem, kHalves * static_cast<double>(pairs.count()), !g.channels_last)) +
          static_cast<double>(g.groups) * std::ceil(positions / static_cast<double>(g.groups * kMostDepth)) *
              sums +
          machine::far_seconds(problem,

@@ -245,7 +245,7 @@ double cost(const Problem& problem) {
       panels * (machine::rows_step_seconds(gemm, channels) + tiles * panel_bytes * kPanelByteSeconds);
   const double sums = panels * (tiles * machine::kCallSeconds +
                                 static_cast<double>(channels) * gemm.lanes / width * machine::kCopySeconds);
-  return positions * (products + windows_seconds(problem, panels)) +
+  return positions * (products + windows_seconds(problem, panels, false)) +
          std::ceil(positions / static_cast<double>(kMostDepth)) * sums +
          machine::far_seconds(problem, static_cast<double>(g.small_elements() + g.weight_elements()) *
                                            static_cast<double>(storage_bytes(problem.dtype)));

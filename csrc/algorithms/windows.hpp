@@ -48,14 +48,14 @@ inline bool stays_inside(const Geometry& g) noexcept {
   });
 }
 
-// What it takes to bring a position's window and channels there, the window in so many panels.
-inline double windows_seconds(const Problem& problem, double panels) noexcept {
+// What it takes to bring a position's window and channels there, the window in so many panels, from the
+// nearer caches or from afar.
+inline double windows_seconds(const Problem& problem, double panels, bool near) noexcept {
   // For each run of a position, the same where they are pairs, or where it leaves the image, a run where some
   // do and a panel once for a row of positions, and a vector, most of them read from afar, above all where
   // windows of maps that lie together do not overlap, so that each is read once; a vector mirrored in a
   // square.
   constexpr double move_seconds = 1.6 / machine::kHertz;
-  constexpr double pair_seconds = 1 / machine::kHertz;
   constexpr double clipped_seconds = 5 / machine::kHertz;
   constexpr double row_seconds = 20 / machine::kHertz;
   constexpr double panel_seconds = 60 / machine::kHertz;
@@ -69,6 +69,7 @@ inline double windows_seconds(const Problem& problem, double panels) noexcept {
   const WindowRuns runs(g);
   const Axis& x = g.axes[2];
   const bool pairs = problem.dtype == DType::f32 && runs.length == 2 && x.stride == 2;
+  const double pair_seconds = (near ? 1 : 2) / machine::kHertz;
   const double all_runs = static_cast<double>(runs.runs) + panels;
   const double vector = g.channels_last && x.kernel <= x.stride ? once_seconds : vector_seconds;
   const auto [within, beyond] = x.within();
