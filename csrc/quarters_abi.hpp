@@ -21,7 +21,9 @@ struct QuartersArgs {
   void* dst;
   int64_t dst_product;
   int64_t dst_step;
-  bool weights;  // a of the products, else b
+  int64_t ahead;  // from what is read to what comes to the second cache meanwhile
+  bool weights;   // a of the products, else b
+  bool stream;    // vectors are lines of their own and go past the caches
   bool* finite;
 };
 
@@ -35,7 +37,7 @@ template <class E, bool weights>
   using T = typename E::compute;
   using Type = typename L::type;
   typedef decltype(Type{} == Type{}) Bits;
-  Type check{};
+  Type check[kStrassenProducts] = {};
   // Steps that fill half a vector and lie side by side are made two at a time.
   const bool pairs = 2 * args.lanes == L::count && args.dst_step == args.lanes;
   for (int64_t k = 0; k < args.steps; ++k) {
@@ -48,23 +50,31 @@ template <class E, bool weights>
       const int second = rest < count ? (rest > 0 ? (int)rest : 0) : count;
       const auto at = [&](int lane, int depth) __attribute__((always_inline)) {
         const auto* from = src + lane * args.lane_half + depth * args.depth_half;
+        __builtin_prefetch(from + args.ahead, 0, 2);
         const int valid = lane == 0 ? count : second;
         if (valid == L::count) return L::load(from);
         const Type one = L::load(from, L::first(valid));
         if (!pair) return one;
+        __builtin_prefetch(from + args.src_step + args.ahead, 0, 2);
         const int half = L::count / 2;
         const Type next = L::load(from + args.src_step - half, L::first(half + valid) & ~L::first(half));
         return (Type)((Bits)one | (Bits)next);
       };
       const auto to = [&](int product, Type value) __attribute__((always_inline)) {
-        Lanes<plain<E>>::store(dst + product * args.dst_product, value, pair ? L::count : count);
+        T* const c = dst + product * args.dst_product;
+        const int valid = pair ? L::count : count;
+        if (args.stream && valid == L::count) {
+          stream_out<plain<E>>(c, value);
+        } else {
+          Lanes<plain<E>>::store(c, value, valid);
+        }
       };
       const Type q11 = at(0, 0);
       const Type q22 = at(1, 1);
       const Type q12 = weights ? at(0, 1) : at(1, 0);
       const Type q21 = weights ? at(1, 0) : at(0, 1);
       const auto sum = [&](int product, Type value) __attribute__((always_inline)) {
-        check += value * T{0};
+        check[product] += value * T{0};
         to(product, value);
       };
       sum(0, q11 + q22);
@@ -87,7 +97,9 @@ template <class E, bool weights>
     if (pair) ++k;
   }
   for (int i = 0; i < L::count; ++i) {
-    if (!(check[i] == T{0})) *args.finite = false;
+    T all = 0;
+    for (const Type& one : check) all += one[i];
+    if (!(all == T{0})) *args.finite = false;
   }
 }
 

@@ -192,6 +192,14 @@ def test_strassen_is_as_accurate_as_the_definition(isa: str) -> None:
         assert_accurate(case, "weight_gradient", "weight_strassen", isa=isa)
 
 
+def test_strassen_packs_weights_past_the_caches() -> None:
+    axes = (Axis(3, 6, 2, 2, 1, 0, 0, 0), Axis(5, 10, 2, 2, 1, 0, 0, 0))
+    case = example(Geometry(1, 1024, 301, 1, axes), "float32")
+    assert case.weight.nbytes * 7 / 4 > 8 << 20
+    for threads in (1, 3):
+        assert_accurate(case, "forward", "strassen", threads=threads)
+
+
 @pytest.mark.parametrize(
     ("name", "algorithm"), [("forward", "strassen"), ("data_gradient", "strassen"), ("forward", "strassen_rows")]
 )

@@ -6,7 +6,6 @@
 //
 // The halves of the positions are those of each sample, so that a sample's bits do not depend on the others.
 #include <algorithm>
-#include <array>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
@@ -26,6 +25,8 @@ constexpr int64_t kPackedTiles = 16;        // pairs of tiles that a thread pack
 constexpr int64_t kPackedSteps = 8;         // of depth that it packs side by side
 // Of depth that panels are filled with in turns, so that the input is read in long runs.
 constexpr int64_t kFilledSteps = 2;
+// And what comes to the second cache meanwhile, so many steps further on.
+constexpr int64_t kStepsAhead = 4;
 constexpr int64_t kManyVectors = 16;
 // Of half the depth that is multiplied at a time, so that a panel of it stays in the second cache, where sums
 // can wait for the rest in the output.
@@ -80,6 +81,7 @@ class Strassen final : public Recipe {
     sample_positions_ = g.small_positions();
     stream_ =
         phases_ == 2 && g.axes[2].size % vector_ == 0 && half_ % vector_ == 0 && goes_past_caches(problem);
+    stream_weights_ = packed_bytes() >= kPastCachesBytes && product_elements(tile_rows_) % vector_ == 0;
     cut();
   }
 
@@ -242,6 +244,7 @@ class Strassen final : public Recipe {
     bool finite = true;
     QuartersArgs args{};
     args.weights = true;
+    args.stream = stream_weights_;
     args.lane_half = tile_rows_;
     args.depth_half = depth_ * rows_;
     args.src_step = rows_;
@@ -250,6 +253,7 @@ class Strassen final : public Recipe {
     args.finite = &finite;
     for (int64_t step = 0; step < depth_; step += kPackedSteps) {
       args.steps = std::min(kPackedSteps, depth_ - step);
+      args.ahead = std::min(kPackedSteps, depth_ - step - args.steps) * rows_;
       for (int64_t tile = first; tile < last; ++tile) {
         const int64_t row = tile * kHalves * tile_rows_;
         args.lanes = std::min(tile_rows_, rows_ - row);
@@ -259,6 +263,7 @@ class Strassen final : public Recipe {
         quarters_(args);
       }
     }
+    if (args.stream) finish_past_caches();
     return finite;
   }
 
@@ -388,6 +393,7 @@ class Strassen final : public Recipe {
     args.steps = std::min(kFilledSteps, depth_ - step);
     args.dst_step = width;
     args.dst_product = product_elements(width);
+    args.ahead = std::min(kStepsAhead, depth_ - step - args.steps) * sample_positions_;
     args.finite = &finite;
     for (int64_t lane = first; lane < end; lane += args.lanes) {
       const Piece piece = piece_at(lane, end);
@@ -520,10 +526,9 @@ class Strassen final : public Recipe {
     char* out = static_cast<char*>(call.out);
     const bool stream = stream_ && reinterpret_cast<uintptr_t>(out) % kAlignment == 0;
     int64_t calls = chunks_ * (last_tile - first_tile) * panels;
-    auto ahead = next_source(call.source, group, block, calls);
-    Fetches windows = next_windows(call.source, group, block);
+    Fetches next = next_source(call.source, group, block);
     StrassenArgs args{};
-    args.fetch = windows.data();
+    args.fetch = next.data();
     args.a_product = product_elements(tile_rows_);
     args.c = w.outputs;
     args.kept = w.kept;
@@ -556,8 +561,7 @@ class Strassen final : public Recipe {
           args.b_product = product_elements(kernel.lanes);
           args.whole = w.whole[i];
           args.stream = stream && w.whole[i];
-          for (Ahead& half : ahead) half.fetch();
-          args.fetches = windows.due(calls--, kStrassenProducts * args.depth);
+          args.fetches = next.due(calls--, kStrassenProducts * args.depth);
           kernel(args);
           args.first_run += kHalves * kernel.lanes / vector_;
         }
@@ -567,35 +571,23 @@ class Strassen final : public Recipe {
   }
 
   // The input of the next block, in both halves.
-  std::array<Ahead, kHalves> next_source(const void* source, int64_t group, int64_t block,
-                                         int64_t calls) const noexcept {
-    std::array<Ahead, kHalves> ahead;
-    if (!forward_ || block + 1 == blocks_) return ahead;
-    const int64_t next = (block + 1) * block_panels_;
-    const Piece piece =
-        piece_at(panels_.start(next),
-                 std::min(lanes(), panels_.start(std::min(next + block_panels_, panels_.count()))));
-    for (int half = 0; half < kHalves; ++half) {
-      ahead[static_cast<size_t>(half)] =
-          Ahead(static_cast<const char*>(source) +
-                    (source_offset(piece.position, group) + half * half_) * element(),
-                (half == 0 ? piece.count : piece.second_count) * element(), sample_positions_ * element(),
-                kHalves * depth_, calls);
-    }
-    return ahead;
-  }
-
-  // The windows of the next block, in both halves.
-  Fetches next_windows(const void* source, int64_t group, int64_t block) const noexcept {
+  Fetches next_source(const void* source, int64_t group, int64_t block) const noexcept {
     Fetches fetches;
-    if (forward_ || block + 1 == blocks_) return fetches;
+    if (block + 1 == blocks_) return fetches;
     const int64_t next = (block + 1) * block_panels_;
     const int64_t end = std::min(lanes(), panels_.start(std::min(next + block_panels_, panels_.count())));
     for (int64_t lane = panels_.start(next); lane < end;) {
       const Piece piece = piece_at(lane, end);
       for (int half = 0; half < kHalves; ++half) {
-        fetches.add_windows(problem_.geometry, source, element(), group * filters_, filters_,
-                            piece.position + half * half_, half == 0 ? piece.count : piece.second_count);
+        const int64_t position = piece.position + half * half_;
+        const int64_t count = half == 0 ? piece.count : piece.second_count;
+        if (forward_) {
+          fetches.add_rows(static_cast<const char*>(source) + source_offset(position, group) * element(),
+                           count * element(), sample_positions_ * element(), channels_);
+        } else {
+          fetches.add_windows(problem_.geometry, source, element(), group * filters_, filters_, position,
+                              count);
+        }
       }
       lane += piece.count;
     }
@@ -622,7 +614,8 @@ class Strassen final : public Recipe {
   int64_t phases_ = 1;  // rows that take turns along the last axis
   int64_t tiles_ = 0;   // pairs of them
   int64_t sample_positions_ = 0;
-  bool stream_ = false;  // whether outputs go past the caches
+  bool stream_ = false;          // whether outputs go past the caches
+  bool stream_weights_ = false;  // and weights, when they are packed
   int64_t block_panels_ = 1;
   int64_t blocks_ = 1;
   int64_t shares_ = 1;  // of the parts, all blocks of one before those of the next
