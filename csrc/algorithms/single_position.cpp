@@ -6,12 +6,16 @@
 #include "algorithms/algorithm.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
+#include "overlap_abi.hpp"
 #include "pair_abi.hpp"
 
 namespace tconv {
 namespace {
 
 constexpr int64_t kMostDepth = 1 << 16;
+// Steps of depth that take as long as a tile of sums on its way to the output.
+constexpr int64_t kStepsOfTile = 8;
+constexpr int64_t kMostPanels = 16;  // that a thread copies one after the other
 
 // The product kernel of most lanes. Batch plays no part, because lanes decide how weights are packed.
 const Kernel& widest(const Problem& problem) {
@@ -28,6 +32,7 @@ class SinglePosition final : public Recipe {
         activate_(problem),
         gemm_(widest(problem)),
         pair_(pair_kernel(gemm_)),
+        copying_(tconv::kernel(Family::plaingemm, problem.dtype, problem.isa)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         depth_(problem.geometry.channels / problem.geometry.groups),
@@ -36,10 +41,13 @@ class SinglePosition final : public Recipe {
         panels_(ceil_div(columns_, gemm_.lanes)),
         tiles_(ceil_div(problem.geometry.batch, gemm_.rows)) {
     threads_ = problem.threads;
+    copies_ = !problem.packed && pair_ == nullptr && tiles_ > 1 && tiles_ * kStepsOfTile <= depth_ &&
+              copying_.rows == gemm_.rows && copying_.lanes == gemm_.lanes;
     const auto total = [&] {
       return aligned(bias_bytes()) + aligned(source_bytes()) + worker_bytes() * static_cast<size_t>(threads_);
     };
     while (threads_ > 1 && total() > problem.workspace) --threads_;
+    if (total() > problem.workspace) copies_ = false;
     workspace_ = total();
   }
 
@@ -84,10 +92,21 @@ class SinglePosition final : public Recipe {
     call.crew.limit(threads_);
     char* const workers = pieces.rest();
     const double seconds = machine::seconds(problem_) * threads_;
-    call.crew.share(problem_.geometry.groups * panels_, seconds, [&](int64_t unit, int member) noexcept {
-      run_panel(call, source, bias,
-                reinterpret_cast<T*>(workers + static_cast<size_t>(member) * worker_bytes()), unit / panels_,
-                unit % panels_, Pace(call.crew, member));
+    const int64_t groups = problem_.geometry.groups;
+    const bool copies = copies_ && call.packed == nullptr;
+    const int64_t together =
+        copies ? std::clamp<int64_t>(groups * panels_ / (4 * threads_), 1, kMostPanels) : 1;
+    const int64_t units = ceil_div(panels_, together);
+    call.crew.share(groups * units, seconds, [&](int64_t unit, int member) noexcept {
+      T* const scratch = reinterpret_cast<T*>(workers + static_cast<size_t>(member) * worker_bytes());
+      const int64_t panel = unit % units * together;
+      Pace pace(call.crew, member);
+      if (copies) {
+        copy_panels(call, source, bias, scratch, unit / units, panel, std::min(panel + together, panels_),
+                    pace);
+      } else {
+        run_panel(call, source, bias, scratch, unit / units, panel, pace);
+      }
     });
     return true;
   }
@@ -102,9 +121,11 @@ class SinglePosition final : public Recipe {
   size_t source_bytes() const noexcept {
     return static_cast<size_t>(problem_.geometry.channels * tiles_ * tile_rows_) * sizeof(T);
   }
-  // A panel of weights, and sums on their way to another type.
+  // Of weights: one panel or two.
+  size_t scratch_bytes() const noexcept { return (copies_ ? 2 : 1) * panel_bytes(); }
+  // And sums on their way.
   size_t worker_bytes() const noexcept {
-    return panel_bytes() + aligned(static_cast<size_t>(gemm_.rows * gemm_.lanes) * sizeof(T));
+    return scratch_bytes() + aligned(static_cast<size_t>(gemm_.rows * gemm_.lanes) * sizeof(T));
   }
 
   void pack_panel(const void* weight, T* packed, int64_t group, int64_t panel) const noexcept {
@@ -156,7 +177,7 @@ class SinglePosition final : public Recipe {
   }
 
   void run_panel(const Call& call, const T* source, const T* bias, T* scratch, int64_t group, int64_t panel,
-                 Pace pace) const noexcept {
+                 Pace& pace) const noexcept {
     const Geometry& g = problem_.geometry;
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     const int64_t first = panel * gemm_.lanes;
@@ -182,7 +203,7 @@ class SinglePosition final : public Recipe {
       args.b_step = gemm_.lanes;
     }
     if (bias != nullptr) args.bias_lanes = bias + group * panels_ * gemm_.lanes + first;
-    T* const sums = scratch + panel_bytes() / sizeof(T);
+    T* const sums = scratch + scratch_bytes() / sizeof(T);
     void* rows[kMostRows];
     args.c = rows;
     args.lanes = static_cast<int32_t>(plain ? columns : gemm_.lanes);
@@ -190,8 +211,7 @@ class SinglePosition final : public Recipe {
       const int64_t sample = tile * gemm_.rows;
       args.a = source + (group * tiles_ + tile) * depth_ * tile_rows_;
       args.rows = static_cast<int32_t>(std::min<int64_t>(gemm_.rows, g.batch - sample));
-      char* out =
-          static_cast<char*>(call.out) + (sample * g.groups + group) * columns_ * element + first * element;
+      char* const out = output(call, group, sample, first);
       for (int64_t r = 0; r < args.rows; ++r) {
         rows[r] =
             plain ? static_cast<void*>(out + r * g.groups * columns_ * element) : sums + r * gemm_.lanes;
@@ -200,16 +220,74 @@ class SinglePosition final : public Recipe {
       if (pace.stopped(depth_ * args.rows)) return;
       for (int64_t r = 0; r < args.rows; ++r) activate_(static_cast<T*>(rows[r]), columns);
       if (plain) continue;
-      MoveArgs move{};
-      move.src = sums;
-      move.src_row = gemm_.lanes;
-      move.src_column = move.dst_column = 1;
-      move.dst = out;
-      move.dst_row = g.groups * columns_;
-      move.rows = args.rows;
-      move.columns = columns;
-      store_(move);
+      store(sums, out, args.rows, columns);
     }
+  }
+
+  // Some panels of plain weights, of which the next is copied while one is multiplied.
+  void copy_panels(const Call& call, const T* source, const T* bias, T* scratch, int64_t group, int64_t panel,
+                   int64_t end, Pace& pace) const noexcept {
+    const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
+    T* const sums = scratch + scratch_bytes() / sizeof(T);
+    T* weights = scratch;
+    T* others = scratch + panel_bytes() / sizeof(T);
+    const auto columns = [this](int64_t p) {
+      return std::min<int64_t>(gemm_.lanes, columns_ - p * gemm_.lanes);
+    };
+    // Rows of a panel, while others are multiplied or none.
+    const auto copy = [&](int64_t p, int64_t first, int64_t count, T* to, PlainGemmArgs& args) {
+      args.copy_from = static_cast<const char*>(call.weight) +
+                       ((group * depth_ + first) * columns_ + p * gemm_.lanes) * element;
+      args.copy_to = to + first * gemm_.lanes;
+      args.copy_step = columns_;
+      args.copies = count;
+      args.copy_lanes = static_cast<int32_t>(columns(p));
+    };
+    PlainGemmArgs args{};
+    copy(panel, 0, depth_, weights, args);
+    copying_(args);
+    args = {};
+    args.c = sums;
+    args.depth = depth_;
+    args.accumulate = bias != nullptr;
+    for (; panel < end; ++panel, std::swap(weights, others)) {
+      args.b = weights;
+      args.copies = 0;
+      for (int64_t tile = 0; tile < tiles_; ++tile) {
+        if (panel + 1 < end) {
+          const int64_t first = depth_ * tile / tiles_;
+          copy(panel + 1, first, depth_ * (tile + 1) / tiles_ - first, others, args);
+        }
+        const int64_t sample = tile * gemm_.rows;
+        args.a = source + (group * tiles_ + tile) * depth_ * tile_rows_;
+        args.rows = static_cast<int32_t>(std::min<int64_t>(gemm_.rows, problem_.geometry.batch - sample));
+        for (int64_t r = 0; bias != nullptr && r < args.rows; ++r)
+          std::copy_n(bias + (group * panels_ + panel) * gemm_.lanes, gemm_.lanes, sums + r * gemm_.lanes);
+        copying_(args);
+        if (pace.stopped(depth_ * args.rows)) return;
+        activate_(sums, args.rows * gemm_.lanes);
+        store(sums, output(call, group, sample, panel * gemm_.lanes), args.rows, columns(panel));
+      }
+    }
+  }
+
+  // Where a column of a sample goes.
+  char* output(const Call& call, int64_t group, int64_t sample, int64_t column) const noexcept {
+    const Geometry& g = problem_.geometry;
+    return static_cast<char*>(call.out) + ((sample * g.groups + group) * columns_ + column) *
+                                              static_cast<int64_t>(storage_bytes(problem_.dtype));
+  }
+
+  void store(const T* sums, char* out, int64_t rows, int64_t columns) const noexcept {
+    MoveArgs move{};
+    move.src = sums;
+    move.src_row = gemm_.lanes;
+    move.src_column = move.dst_column = 1;
+    move.dst = out;
+    move.dst_row = problem_.geometry.groups * columns_;
+    move.rows = rows;
+    move.columns = columns;
+    store_(move);
   }
 
   static constexpr int kMostRows = 32;      // of a tile
@@ -218,14 +296,16 @@ class SinglePosition final : public Recipe {
   Problem problem_;
   Activate activate_;
   const Kernel& gemm_;
-  const Kernel* pair_;  // where products take pairs of channels
+  const Kernel* pair_;     // where products take pairs of channels
+  const Kernel& copying_;  // products of plain weights
   const Kernel& load_;
   const Kernel& store_;
-  int64_t depth_;      // channels of a group
-  int64_t tile_rows_;  // as they lie
-  int64_t columns_;    // filters and taps of a group
-  int64_t panels_;     // of columns, of a group
-  int64_t tiles_;      // of samples
+  int64_t depth_;        // channels of a group
+  int64_t tile_rows_;    // as they lie
+  int64_t columns_;      // filters and taps of a group
+  int64_t panels_;       // of columns, of a group
+  int64_t tiles_;        // of samples
+  bool copies_ = false;  // whether plain weights are copied while others are multiplied
   int threads_ = 1;
   size_t workspace_ = 0;
 };
