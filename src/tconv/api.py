@@ -358,9 +358,21 @@ def deconvolution(
     array([[[301.,  10., 102.,  20., 203.,  30.]]])
     """
     operator = "deconvolution"
-    options = stride, pad, dilate, adj, target_shape, num_group, layout, pad_mode, adj_rule
     plain = type(x) is np.ndarray and type(w) is np.ndarray and x.dtype == w.dtype
-    said = (operator, *options, workspace, threads)
+    said = (
+        operator,
+        stride,
+        pad,
+        dilate,
+        adj,
+        target_shape,
+        num_group,
+        layout,
+        pad_mode,
+        adj_rule,
+        workspace,
+        threads,
+    )
     if plain:
         quick = _repeated(x, w, bias, out, said)
         if quick is not None:
