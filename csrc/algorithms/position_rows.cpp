@@ -347,7 +347,11 @@ double cost(const Problem& problem) {
   const double converted = problem.dtype == compute_dtype(problem.dtype) || in_step > 1
                                ? 0
                                : positions * static_cast<double>(g.groups) * depth / vector;
-  return calls * (std::ceil(depth / in_step) * machine::tile_step_seconds(tile, tile.rows) +
+  // Neighbours of a window on the large side.
+  const auto run = static_cast<double>(g.groups > 1 ? 1 : g.axes[2].kernel);
+  const double runs = positions * static_cast<double>(g.groups * g.taps()) / run;
+  return runs * machine::kGatherSeconds +
+         calls * (std::ceil(depth / in_step) * machine::tile_step_seconds(tile, tile.rows) +
                   machine::kCallSeconds + tile.rows * tile.lanes / vector / machine::kHertz) +
          converted * machine::kCopySeconds + machine::traffic_seconds(problem);
 }
