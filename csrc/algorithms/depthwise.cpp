@@ -928,11 +928,11 @@ class Times {
     const double units = planes * std::ceil(y_.dst_size / rows) * std::ceil(all / positions);
     const double calls = planes * y_.dst_size * std::ceil(all / positions) * blocks;
     const double outputs = planes * y_.dst_size * x_.dst_size;
-    const double loads = 1 + std::floor(std::ceil(width_ / static_cast<double>(columns)) * depth / width_);
+    const double spread_vector = 1e9 * map_spread_seconds(static_cast<int64_t>(depth), columns, width_);
     const double spread = units * depth * std::min(z_.taps, z_.src_size) * sources() * vectors;
     const double pack = problem_.packed ? 0 : static_cast<double>(g.weight_elements());
     return outputs * (blocks + vectors * vector_ * (1 + 0.55 * lists * x_.taps)) + calls * (20 + 8 * lists) +
-           units * blocks * 100 + spread * vector_ * (0.1 + 0.5 * loads) + pack;
+           units * blocks * 100 + spread * vector_ * spread_vector + pack;
   }
 
   // Lanes are positions of a row.

@@ -3,15 +3,24 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <numeric>
 #include <type_traits>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "machine.hpp"
 #include "mapspread_abi.hpp"
 
 namespace tconv {
+
+// Of a vector of `lanes` maps, `depth` and `columns` as below.
+inline double map_spread_seconds(int64_t depth, int64_t columns, double lanes) noexcept {
+  const double loads =
+      1 + std::floor(std::ceil(lanes / static_cast<double>(columns)) * static_cast<double>(depth) / lanes);
+  return (0.4 + 1.8 * loads) / machine::kHertz;
+}
 
 template <class E>
 class MapSpreader {
