@@ -31,7 +31,8 @@ struct SpreadArgs {
   int32_t rows;              // a multiple of phases
   int32_t phases;            // 1 or 2
   bool whole;                // every vector is one run
-  bool stream;               // outputs are lines of their own and go past the caches; `whole` and two phases
+  bool stream;               // outputs go past the caches, in two phases: all lanes have some, and halves of
+                             // vectors, and lines, belong to one run
 };
 
 // Family `unspread`, its opposite, from the storage type to the compute type: for map m, phase p, the lanes l
@@ -111,6 +112,19 @@ template <class E, bool stream>
       }
     }
   }
+}
+
+// The halves of a vector may go to a run each.
+template <class E>
+[[gnu::always_inline]] inline void stream_pair(const SpreadRun* run, const SpreadRun* end, void* c,
+                                               typename Lanes<E>::type even,
+                                               typename Lanes<E>::type odd) noexcept {
+  constexpr int count = Lanes<E>::count;
+  auto* out = static_cast<typename E::storage*>(c);
+  if (run + 1 == end) return whole_pair<E, true>(out + run->offset, even, odd);
+  typename Lanes<E>::type pair[2];
+  zip<typename E::compute, count>(even, odd, pair, UpTo<count>{});
+  for (int i = 0; i < 2; ++i) stream_out<E>(out + run[i].offset, pair[i]);
 }
 
 template <class E>
@@ -201,19 +215,22 @@ template <class E, class Step, int R, int A, int V, bool fill, int... I>
     (spread_vector<E>(begin(I % V), begin(I % V + 1), args.c[I / V], sum[I]), ...);
   } else if constexpr (R % 2 == 0) {
     // Every pair of rows once, from its first row.
-    const auto pairs = [&](auto put) {
+    const auto pairs = [&](auto put) __attribute__((always_inline)) {
       ((I / V % 2 == 0 ? put(args.c[I / V / 2], I % V, sum[I], sum[I / V % 2 == 0 ? I + V : I]) : void()),
        ...);
     };
-    if (!args.whole) {
-      pairs(
-          [&](void* c, int v, Type even, Type odd) { spread_pair<E>(begin(v), begin(v + 1), c, even, odd); });
+    if (!args.whole && !args.stream) {
+      pairs([&](void* c, int v, Type even, Type odd)
+                __attribute__((always_inline)) { spread_pair<E>(begin(v), begin(v + 1), c, even, odd); });
+    } else if (!args.whole) {
+      pairs([&](void* c, int v, Type even, Type odd)
+                __attribute__((always_inline)) { stream_pair<E>(begin(v), begin(v + 1), c, even, odd); });
     } else if (args.stream) {
-      pairs([&](void* c, int v, Type even, Type odd) {
+      pairs([&](void* c, int v, Type even, Type odd) __attribute__((always_inline)) {
         whole_pair<E, true>(static_cast<S*>(c) + begin(v)->offset, even, odd);
       });
     } else {
-      pairs([&](void* c, int v, Type even, Type odd) {
+      pairs([&](void* c, int v, Type even, Type odd) __attribute__((always_inline)) {
         whole_pair<E, false>(static_cast<S*>(c) + begin(v)->offset, even, odd);
       });
     }

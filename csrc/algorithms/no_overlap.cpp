@@ -59,7 +59,8 @@ class NoOverlap final : public Recipe {
     sample_positions_ = g.small_positions();
     positions_ = g.batch * sample_positions_;
     find_output_rows();
-    stream_ = forward_ && phases_ == 2 && g.axes[2].size % vector_ == 0 && goes_past_caches(problem);
+    stream_ = forward_ && phases_ == 2 && g.axes[2].out * element() % static_cast<int64_t>(kAlignment) == 0 &&
+              goes_past_caches(problem);
     cut();
   }
 
@@ -131,7 +132,8 @@ class NoOverlap final : public Recipe {
 
  private:
   struct PanelState {
-    bool whole;   // every vector is one run of the output
+    bool full;    // every lane is a position
+    bool whole;   // and every vector one run of the output
     bool simple;  // every vector comes from one sample
   };
 
@@ -411,7 +413,7 @@ class NoOverlap final : public Recipe {
         args.first_run = w.first_run + lane / vector_;
         args.source = fused && state.simple && tile == first_tile ? w.sources + lane / vector_ : nullptr;
         args.whole = state.whole;
-        args.stream = stream && state.whole;
+        args.stream = stream && state.full;
         ahead.fetch();
         all_.kernel(panel)(args);
       }
@@ -435,7 +437,8 @@ class NoOverlap final : public Recipe {
   // Where the vectors of a panel come from and go to.
   PanelState find_state(const void* source, const Worker& w, int64_t group, int64_t first, int64_t lane,
                         int64_t lanes, int64_t count) const noexcept {
-    PanelState state{true, lane + lanes <= count};
+    const bool full = lane + lanes <= count;
+    PanelState state{full, full, true};
     int64_t sample = (first + lane) / sample_positions_;
     int64_t at = (first + lane) % sample_positions_;
     for (int64_t vector = lane / vector_; vector < (lane + lanes) / vector_; ++vector, at += vector_) {
