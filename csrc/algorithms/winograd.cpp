@@ -230,8 +230,8 @@ class Winograd final : public Recipe {
         Fetch ahead = end < maps_.depth
                           ? layout_.plain_weights(part.call.weight, unit, end,
                                                   std::min(end + layout_.slice_maps, maps_.depth))
-                      : i + layout_.threads < layout_.units
-                          ? layout_.plain_weights(part.call.weight, unit + layout_.threads, 0,
+                      : i + 1 < layout_.units
+                          ? layout_.plain_weights(part.call.weight, unit + 1, 0,
                                                   std::min(layout_.slice_maps, maps_.depth))
                           : Fetch{};
         for (int64_t block = 0; block < layout_.blocks; ++block) {
