@@ -77,32 +77,7 @@ struct Geometry {
 
 // The same problem with axes that lie as one made one: those of a single position go, and neighbours along
 // which nothing is summed join, so that rows are as long as may be.
-inline Geometry folded(Geometry geometry) noexcept {
-  const auto plain = [](const Axis& axis) {
-    return axis.kernel == 1 && axis.pad_lo == 0 && axis.size == axis.out && axis.grid == 0 &&
-           (axis.stride == 1 || axis.size == 1);
-  };
-  auto& [z, y, x] = geometry.axes;
-  const auto join = [&](Axis& outer, Axis& inner) {
-    if (!plain(inner) || outer == Axis{}) return false;
-    if (inner.size == 1) {
-      inner = outer;
-    } else if (plain(outer)) {
-      inner.size = inner.out = outer.size * inner.size;
-    } else {
-      return false;
-    }
-    outer = Axis{};
-    return true;
-  };
-  join(z, y);
-  if (y == Axis{}) std::swap(z, y);
-  if (join(y, x)) {
-    std::swap(z, y);
-    join(y, x);
-  }
-  return geometry;
-}
+Geometry folded(Geometry geometry) noexcept;
 
 // Multiplies, or throws where 64 bits do not hold the product.
 inline int64_t checked_product(std::initializer_list<int64_t> factors) {
@@ -117,26 +92,6 @@ inline int64_t checked_product(std::initializer_list<int64_t> factors) {
 }
 
 // Throws unless `geometry` is one that tconv.geometry could have solved.
-inline void check(const Geometry& geometry) {
-  if (geometry.batch < 1 || geometry.channels < 1 || geometry.filters < 1 || geometry.groups < 1 ||
-      geometry.channels % geometry.groups != 0 || geometry.filters % geometry.groups != 0) {
-    throw ShapeError("geometry: batch, channels, filters: need positive numbers that groups divide");
-  }
-  for (const Axis& axis : geometry.axes) {
-    if (axis.size < 1 || axis.out < 1 || axis.kernel < 1 || axis.stride < 1 || axis.dilation < 1) {
-      throw ShapeError("geometry: axis: need positive sizes, kernel, stride and dilation");
-    }
-    constexpr int64_t limit = INT64_MAX / 64;
-    checked_product({axis.size, axis.stride});
-    checked_product({axis.kernel, axis.dilation});
-    if (axis.pad_lo > limit || axis.pad_lo < -limit || axis.out > limit || axis.stride > limit) {
-      throw ShapeError("geometry: axis: pad beyond 64 bits");
-    }
-  }
-  const auto& [z, y, x] = geometry.axes;
-  checked_product({geometry.batch, geometry.channels, z.size, y.size, x.size, 8});
-  checked_product({geometry.batch, geometry.filters, z.out, y.out, x.out, 8});
-  checked_product({geometry.channels, geometry.filters / geometry.groups, z.kernel, y.kernel, x.kernel, 8});
-}
+void check(const Geometry& geometry);
 
 }  // namespace tconv

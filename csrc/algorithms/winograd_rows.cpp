@@ -591,9 +591,17 @@ std::optional<std::string> refusal(const Problem& problem) {
 
 double cost(const Problem& problem) { return Cut(problem, Sides(problem)).seconds; }
 
+// The products of the largest tile, at full speed.
+double least_seconds(const Problem& problem) {
+  const Axis& y = problem.geometry.axes[1];
+  const WinogradTile tile = y.kernel == 2 * y.stride ? kF42 : kF43;
+  return machine::least_seconds(problem) * kWinogradPoints[tile] /
+         (kWinogradOutputs[tile] * kWinogradTaps[tile]);
+}
+
 }  // namespace
 
 extern const Algorithm winograd_rows;
-const Algorithm winograd_rows{"winograd_rows", refusal, cost, make_stored<WinogradRows>, true};
+const Algorithm winograd_rows{"winograd_rows", refusal, cost, make_stored<WinogradRows>, true, least_seconds};
 
 }  // namespace tconv

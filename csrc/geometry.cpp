@@ -1,0 +1,57 @@
+#include "geometry.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace tconv {
+
+Geometry folded(Geometry geometry) noexcept {
+  const auto plain = [](const Axis& axis) {
+    return axis.kernel == 1 && axis.pad_lo == 0 && axis.size == axis.out && axis.grid == 0 &&
+           (axis.stride == 1 || axis.size == 1);
+  };
+  auto& [z, y, x] = geometry.axes;
+  const auto join = [&](Axis& outer, Axis& inner) {
+    if (!plain(inner) || outer == Axis{}) return false;
+    if (inner.size == 1) {
+      inner = outer;
+    } else if (plain(outer)) {
+      inner.size = inner.out = outer.size * inner.size;
+    } else {
+      return false;
+    }
+    outer = Axis{};
+    return true;
+  };
+  join(z, y);
+  if (y == Axis{}) std::swap(z, y);
+  if (join(y, x)) {
+    std::swap(z, y);
+    join(y, x);
+  }
+  return geometry;
+}
+
+void check(const Geometry& geometry) {
+  if (geometry.batch < 1 || geometry.channels < 1 || geometry.filters < 1 || geometry.groups < 1 ||
+      geometry.channels % geometry.groups != 0 || geometry.filters % geometry.groups != 0) {
+    throw ShapeError("geometry: batch, channels, filters: need positive numbers that groups divide");
+  }
+  for (const Axis& axis : geometry.axes) {
+    if (axis.size < 1 || axis.out < 1 || axis.kernel < 1 || axis.stride < 1 || axis.dilation < 1) {
+      throw ShapeError("geometry: axis: need positive sizes, kernel, stride and dilation");
+    }
+    constexpr int64_t limit = INT64_MAX / 64;
+    checked_product({axis.size, axis.stride});
+    checked_product({axis.kernel, axis.dilation});
+    if (axis.pad_lo > limit || axis.pad_lo < -limit || axis.out > limit || axis.stride > limit) {
+      throw ShapeError("geometry: axis: pad beyond 64 bits");
+    }
+  }
+  const auto& [z, y, x] = geometry.axes;
+  checked_product({geometry.batch, geometry.channels, z.size, y.size, x.size, 8});
+  checked_product({geometry.batch, geometry.filters, z.out, y.out, x.out, 8});
+  checked_product({geometry.channels, geometry.filters / geometry.groups, z.kernel, y.kernel, x.kernel, 8});
+}
+
+}  // namespace tconv
