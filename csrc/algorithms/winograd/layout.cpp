@@ -19,6 +19,9 @@ constexpr size_t kKeptBytes = 20 << 20;
 constexpr size_t kSliceBytes = 640 << 10;
 constexpr int64_t kLeastSliceMaps = 64;
 constexpr size_t kSumBytes = 4 << 20;
+// The second cache, and how far apart what lies in it meets in the same sets.
+constexpr int64_t kSetsBytes = 1 << 20;
+constexpr int64_t kSetBytes = 128 << 10;
 // Of all chunks, from where on these take turns.
 constexpr size_t kManySumBytes = 1 << 20;
 constexpr int64_t kProductBytes = 320 << 10;
@@ -247,7 +250,13 @@ void Layout::slice() noexcept {
   const auto bytes = static_cast<int64_t>(std::max(kSliceBytes, sums));
   const int64_t pieces = ceil_div(static_cast<int64_t>(slice_bytes()), bytes);
   const int64_t step = views > 1 ? depth_block : maps.lanes;
-  const int64_t some = std::max(kLeastSliceMaps, ceil_div(maps.depth, pieces));
+  int64_t some = ceil_div(maps.depth, pieces);
+  // The plain weights of a part come while the one before is multiplied, and must not drive each other out.
+  const auto element = static_cast<int64_t>(storage_bytes(problem.dtype));
+  const int64_t map_bytes = unit_blocks * maps.lanes * problem.geometry.taps() * element;
+  const int64_t most = kSetsBytes / std::max(map_bytes, std::gcd(plain_strides().depth * element, kSetBytes));
+  if (static_cast<int64_t>(sums) < most * map_bytes) some = std::min(some, most);
+  some = std::max(some, kLeastSliceMaps);
   slice_maps = std::min(maps.depth, ceil_div(some, step) * step);
 }
 
