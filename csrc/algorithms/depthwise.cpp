@@ -3,7 +3,8 @@
 // are copied to rows with borders of zeros, lanes being positions, but for those of two phases of two taps,
 // which are read where they are; so are maps that lie together, lanes being maps. Where groups of several
 // maps lie together, lanes are the output's maps of all groups, and rows are spread in the cache, a copy for
-// each map of a group, so that under each lane lies the map that it reads.
+// each map of a group, so that under each lane lies the map that it reads. Of fewer maps than lanes,
+// neighbouring positions are lanes too where both sides go on by one.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -32,6 +33,7 @@ constexpr int64_t kStripBytes = 96 << 10;
 constexpr int64_t kMapBlock = 256;
 constexpr int64_t kSpreadMaps = 128;
 constexpr int64_t kSpreadBytes = 256 << 10;
+constexpr int64_t kFoldedMaps = 64;   // of positions that are lanes together, at most
 constexpr int64_t kLeastSpread = 16;  // positions of a row
 constexpr int64_t kLeastPart = 16;    // positions of a row that are worth a unit
 constexpr int kMostLanes = 16;
@@ -66,6 +68,14 @@ int64_t spread_maps(int64_t maps) noexcept {
   return ceil_div(ceil_div(maps, ceil_div(maps, kSpreadMaps)), kMostLanes) * kMostLanes;
 }
 
+// How many neighbouring positions are lanes together where maps lie together.
+int64_t folded_positions(const Problem& problem) noexcept {
+  const Geometry& g = problem.geometry;
+  const int64_t maps = problem.pass == Pass::forward ? g.filters : g.channels;
+  const double lanes = machine::lanes(compute_dtype(problem.dtype), problem.isa);
+  return g.axes[2].stride == 1 && static_cast<double>(maps) < lanes ? kFoldedMaps / maps : 1;
+}
+
 template <class E>
 class Depthwise final : public Recipe {
  public:
@@ -88,9 +98,12 @@ class Depthwise final : public Recipe {
         row_taps_(depth_ * most_taps(axes_[0]) * most_taps(axes_[1])),
         last_(problem.geometry.channels_last),
         spread_(spreads(problem.geometry)),
+        fold_(last_ ? folded_positions(problem) : 1),
         turns_(!last_ && row_taps_ <= kDepthwiseTurnsRows && takes_turns(problem)),
         block_maps_(spread_ ? spread_maps(maps_) : kMapBlock),
-        pitch_(spread_ ? block_maps_ : groups_),
+        pitch_(fold_ > 1 ? maps_
+               : spread_ ? block_maps_
+                         : groups_),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         sum_(last_    ? tconv::kernel(Family::depthwiselast, problem.dtype, problem.isa)
@@ -115,38 +128,30 @@ class Depthwise final : public Recipe {
 
   std::string kernel() const override { return sum_.name; }
   size_t workspace_bytes() const noexcept override { return workspace_; }
-  size_t packed_bytes() const noexcept override {
-    return static_cast<size_t>(problem_.geometry.weight_elements()) * sizeof(T);
-  }
+  size_t packed_bytes() const noexcept override { return static_cast<size_t>(packed_elements()) * sizeof(T); }
   std::string packing_key() const override {
     std::string key = "depthwise";
     const Geometry& g = problem_.geometry;
     for (const int64_t number : {static_cast<int64_t>(problem_.dtype), g.channels, g.filters, g.groups, taps_,
-                                 int64_t{last_}, int64_t{spread_ && problem_.pass == Pass::forward}}) {
+                                 int64_t{last_}, int64_t{spread_ && problem_.pass == Pass::forward}, fold_}) {
       key += " " + std::to_string(number);
     }
     return key;
   }
 
-  // Where maps lie together, those of the output are neighbours in packed weights too.
   bool pack(const void* weight, char* packed, Crew&) const override {
-    if (spread_) {
-      pack_spread(weight, reinterpret_cast<T*>(packed));
-      return all_finite(reinterpret_cast<const T*>(packed), problem_.geometry.weight_elements());
+    if (last_) {
+      pack_maps(weight, reinterpret_cast<T*>(packed));
+    } else {
+      MoveArgs args{};
+      args.src = weight;
+      args.src_column = args.dst_column = 1;
+      args.dst = packed;
+      args.rows = 1;
+      args.columns = problem_.geometry.weight_elements();
+      load_(args);
     }
-    const int64_t outer = problem_.geometry.channels;
-    const int64_t inner = problem_.geometry.weight_elements() / outer;
-    MoveArgs args{};
-    args.src = weight;
-    args.src_row = inner;
-    args.src_column = 1;
-    args.dst = packed;
-    args.dst_row = last_ ? 1 : inner;
-    args.dst_column = last_ ? outer : 1;
-    args.rows = outer;
-    args.columns = inner;
-    load_(args);
-    return all_finite(reinterpret_cast<const T*>(packed), problem_.geometry.weight_elements());
+    return all_finite(reinterpret_cast<const T*>(packed), packed_elements());
   }
 
   bool run(const Call& call) const override {
@@ -184,7 +189,8 @@ class Depthwise final : public Recipe {
     const void** weights;
   };
 
-  size_t bias_bytes() const noexcept { return static_cast<size_t>(maps_) * sizeof(T); }
+  int64_t packed_elements() const noexcept { return problem_.geometry.weight_elements() * fold_; }
+  size_t bias_bytes() const noexcept { return static_cast<size_t>(maps_ * fold_) * sizeof(T); }
   size_t strip_bytes() const noexcept {
     if (spread_) return static_cast<size_t>(spread_elements()) * sizeof(S);
     if (last_ || turns_) return 0;
@@ -278,7 +284,8 @@ class Depthwise final : public Recipe {
     units_ = problem_.geometry.batch * axes_[0].dst_size * row_blocks_ * parts_ * map_blocks_;
   }
   int64_t spread_elements() const noexcept {
-    return depth_ * most_taps(axes_[0]) * strip_rows_ * strip_length_ * block_maps_;
+    // Positions are spread as whole vectors, of which the next takes back what is too much.
+    return depth_ * most_taps(axes_[0]) * strip_rows_ * strip_length_ * pitch_ + (fold_ > 1 ? kMostLanes : 0);
   }
 
   // Source rows that so many neighbouring output rows may read.
@@ -354,14 +361,15 @@ class Depthwise final : public Recipe {
           const auto [begin, end] = inside(tap);
           if (begin > section.begin || end < section.end) continue;
           taps.offset.push_back(tap.offset * pitch_);
-          taps.tap.push_back(tap.k * maps_);
+          taps.tap.push_back(tap.k * maps_ * fold_);
         }
       }
     }
   }
 
-  // Weights in the order [map of a group that is read][tap][map of the output].
-  void pack_spread(const void* weight, T* packed) const noexcept {
+  // Weights in the order [map of a group that is read][tap][position of those that are lanes together][map of
+  // the output].
+  void pack_maps(const void* weight, T* packed) const noexcept {
     const Geometry& g = problem_.geometry;
     const bool forward = problem_.pass == Pass::forward;
     const int64_t filters = g.filters / groups_;
@@ -372,14 +380,15 @@ class Depthwise final : public Recipe {
         args.src = static_cast<const S*>(weight) + (forward ? depth * taps_ * filters + column : depth);
         args.src_row = (forward ? depth_ : 1) * taps_ * filters;
         args.src_column = filters;
-        args.dst = packed + depth * taps_ * maps_ + column;
+        args.dst = packed + depth * taps_ * maps_ * fold_ + column;
         args.dst_row = forward ? columns_ : 1;
-        args.dst_column = maps_;
+        args.dst_column = maps_ * fold_;
         args.rows = forward ? groups_ : maps_;
         args.columns = taps_;
         load_(args);
       }
     }
+    for (int64_t tap = 0; tap < depth_ * taps_; ++tap) repeat(packed + tap * maps_ * fold_);
   }
 
   void load_bias(const void* bias, T* to) const noexcept {
@@ -388,8 +397,15 @@ class Depthwise final : public Recipe {
     args.src_column = args.dst_column = 1;
     args.dst = to;
     args.rows = 1;
-    args.columns = groups_ * columns_;
+    args.columns = maps_;
     load_(args);
+    repeat(to);
+  }
+
+  // What the maps of a position have, for those that are lanes with it.
+  void repeat(T* maps) const noexcept {
+    for (int64_t position = 1; position < fold_; ++position)
+      std::copy_n(maps, maps_, maps + position * maps_);
   }
 
   // A position of dst on one axis, whose successor is found without a division.
@@ -540,7 +556,7 @@ class Depthwise final : public Recipe {
         place_y.for_taps([&](int64_t src_y, int64_t ky) {
           w.rows[args.rows] = row_of(depth, plane, src_z, src_y);
           w.weights[args.rows++] =
-              weights + (depth * taps_ + (kz * y.kernel + ky) * x.kernel) * maps_ + maps.first;
+              weights + (depth * taps_ + (kz * y.kernel + ky) * x.kernel) * maps_ * fold_ + maps.first;
         });
         ++plane;
       });
@@ -548,13 +564,12 @@ class Depthwise final : public Recipe {
     args.src = w.rows;
     args.weight = w.weights;
     args.bias = bias == nullptr ? nullptr : bias + maps.first;
-    args.src_step = x.src_step * pitch_;
-    args.dst_step = x.dst_step * maps_;
-    args.maps = maps.count;
+    args.src_step = x.src_step * pitch_ * fold_;
+    args.dst_step = x.dst_step * maps_ * fold_;
     for (const Section& section : sections_) {
       const int64_t begin = std::max(section.begin, of.first);
-      args.count = std::min(section.end, of.second) - begin;
-      if (args.count <= 0) continue;
+      const int64_t positions = std::min(section.end, of.second) - begin;
+      if (positions <= 0) continue;
       DepthwisePhase phases[kMostStride];
       args.phase = phases;
       args.phases = 0;
@@ -563,9 +578,17 @@ class Depthwise final : public Recipe {
                                args.phases * maps_};
         ++args.phases;
       }
-      args.dst = maps.out + (row * x.dst_size + begin * x.dst_step) * maps_ * maps.element;
-      args.src_start = begin * args.src_step - source_begin * pitch_;
-      sum_(args);
+      const auto sum = [&](int64_t first, int64_t count, int64_t together) {
+        if (count == 0) return;
+        args.dst = maps.out + (row * x.dst_size + first * x.dst_step) * maps_ * maps.element;
+        args.src_start = (first * x.src_step - source_begin) * pitch_;
+        args.count = count;
+        args.maps = maps.count * together;
+        sum_(args);
+      };
+      const int64_t rest = positions % fold_;
+      sum(begin, positions / fold_, fold_);
+      if (rest > 0) sum(begin + positions - rest, 1, rest);
     }
   }
 
@@ -787,6 +810,7 @@ class Depthwise final : public Recipe {
   int64_t row_taps_;  // source rows that an output row reads, at most
   bool last_;         // whether maps lie together
   bool spread_;       // whether groups of several maps lie together
+  int64_t fold_;      // neighbouring positions that are lanes together
   bool turns_;  // whether there are two phases of two taps, which take turns, and rows are read in place
   int64_t block_maps_;  // of a unit, where they lie together
   int64_t pitch_;       // elements from one position of the source to the next there
@@ -891,12 +915,13 @@ class Times {
         y_(reach(problem.geometry.axes[1], forward_)),
         x_(reach(problem.geometry.axes[2], forward_)),
         batch_(static_cast<double>(problem.geometry.batch)),
-        groups_(static_cast<double>(problem.geometry.groups)) {}
+        groups_(static_cast<double>(problem.geometry.groups)),
+        fold_(static_cast<double>(folded_positions(problem))) {}
 
   // Lanes are maps that lie together.
   double maps() const noexcept {
     const double rows = batch_ * std::ceil(groups_ / kMapBlock) * z_.dst_size * y_.dst_size;
-    const double vectors = batch_ * z_.dst_size * y_.dst_size * x_.dst_size * std::ceil(groups_ / width_);
+    const double vectors = batch_ * z_.dst_size * y_.dst_size * x_.dst_size * vectors_of(groups_);
     const double row_taps = row_taps_of_position();
     return vectors * vector_ * (1.3 + 0.8 * row_taps * x_.taps) + rows * (80 + row_taps);
   }
@@ -931,8 +956,9 @@ class Times {
     const double spread_vector = 1e9 * map_spread_seconds(static_cast<int64_t>(depth), columns, width_);
     const double spread = units * depth * std::min(z_.taps, z_.src_size) * sources() * vectors;
     const double pack = problem_.packed ? 0 : static_cast<double>(g.weight_elements());
-    return outputs * (blocks + vectors * vector_ * (1 + 0.55 * lists * x_.taps)) + calls * (20 + 8 * lists) +
-           units * blocks * 100 + spread * vector_ * spread_vector + pack;
+    return outputs * (blocks / fold_ +
+                      vectors_of(static_cast<double>(maps)) * vector_ * (1 + 0.55 * lists * x_.taps)) +
+           calls * (20 + 8 * lists) + units * blocks * 100 + spread * vector_ * spread_vector + pack;
   }
 
   // Lanes are positions of a row.
@@ -976,6 +1002,9 @@ class Times {
   }
 
  private:
+  // Of a position that has so many maps.
+  double vectors_of(double maps) const noexcept { return std::ceil(maps * fold_ / width_) / fold_; }
+
   // Source rows that a position reads of a map.
   double row_taps_of_position() const noexcept {
     return std::min(z_.taps, z_.src_size) * std::min(y_.taps, y_.src_size);
@@ -990,6 +1019,7 @@ class Times {
   Reach x_;
   double batch_;
   double groups_;
+  double fold_;  // positions that are lanes together where maps lie together
 };
 
 double cost(const Problem& problem) {
