@@ -284,9 +284,10 @@ class Depthwise final : public Recipe {
     units_ = problem_.geometry.batch * axes_[0].dst_size * row_blocks_ * parts_ * map_blocks_;
   }
   int64_t spread_elements() const noexcept {
-    // Positions are spread as whole vectors, of which the next takes back what is too much.
-    return depth_ * most_taps(axes_[0]) * strip_rows_ * strip_length_ * pitch_ + (fold_ > 1 ? kMostLanes : 0);
+    return depth_ * (most_taps(axes_[0]) * strip_rows_ * strip_length_ * pitch_ + spread_beyond());
   }
+  // Elements that the last position of a copy is spread beyond; of others the next takes them back.
+  int64_t spread_beyond() const noexcept { return fold_ > 1 ? kMostLanes : 0; }
 
   // Source rows that so many neighbouring output rows may read.
   int64_t source_rows(int64_t rows) const noexcept {
@@ -504,19 +505,17 @@ class Depthwise final : public Recipe {
     args.dst_step = pitch_;
     args.rows = end_row - begin_row;
     args.count = end - begin;
+    args.depth = depth_;
+    args.dst_depth = planes * plane + spread_beyond();
     const int64_t count = std::min(block_maps_, maps_ - map);
     S* to = strip;
-    for (int64_t depth = 0; depth < depth_; ++depth) {
-      place_z.for_taps([&](int64_t src_z, int64_t) {
-        args.src =
-            source +
-            (((sample * z.src_size + src_z) * y.src_size + begin_row) * x.src_size + begin) * depth_maps +
-            depth;
-        args.dst = to;
-        (*spreader_)(args, map, count);
-        to += plane;
-      });
-    }
+    place_z.for_taps([&](int64_t src_z, int64_t) {
+      args.src = source +
+                 (((sample * z.src_size + src_z) * y.src_size + begin_row) * x.src_size + begin) * depth_maps;
+      args.dst = to;
+      (*spreader_)(args, map, count);
+      to += plane;
+    });
     Maps maps{};
     maps.out =
         static_cast<char*>(call.out) + (sample * positions(&PhaseAxis::dst_size) * maps_ + map) * element;
@@ -528,7 +527,7 @@ class Depthwise final : public Recipe {
     for (int64_t at_y = first_y; at_y < end_y; ++at_y, place_y.advance()) {
       sum_maps(maps, weights, bias, w, place_z, place_y, at_z * y.dst_size + at_y, {first_x, end_x}, begin,
                [&](int64_t depth, int64_t at_plane, int64_t /*at_z*/, int64_t src_y) {
-                 return strip + (depth * planes + at_plane) * plane + (src_y - begin_row) * row;
+                 return strip + depth * args.dst_depth + at_plane * plane + (src_y - begin_row) * row;
                });
     }
   }
@@ -953,7 +952,7 @@ class Times {
     const double units = planes * std::ceil(y_.dst_size / rows) * std::ceil(all / positions);
     const double calls = planes * y_.dst_size * std::ceil(all / positions) * blocks;
     const double outputs = planes * y_.dst_size * x_.dst_size;
-    const double spread_vector = 1e9 * map_spread_seconds(static_cast<int64_t>(depth), columns, width_);
+    const double spread_vector = 1e9 * map_spread_seconds(static_cast<int64_t>(depth), columns, width_, true);
     const double spread = units * depth * std::min(z_.taps, z_.src_size) * sources() * vectors;
     const double pack = problem_.packed ? 0 : static_cast<double>(g.weight_elements());
     return outputs * (blocks / fold_ +

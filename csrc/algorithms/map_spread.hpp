@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <numeric>
@@ -15,11 +16,14 @@
 
 namespace tconv {
 
-// Of a vector of `lanes` maps, `depth` and `columns` as below.
-inline double map_spread_seconds(int64_t depth, int64_t columns, double lanes) noexcept {
+// Of a vector of `lanes` maps, `depth` and `columns` as below, where a call makes all copies or only one.
+inline double map_spread_seconds(int64_t depth, int64_t columns, double lanes, bool all) noexcept {
+  if (all && columns == 1 && std::has_single_bit(static_cast<uint64_t>(depth)) && depth <= 16) {
+    return (2 + static_cast<double>(std::bit_width(static_cast<uint64_t>(depth)))) / machine::kHertz;
+  }
   const double loads =
       1 + std::floor(std::ceil(lanes / static_cast<double>(columns)) * static_cast<double>(depth) / lanes);
-  return (0.4 + 1.8 * loads) / machine::kHertz;
+  return (0.4 + (loads > 2 ? 5 : 1.8) * loads) / machine::kHertz;
 }
 
 template <class E>
@@ -30,6 +34,8 @@ class MapSpreader {
   // Of `depth` maps of each group, for `columns` of the output's.
   MapSpreader(const Problem& problem, int64_t depth, int64_t columns)
       : kernel_(tconv::kernel(Family::mapspread, problem.dtype, problem.isa)),
+        depth_(depth),
+        apart_(columns == 1),
         lanes_(vector_floats(kernel_.isa) * 4 / static_cast<int64_t>(sizeof(typename E::compute))) {
     const int64_t maps = problem.geometry.groups * columns;
     const int64_t vectors = ceil_div(maps, lanes_);
@@ -61,6 +67,7 @@ class MapSpreader {
   void operator()(MapSpreadArgs args, int64_t first, int64_t count) const noexcept {
     args.vector = vectors_.data() + first / lanes_;
     args.vectors = ceil_div(count, lanes_);
+    args.apart = apart_ && args.depth == depth_;
     kernel_(args);
   }
 
@@ -69,6 +76,8 @@ class MapSpreader {
       std::conditional_t<sizeof(S) == 2, uint16_t, std::conditional_t<sizeof(S) == 4, uint32_t, uint64_t>>>;
 
   const Kernel& kernel_;
+  int64_t depth_;
+  bool apart_;  // whether a group gives a lane
   int64_t lanes_;
   std::vector<MapSpread> vectors_;
   std::vector<Index> table_;

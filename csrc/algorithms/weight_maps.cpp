@@ -138,6 +138,7 @@ class WeightMaps final : public Recipe {
     args.src_step = problem_.geometry.channels;
     args.dst = to;
     args.dst_step = lanes_;
+    args.depth = 1;
     args.rows = 1;
     args.count = problem_.geometry.axes[2].size;
     (*spreader_)(args, map, maps);
@@ -207,7 +208,7 @@ double cost(const Problem& problem) {
   const auto apart = static_cast<double>((x.size - (end - begin)) * x.kernel);
   return vectors * (rows * (static_cast<double>(x.kernel) * kStepSeconds +
                             (kRowSeconds + apart * kTapSeconds) / static_cast<double>(x.size)) +
-                    (spreads(g) ? map_spread_seconds(depth(g), g.filters / g.groups, lanes) : 0)) +
+                    (spreads(g) ? map_spread_seconds(depth(g), g.filters / g.groups, lanes, false) : 0)) +
          machine::traffic_seconds(problem);
 }
 
