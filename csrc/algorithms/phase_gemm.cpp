@@ -187,6 +187,7 @@ class PhaseGemm final : public Recipe {
   struct Place {
     int64_t base;
     int64_t t[kAxes];
+    int64_t end;  // of the slots whose outputs are neighbours, for the first of them
   };
 
   // Positions [begin, end) of a block that lie in one row of the grid, the first at coordinate `at`.
@@ -203,8 +204,9 @@ class PhaseGemm final : public Recipe {
   struct Worker {
     T* panel;
     T* strip;
-    T* spare;  // a row nobody reads
-    Place* places;
+    T* spare;        // a row nobody reads
+    int64_t* slots;  // of each position in the strip, where those of a sample are neighbours
+    Place* places;   // by slot
     Segment* segments;
     PanelRun* runs;
     int64_t* offset;
@@ -280,6 +282,7 @@ class PhaseGemm final : public Recipe {
     claim(&made->strip, direct_store_ ? 0 : job_run_ * strip_rows() * gemm_.lanes);
     claim(&made->spare, gemm_.lanes);
     claim(&made->places, block_);
+    claim(&made->slots, block_);
     claim(&made->segments, block_);
     claim(&made->runs, kRuns);
     claim(&made->offset, block_);
@@ -398,6 +401,14 @@ class PhaseGemm final : public Recipe {
   // Finds the rows of the grid that a block holds, and where its positions go.
   void locate(Worker& w, int64_t first, int64_t count, int64_t tiles) const noexcept {
     const int64_t inner = samples_inside_ ? sides_.batch : 1;
+    // Samples that are not innermost leave positions as they are.
+    if (samples_inside_ || w.block < 0) {
+      const int64_t all = samples_inside_ ? count : block_;
+      int64_t slot = 0;
+      for (int64_t begin = 0; begin < std::min(inner, all); ++begin) {
+        for (int64_t i = begin; i < all; i += inner) w.slots[i] = slot++;
+      }
+    }
     w.segment_count = 0;
     int64_t row = first / row_;
     int64_t at = first % row_;
@@ -412,19 +423,43 @@ class PhaseGemm final : public Recipe {
       int64_t x = at / inner;
       int64_t sample = s.sample + at % inner;
       for (int64_t i = s.begin; i < s.end; ++i) {
-        w.places[i] = {sample * dst_.sample + s.z * axes_[0].dst_step * dst_.axis[0] +
-                           s.y * axes_[1].dst_step * dst_.axis[1] + x * axes_[2].dst_step * dst_.axis[2],
-                       {s.z, s.y, x}};
+        w.places[w.slots[i]] = {sample * dst_.sample + s.z * axes_[0].dst_step * dst_.axis[0] +
+                                    s.y * axes_[1].dst_step * dst_.axis[1] +
+                                    x * axes_[2].dst_step * dst_.axis[2],
+                                {s.z, s.y, x},
+                                0};
         if (!samples_inside_ || ++sample == sides_.batch) {
           ++x;
           sample = s.sample;
         }
       }
     }
+    find_runs(w, count);
     for (int64_t tile = 0; tile < tiles; ++tile) {
       for (int64_t i = tile_begin(tile, tiles, count); i < tile_begin(tile + 1, tiles, count); ++i) {
         w.tile_of[i] = static_cast<uint16_t>(tile);
       }
+    }
+  }
+
+  // Finds the slots whose outputs are neighbours, rows being some where they follow each other in the output.
+  void find_runs(Worker& w, int64_t count) const noexcept {
+    const int64_t step = axes_[2].dst_step;
+    const bool whole_rows = axes_[2].positions * step == axes_[2].dst_size;
+    if (!samples_inside_) {
+      const bool joined = whole_rows && axes_[1].dst_step == 1;
+      for (int64_t i = 0; i < w.segment_count; ++i) {
+        const Segment& s = w.segments[i];
+        const int64_t rows = joined ? axes_[1].positions - s.y : 1;
+        w.places[s.begin].end = std::min(count, s.begin + rows * row_ - s.at);
+      }
+      return;
+    }
+    for (int64_t i = count; i-- > 0;) {
+      Place& p = w.places[i];
+      const bool goes_on = i + 1 < count && p.base + step * dst_.axis[2] == w.places[i + 1].base &&
+                           (whole_rows || p.t[2] < w.places[i + 1].t[2]);
+      p.end = goes_on ? w.places[i + 1].end : i + 1;
     }
   }
 
@@ -648,7 +683,7 @@ class PhaseGemm final : public Recipe {
         }
         for (int64_t m = 0; m < rows; ++m) {
           w.rows[m] = direct_store_ ? direct_row(run.call.out, w, group, j, phase_x, begin + m)
-                                    : strip + ((begin + m) * x.phases() + phase_x) * gemm_.lanes;
+                                    : strip + (w.slots[begin + m] * x.phases() + phase_x) * gemm_.lanes;
         }
         args.rows = static_cast<int32_t>(rows);
         args.segments = segments;
@@ -662,7 +697,7 @@ class PhaseGemm final : public Recipe {
 
   void* direct_row(void* out, const Worker& w, int64_t group, const Job& j, int64_t phase_x,
                    int64_t position) const noexcept {
-    const Place& p = w.places[position];
+    const Place& p = w.places[w.slots[position]];
     const int64_t at_z = p.t[0] * axes_[0].dst_step + j.phase_z;
     const int64_t at_y = p.t[1] * axes_[1].dst_step + j.phase_y;
     const int64_t at_x = p.t[2] * axes_[2].dst_step + phase_x;
@@ -671,7 +706,7 @@ class PhaseGemm final : public Recipe {
            phase_x * dst_.axis[2] + group * sides_.column_maps + j.panel * gemm_.lanes;
   }
 
-  // Moves the strip of one job to the output, a run along x at a time.
+  // Moves the strip of one job to the output, a run of neighbours at a time.
   void store_job(void* out, const Worker& w, int64_t group, int64_t job_index, int64_t slot,
                  int64_t count) const noexcept {
     const Job j = job(job_index);
@@ -684,11 +719,11 @@ class PhaseGemm final : public Recipe {
     int64_t end;
     for (int64_t begin = 0; begin < count; begin = end) {
       const Place& p = w.places[begin];
-      end = begin + 1;
-      if (!samples_inside_) end = std::min(count, begin + axes_[2].positions - p.t[2]);
+      end = p.end;
       if (p.t[0] * axes_[0].dst_step + j.phase_z >= axes_[0].dst_size) continue;
       if (p.t[1] * axes_[1].dst_step + j.phase_y >= axes_[1].dst_size) continue;
-      const int64_t width = std::min((end - begin) * step, axes_[2].dst_size - p.t[2] * step);
+      const int64_t width =
+          (end - 1 - begin) * step + std::min(step, axes_[2].dst_size - w.places[end - 1].t[2] * step);
       const int64_t at = p.base + j.phase_z * dst_.axis[0] + j.phase_y * dst_.axis[1] +
                          (group * sides_.column_maps + j.panel * gemm_.lanes) * dst_.map;
       args.src = strip + begin * step * gemm_.lanes;
@@ -770,6 +805,16 @@ double share_made(const Axis& axis, bool rows) noexcept {
   return static_cast<double>(made) / static_cast<double>(axis.size * axis.kernel);
 }
 
+// Outputs of a map that are stored together.
+double stored_run(const Problem& problem) noexcept {
+  const Axis& y = problem.geometry.axes[1];
+  const Axis& x = problem.geometry.axes[2];
+  const bool forward = problem.pass == Pass::forward;
+  const int64_t row = forward ? x.out : x.size;
+  const bool joined = !forward || (y.stride == 1 && x.out % x.stride == 0);
+  return static_cast<double>(joined ? row * (forward ? y.out : y.size) : row);
+}
+
 // What the products and the arrays take, and what is stored.
 struct Making {
   Sides sides;
@@ -812,11 +857,16 @@ struct Making {
   double seconds(const Problem& problem) const noexcept {
     const double steps = grid * share * panels * static_cast<double>(sides.taps) *
                          std::ceil(static_cast<double>(sides.depth_maps) / pairing);
-    const double scattered =
-        grid * phases * panels * tile.lanes / machine::lanes(tile.dtype, tile.isa) * alone;
+    const double lanes = machine::lanes(tile.dtype, tile.isa);
+    const double scattered = grid * phases * panels * tile.lanes / lanes * alone;
+    // Maps that lie apart are stored by squares of positions, about half of whose time goes to mirror them
+    // whether positions fill them or not.
+    const double run = stored_run(problem);
+    const double squares =
+        problem.geometry.channels_last ? 1 : (1 + std::ceil(run / lanes) * lanes / run) / 2;
     return steps * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
-           scattered * machine::kScatterSeconds + grid * phases * panels / tile.rows * machine::kCallSeconds +
-           machine::traffic_seconds(problem);
+           scattered * squares * machine::kScatterSeconds +
+           grid * phases * panels / tile.rows * machine::kCallSeconds + machine::traffic_seconds(problem);
   }
 };
 

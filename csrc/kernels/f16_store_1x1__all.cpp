@@ -1,5 +1,5 @@
-#include "kernel_abi.hpp"
+#include "store_abi.hpp"
 
 extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
-  store<f16>(*static_cast<const MoveArgs*>(args));
+  store_runs<f16>(*static_cast<const MoveArgs*>(args));
 }
