@@ -372,21 +372,25 @@ double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const Panels pairs(kernels(Family::strassen, problem.dtype, problem.isa),
                      ceil_div(g.filters / g.groups * g.taps(), kHalves));
-  const Kernel& tile = pairs.widest();
   const double vector = machine::lanes(compute_dtype(problem.dtype), problem.isa);
   const auto depth = static_cast<double>(g.channels / g.groups / kHalves);
   const auto groups = static_cast<double>(g.groups);
   const double rows = static_cast<double>(g.batch * ceil_div(g.small_positions(), kHalves));
-  const double calls =
-      static_cast<double>(pairs.start(pairs.count())) / tile.lanes * groups * std::max(1.0, rows / tile.rows);
-  // A tile is kept, or stored, after every product, and others are added to it.
-  const double stores = static_cast<double>(tile.rows) * tile.lanes / vector * 2.5;
+  int64_t wide = pairs.count();
+  while (wide > 0 && pairs.kernel(wide - 1).lanes < pairs.widest().lanes) --wide;
+  const auto tile_seconds = [&](const Kernel& tile) {
+    // A tile is kept, or stored, after every product, and others are added to it.
+    const double stores = static_cast<double>(tile.rows) * tile.lanes / vector * 2.5;
+    return depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
+           stores / machine::kHertz;
+  };
+  const double row =
+      static_cast<double>(wide) * tile_seconds(pairs.widest()) +
+      static_cast<double>(pairs.count() - wide) * tile_seconds(pairs.kernel(pairs.count() - 1));
+  const double tiles = groups * std::max(1.0, rows / pairs.widest().rows);
   // Operands that are made of the input, and read.
   const double copied = 2.0 * rows / vector * groups * depth * kStrassenProducts;
-  return calls * kStrassenProducts *
-             (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
-              stores / machine::kHertz) +
-         copied * machine::kCopySeconds +
+  return tiles * row * kStrassenProducts + copied * machine::kCopySeconds +
          machine::traffic_seconds(problem, kStrassenProducts / 4.0, kQuarterBytesPerSecond);
 }
 
