@@ -22,6 +22,7 @@ constexpr double kTileSeconds = 120 / machine::kHertz;  // of a call, beside its
 constexpr double kPieceSeconds = 1 / machine::kHertz;   // of a vector that is added
 constexpr double kPlaceSeconds = 2 / machine::kHertz;   // of a vector that is stored
 constexpr double kApartSeconds = 14 / machine::kHertz;  // of a vector whose maps are taken apart
+constexpr double kShortSeconds = 12 / machine::kHertz;  // of a part of a vector of float16 or bfloat16
 // Packed weights that the second cache does not keep from one tile to the next, and how fast others come.
 constexpr double kNearBytes = 512 << 10;
 constexpr double kFarBytesPerSecond = 200e9;
@@ -449,6 +450,8 @@ double cost(const Problem& problem) {
   const double vectors = static_cast<double>(x.places) *
                          static_cast<double>(ceil_div(g.filters * x.stride, static_cast<int64_t>(vector)));
   const auto pieces = static_cast<double>(y.taps * x.taps);
+  const bool parts = storage_bytes(problem.dtype) < sizeof(float) &&
+                     g.filters * x.stride % static_cast<int64_t>(vector) != 0;
   const Kernel& tile = best_tile(problem);
   const double converted = as_they_lie(tile, problem) ? 0 : static_cast<double>(g.small_elements()) / vector;
   const double apart =
@@ -458,7 +461,8 @@ double cost(const Problem& problem) {
                          static_cast<double>(storage_bytes(problem.dtype)) *
                          (1 / machine::kStoreBytesPerSecond - 1 / machine::kReadBytesPerSecond) / 2;
   return products_seconds(tile, g) +
-         rows * (vectors * (pieces * kPieceSeconds + kPlaceSeconds) + machine::kCallSeconds) +
+         rows * (vectors * (pieces * kPieceSeconds + kPlaceSeconds) + machine::kCallSeconds +
+                 (parts ? static_cast<double>(x.places) * kShortSeconds : 0)) +
          converted * machine::kCopySeconds + apart * kApartSeconds + machine::traffic_seconds(problem) -
          fetched;
 }
