@@ -25,7 +25,11 @@ constexpr int64_t kSetBytes = 128 << 10;
 // Of all chunks, from where on these take turns.
 constexpr size_t kManySumBytes = 1 << 20;
 constexpr int64_t kProductBytes = 320 << 10;
-// Tiles of a block at least where weights, which every block reads anew, come from the last cache.
+// Transformed windows of float64 along one axis: with twice the bytes there are twice the blocks that read
+// all weights anew, which takes longer than to fetch windows.
+constexpr int64_t kWideLineBytes = 1 << 20;
+// Tiles of a block at least where weights, which every block reads anew, come from the last cache, and where
+// the windows of more would leave the second, for they are of float64.
 constexpr int64_t kLeastNearTiles = 18;
 // Threads that wait for each other, twice a block.
 constexpr double kMeetingSeconds = 5e-6;
@@ -280,9 +284,11 @@ void Layout::cut() {
   const auto bytes = static_cast<int64_t>(element_bytes);
   const double weights = static_cast<double>(unit_bytes()) * static_cast<double>(all_units);
   const bool near = problem.packed && weights <= machine::kLastCacheBytes;
-  const int64_t most = std::clamp<int64_t>(std::min(classes * kTransformedBytes / (all_points * row * bytes),
-                                                    kProductBytes / (points * chunk_lanes * bytes)),
-                                           near ? kLeastNearTiles : kLeastBlockTiles, kMostBlockTiles);
+  const bool wide = element_bytes > sizeof(float);
+  const int64_t windows = wide && line ? kWideLineBytes : classes * kTransformedBytes;
+  const int64_t most = std::clamp<int64_t>(
+      std::min(windows / (all_points * row * bytes), kProductBytes / (points * chunk_lanes * bytes)),
+      near || wide ? kLeastNearTiles : kLeastBlockTiles, kMostBlockTiles);
   threads = 1;
   together = false;
   pack_units = packs ? 1 : all_units;
