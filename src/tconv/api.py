@@ -452,6 +452,11 @@ def deconvolution_gradients(
     grad = to_numpy(f"{operator}: dy", dy)
     call = _understand(data, weight, (*said[:_WORDS], wanted))
     _check(operator, {"x": data, "w": weight, "dy": grad}, {**call.shapes, "dy": call.shapes["out"]})
+    if plain and call.gradients is None:
+        choice = "data" in wanted, "weight" in wanted, "bias" in wanted
+        call.gradients = engine.bind_gradients(call.geometry, data.dtype, choice, **call.limits)
+        if call.gradients is not None and (quick := call.gradients(data, weight, grad)) is not None:
+            return Gradients(*quick)
     found: dict[str, Array] = {}
     if "data" in wanted:
         found["data"] = engine.data_gradient(call.geometry, grad, weight, **call.limits)
@@ -459,9 +464,6 @@ def deconvolution_gradients(
         found["weight"] = engine.weight_gradient(call.geometry, data, grad, **call.limits)
     if "bias" in wanted:
         found["bias"] = engine.bias_gradient(call.geometry, grad, threads=call.limits["threads"])
-    if plain and call.gradients is None:
-        choice = "data" in wanted, "weight" in wanted, "bias" in wanted
-        call.gradients = engine.bind_gradients(call.geometry, data.dtype, choice, **call.limits)
     return Gradients(*(from_numpy(found[name], x) if name in found else None for name in Gradients._fields))
 
 
