@@ -26,6 +26,8 @@ struct Sum {
 
 // Element i goes to the sum i % kWide, and these are added by halves.
 constexpr int64_t kWide = 32;
+// Maps that one thread sums where they lie together, so that it reads long runs.
+constexpr int64_t kMostMaps = 8 * kWide;
 
 template <class E>
 void sum_map(const typename E::storage* grad, int64_t outer, int64_t stride, int64_t inner,
@@ -54,14 +56,14 @@ void sum_map(const typename E::storage* grad, int64_t outer, int64_t stride, int
   *out = E::store(static_cast<typename E::compute>(total.value()));
 }
 
-// Maps innermost: up to `kWide` of them side by side, `outer` rows `step` elements apart. Rows of few maps
-// lie side by side without gaps, and as many are taken for one as fill whole vectors.
+// Maps innermost: up to `kMostMaps` of them side by side, `outer` rows `step` elements apart. Rows of up to
+// `kWide` maps lie side by side without gaps, and as many are taken for one as fill whole vectors.
 template <class E>
 void sum_columns(const typename E::storage* grad, int64_t outer, int64_t step, int64_t maps,
                  typename E::storage* out, const Kernel& kernel, Pace pace) {
   constexpr int64_t block = 128;
-  const int64_t together = step == maps ? kWide / std::gcd(maps, kWide) : 1;
-  Sum totals[kWide];
+  const int64_t together = step == maps && maps <= kWide ? kWide / std::gcd(maps, kWide) : 1;
+  Sum totals[kMostMaps];
   double sums[kWide * kWide];
   const auto add = [&](int64_t first, int64_t rows, int64_t joined) {
     kernel(SumArgs{grad + first * step, rows, joined * step, joined * maps, sums});
@@ -95,9 +97,11 @@ void bias_gradient(const void* grad, int64_t outer, int64_t maps, int64_t inner,
         sum_map<E>(from + map * inner, outer, maps * inner, inner, to + map, sum, Pace(crew, member));
       });
     } else {
-      crew.share((maps + kWide - 1) / kWide, seconds, [&](int64_t unit, int member) noexcept {
-        const int64_t first = unit * kWide;
-        sum_columns<E>(from + first, outer, maps, std::min(kWide, maps - first), to + first, sum,
+      const int64_t even = ceil_div(ceil_div(maps, crew.threads()), kWide) * kWide;
+      const int64_t width = std::min(even, kMostMaps);
+      crew.share(ceil_div(maps, width), seconds, [&](int64_t unit, int member) noexcept {
+        const int64_t first = unit * width;
+        sum_columns<E>(from + first, outer, maps, std::min(width, maps - first), to + first, sum,
                        Pace(crew, member));
       });
     }
