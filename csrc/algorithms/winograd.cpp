@@ -227,13 +227,12 @@ class Winograd final : public Recipe {
         if (!weights_.pack_blocks(part.call.weight, w.packed, unit, 0, layout_.unit_blocks, begin, end,
                                   depth))
           part.finite.store(false, std::memory_order_relaxed);
-        Fetch ahead = end < maps_.depth
-                          ? layout_.plain_weights(part.call.weight, unit, end,
-                                                  std::min(end + layout_.slice_maps, maps_.depth))
-                      : i + 1 < layout_.units
-                          ? layout_.plain_weights(part.call.weight, unit + 1, 0,
-                                                  std::min(layout_.slice_maps, maps_.depth))
-                          : Fetch{};
+        Fetch ahead =
+            end < maps_.depth       ? layout_.plain_weights(part.call.weight, unit, end,
+                                                            std::min(end + layout_.slice_maps, maps_.depth))
+            : i + 1 < layout_.units ? layout_.plain_weights(part.call.weight, unit + 1, 0,
+                                                            std::min(layout_.slice_maps, maps_.depth))
+                                    : Fetch{};
         for (int64_t block = 0; block < layout_.blocks; ++block) {
           if (part.call.crew.stopped(member)) return;
           w.transformed = shared + static_cast<size_t>(block) * apart;

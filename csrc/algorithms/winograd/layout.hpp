@@ -284,8 +284,8 @@ struct Layout {
   void share_blocks(int64_t tiles) noexcept;
   // Whether transformed windows are fewer than packed weights, so that those may go and these must stay.
   bool windows_are_few() const noexcept;
-  // Cuts the read maps so that packed weights and sums stay in the second cache, where each sum is over maps
-  // in their order.
+  // Cuts the read maps so that packed weights, sums and the plain weights that come next stay in the second
+  // cache, where each sum is over maps in their order.
   void slice() noexcept;
   // Whether the sums of a unit are so many that they would leave the second cache with every slice.
   bool sums_are_many() const noexcept;
