@@ -450,8 +450,8 @@ double cost(const Problem& problem) {
   const double vectors = static_cast<double>(x.places) *
                          static_cast<double>(ceil_div(g.filters * x.stride, static_cast<int64_t>(vector)));
   const auto pieces = static_cast<double>(y.taps * x.taps);
-  const bool parts = storage_bytes(problem.dtype) < sizeof(float) &&
-                     g.filters * x.stride % static_cast<int64_t>(vector) != 0;
+  const bool parts = storage_bytes(problem.dtype) < sizeof(float) && g.filters == 1 &&
+                     x.stride % static_cast<int64_t>(vector) != 0;
   const Kernel& tile = best_tile(problem);
   const double converted = as_they_lie(tile, problem) ? 0 : static_cast<double>(g.small_elements()) / vector;
   const double apart =

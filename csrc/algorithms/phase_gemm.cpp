@@ -29,8 +29,7 @@ constexpr int64_t kColumnsTurned = 256;  // at a time
 // A run of neighbours found, and a position where maps lie together, however many.
 constexpr double kRunSeconds = 25 / machine::kHertz;
 constexpr double kPlaceSeconds = 10 / machine::kHertz;
-// An element whose samples become innermost, or outermost again.
-constexpr double kTurnedSeconds = 2 / machine::kHertz;
+constexpr double kTurnedSeconds = 2 / machine::kHertz;    // an element whose samples become innermost
 constexpr double kStartSeconds = 3500 / machine::kHertz;  // of all else
 
 // The problem as products: which maps are gathered and which are made.
@@ -897,9 +896,9 @@ double cost(const Problem& problem) {
   // Positions far apart share no line of the cache.
   const double lines = making.inside ? making.share : std::clamp(0.75 * apart, 1.0, 16.0) * making.alone;
   const double gathered = rows * (row + 0.5) * offsets * depth * lines;
-  const auto arrays =
-      static_cast<double>(problem.geometry.small_elements() + problem.geometry.large_elements());
-  const double turned = making.inside ? arrays * kTurnedSeconds : 0;
+  const auto source =
+      static_cast<double>(forward ? problem.geometry.small_elements() : problem.geometry.large_elements());
+  const double turned = making.inside ? source * kTurnedSeconds : 0;
   // Where maps lie together, memory gives short runs of plain weights, slowly.
   const auto weights = static_cast<double>(problem.geometry.weight_elements()) *
                        static_cast<double>(compute_bytes(problem.dtype));
