@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <ranges>
 #include <span>
 #include <utility>
 #include <vector>
@@ -197,21 +198,31 @@ class DepthwiseTurned final : public Recipe {
   // A tap of the source by a tap of the weights, as offsets of elements.
   using Tap = std::pair<int64_t, int64_t>;
   // Those of neighbouring places, one behind the other, in ascending order of the weights.
+  template <class T>
   struct TapLists {
     std::vector<size_t> first{0};  // of each place, and the end
-    std::vector<Tap> taps;
+    std::vector<T> taps;
+
+    size_t places() const noexcept { return first.size() - 1; }
+    // None behind the last place.
+    std::span<const T> of(size_t place) const noexcept {
+      if (place >= places()) return {};
+      return {taps.data() + first[place], first[place + 1] - first[place]};
+    }
+    void end_place() { first.push_back(taps.size()); }
   };
 
   // The taps that lead to each place of an axis; offsets are source positions.
-  static std::vector<std::vector<PhaseTap>> taps_along(const PhaseAxis& axis) {
-    std::vector<std::vector<PhaseTap>> places(static_cast<size_t>(axis.dst_size));
+  static TapLists<PhaseTap> taps_along(const PhaseAxis& axis) {
+    TapLists<PhaseTap> places;
     for (int64_t at = 0; at < axis.dst_size; ++at) {
       const int64_t phase = at % axis.dst_step;
       for (int64_t t = 0; t < axis.tap_count(phase); ++t) {
         PhaseTap tap = axis.taps_of(phase)[t];
         tap.offset += at / axis.dst_step * axis.src_step;
-        if (tap.offset >= 0 && tap.offset < axis.src_size) places[static_cast<size_t>(at)].push_back(tap);
+        if (tap.offset >= 0 && tap.offset < axis.src_size) places.taps.push_back(tap);
       }
+      places.end_place();
     }
     return places;
   }
@@ -225,26 +236,25 @@ class DepthwiseTurned final : public Recipe {
     // Rows by their rank in the source, and the taps of the weights that begin a row.
     std::vector<std::vector<Tap>> rows;
     size_t row_taps = 0;
-    for (const auto& at_z : along_z) {
-      for (const auto& at_y : along_y) {
+    for (size_t at_z = 0; at_z < along_z.places(); ++at_z) {
+      for (size_t at_y = 0; at_y < along_y.places(); ++at_y) {
         auto& row = rows.emplace_back();
-        for (const PhaseTap& tap_z : at_z) {
-          for (const PhaseTap& tap_y : at_y)
+        for (const PhaseTap& tap_z : along_z.of(at_z)) {
+          for (const PhaseTap& tap_y : along_y.of(at_y))
             row.emplace_back(tap_z.offset * y.src_size + tap_y.offset,
                              (tap_z.k * y.kernel + tap_y.k) * x.kernel);
         }
         row_taps += row.size();
       }
     }
-    size_t place_taps = 0;
-    for (const auto& taps : along_x) place_taps += taps.size();
     Lists all;
-    if (row_taps * place_taps <= kMostListed || x.dst_size < lanes_) {
-      TapLists taps;
+    const bool fills = x.dst_size >= lanes_;
+    if (!fills || (rows.size() > 1 && row_taps * along_x.taps.size() <= kMostListed)) {
+      TapLists<Tap> taps;
       for (const auto& row : rows) append(taps, row, along_x, x.src_size);
       all.places.push_back(places_of(taps, src_positions_));
       all.runs.push_back({0, 0, 0, dst_positions_});
-      if (x.dst_size < lanes_) return all;
+      if (!fills) return all;
     }
     Lists by_rows;
     by_rows.rows = true;
@@ -254,7 +264,7 @@ class DepthwiseTurned final : public Recipe {
       for (Tap& tap : rows[r]) tap.first -= first;
       const auto [found, fresh] = known.try_emplace(rows[r], by_rows.places.size());
       if (fresh) {
-        TapLists taps;
+        TapLists<Tap> taps;
         append(taps, rows[r], along_x, x.src_size + 1);
         by_rows.places.push_back(places_of(taps, x.src_size));
       }
@@ -265,62 +275,92 @@ class DepthwiseTurned final : public Recipe {
   }
 
   // Appends the places of a row, where rows of the source are `pitch` positions apart.
-  static void append(TapLists& to, const std::vector<Tap>& row,
-                     const std::vector<std::vector<PhaseTap>>& along_x, int64_t pitch) {
-    for (const auto& taps : along_x) {
+  static void append(TapLists<Tap>& to, const std::vector<Tap>& row, const TapLists<PhaseTap>& along_x,
+                     int64_t pitch) {
+    for (size_t place = 0; place < along_x.places(); ++place) {
       for (const auto& [src, weight] : row) {
-        for (const PhaseTap& tap : taps)
+        for (const PhaseTap& tap : along_x.of(place))
           to.taps.emplace_back((src * pitch + tap.offset) * kTurnedMaps, (weight + tap.k) * kTurnedMaps);
       }
-      to.first.push_back(to.taps.size());
+      to.end_place();
     }
+  }
+
+  // The factors of each place of a period, which those a period apart in a square share.
+  using Factors = std::vector<std::vector<int64_t>>;
+
+  // Finds them for the square of places that begins at one, and returns how many slots they take.
+  size_t share(const TapLists<Tap>& taps, size_t begin, Factors& factors) const {
+    size_t slots = 0;
+    for (size_t p = 0; p < factors.size(); ++p) {
+      auto& some = factors[p];
+      some.clear();
+      for (size_t i = p; i < static_cast<size_t>(lanes_); i += factors.size()) {
+        const auto more = taps.of(begin + i) | std::views::transform(&Tap::second);
+        if (std::ranges::includes(some, more)) continue;
+        const auto middle = some.insert(some.end(), more.begin(), more.end());
+        if (middle == some.begin()) continue;
+        std::ranges::inplace_merge(some, middle);
+        some.erase(std::ranges::unique(some).begin(), some.end());
+      }
+      slots = std::max(slots, some.size());
+    }
+    return slots;
+  }
+
+  // The slots of all squares where places a period apart share factors.
+  size_t shared_slots(const TapLists<Tap>& taps, int64_t period) const {
+    Factors factors(static_cast<size_t>(period));
+    size_t slots = 0;
+    for (size_t begin = 0; begin < taps.places(); begin += static_cast<size_t>(lanes_))
+      slots += share(taps, begin, factors);
+    return slots;
+  }
+
+  // The same where they do not: as many as the place of most taps has.
+  size_t slots_apart(const TapLists<Tap>& taps) const noexcept {
+    size_t slots = 0;
+    for (size_t begin = 0; begin < taps.places(); begin += static_cast<size_t>(lanes_)) {
+      size_t most = 0;
+      for (size_t i = 0; i < static_cast<size_t>(lanes_); ++i)
+        most = std::max(most, taps.of(begin + i).size());
+      slots += most;
+    }
+    return slots;
   }
 
   // `zeros` is a position of the source.
-  Places places_of(const TapLists& taps, int64_t zeros) const {
-    Places best = places_of(taps, zeros * kTurnedMaps, lanes_);
-    for (int64_t period = 1; period <= std::min<int64_t>(kTurnedPeriod, lanes_ - 1); ++period) {
-      Places shared = places_of(taps, zeros * kTurnedMaps, period);
-      if (shared.cost() < best.cost()) best = std::move(shared);
-    }
-    return best;
-  }
-
-  Places places_of(const TapLists& taps, int64_t zeros, int64_t period) const {
-    Places made{{}, {}, period};
-    const auto places = static_cast<int64_t>(taps.first.size()) - 1;
-    const auto taps_of = [&](int64_t place) {
-      const auto at = static_cast<size_t>(std::min(place, places));
-      const auto end = place < places ? taps.first[at + 1] : taps.first[at];
-      return std::span(taps.taps).subspan(taps.first[at], end - taps.first[at]);
-    };
-    std::vector<std::vector<int64_t>> factors(static_cast<size_t>(period));
-    for (int64_t at = 0; at < places; at += lanes_) {
-      size_t slots = 0;
-      for (int64_t p = 0; p < period; ++p) {
-        auto& some = factors[static_cast<size_t>(p)];
-        some.clear();
-        for (int64_t i = p; i < lanes_; i += period) {
-          for (const Tap& tap : taps_of(at + i)) some.push_back(tap.second);
-        }
-        std::ranges::sort(some);
-        some.erase(std::ranges::unique(some).begin(), some.end());
-        slots = std::max(slots, some.size());
+  Places places_of(const TapLists<Tap>& taps, int64_t zeros) const {
+    const size_t least = slots_apart(taps);
+    int64_t period = lanes_;
+    size_t size = least * static_cast<size_t>(2 * lanes_);
+    for (int64_t shorter = 1; shorter <= std::min<int64_t>(kTurnedPeriod, lanes_ - 1); ++shorter) {
+      const size_t slots = shared_slots(taps, shorter);
+      const size_t shared = slots * static_cast<size_t>(shorter + lanes_);
+      if (shared < size) {
+        size = shared;
+        period = shorter;
       }
-      const size_t begin = made.table.size();
+      if (slots == least) break;
+    }
+    Places made{{}, {}, period};
+    made.table.reserve(size);
+    Factors factors(static_cast<size_t>(period));
+    const auto width = static_cast<size_t>(period + lanes_);
+    for (size_t begin = 0; begin < taps.places(); begin += static_cast<size_t>(lanes_)) {
+      const size_t slots = share(taps, begin, factors);
       made.slots.push_back(static_cast<int32_t>(slots));
-      made.table.resize(begin + slots * static_cast<size_t>(period + lanes_), static_cast<int32_t>(zeros));
-      for (size_t slot = 0; slot < slots; ++slot) {
-        int32_t* const row = made.table.data() + begin + slot * static_cast<size_t>(period + lanes_);
-        for (int64_t p = 0; p < period; ++p) {
-          const auto& some = factors[static_cast<size_t>(p)];
-          row[p] = slot < some.size() ? static_cast<int32_t>(some[slot]) : 0;
-        }
-        for (int64_t i = 0; i < lanes_; ++i) {
-          const auto& some = factors[static_cast<size_t>(i % period)];
-          if (slot >= some.size()) continue;
-          for (const Tap& tap : taps_of(at + i)) {
-            if (tap.second == some[slot]) row[period + i] = static_cast<int32_t>(tap.first);
+      const size_t start = made.table.size();
+      made.table.resize(start + slots * width, static_cast<int32_t>(zeros * kTurnedMaps));
+      int32_t* const table = made.table.data() + start;
+      for (size_t p = 0; p < factors.size(); ++p) {
+        for (size_t slot = 0; slot < slots; ++slot)
+          table[slot * width + p] = slot < factors[p].size() ? static_cast<int32_t>(factors[p][slot]) : 0;
+        for (size_t i = p; i < static_cast<size_t>(lanes_); i += factors.size()) {
+          size_t slot = 0;
+          for (const auto& [source, factor] : taps.of(begin + i)) {
+            while (factors[p][slot] != factor) ++slot;
+            table[slot * width + factors.size() + i] = static_cast<int32_t>(source);
           }
         }
       }
