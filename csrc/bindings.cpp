@@ -824,8 +824,7 @@ NB_MODULE(_core, m) {
       "gradient; "
       "dtype is MXNet's number; threads 0 is every core; empty texts leave the choice; an activation is "
       "(slope below zero, low, high); a Winograd tile has so many points along an axis at most.");
-  m.def("compared_batch", &compared_batch, "geometry"_a, "packed"_a,
-        "The batch for which algorithms are compared, with packed weights or plain ones.");
+  m.def("usual_batch", &usual_batch, "geometry"_a, "The batch for which algorithms are compared.");
   m.def("usual_size", &usual_size, "size"_a,
         "The size of an axis of the small side for which they are compared in the forward pass.");
   m.def("bias_gradient", &sum_over_maps, "grad"_a, "outer"_a, "maps"_a, "inner"_a, "dtype"_a, "out"_a,

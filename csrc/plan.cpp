@@ -6,7 +6,6 @@
 #include <array>
 #include <bit>
 #include <chrono>
-#include <cmath>
 #include <list>
 #include <mutex>
 #include <unordered_map>
@@ -56,19 +55,12 @@ std::optional<std::string> refusal_of_pass(Pass pass) {
 // batch.
 Problem usual(const Problem& problem) {
   Problem usual = problem;
-  if (problem.pass != Pass::weight_gradient) {
-    usual.geometry.batch = compared_batch(problem.geometry, problem.packed);
-  }
+  if (problem.pass != Pass::weight_gradient) usual.geometry.batch = usual_batch(problem.geometry);
   usual.threads = 1;
   return usual;
 }
 
 }  // namespace
-
-int64_t compared_batch(const Geometry& geometry, bool packed) noexcept {
-  const int64_t many = usual_batch(geometry);
-  return packed ? many : std::lround(std::sqrt(static_cast<double>(many)));
-}
 
 Plan::Plan(const Problem& problem, std::string_view wanted, const Plan* near)
     : problem_(problem), folded_(problem) {

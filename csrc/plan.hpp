@@ -41,10 +41,6 @@ class PackedWeights {
 
 class Plan;
 
-// The batch for which algorithms are compared; see `usual_batch`. Plain weights may be packed once a call,
-// which a sample pays alone, and many share: so they are compared for a batch halfway between.
-int64_t compared_batch(const Geometry& geometry, bool packed) noexcept;
-
 // Weights on their way to the order of a plan that takes plain ones meanwhile.
 class Packing {
  public:

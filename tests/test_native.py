@@ -73,7 +73,7 @@ def test_the_cheapest_algorithm_is_chosen(problem: Problem) -> None:
             if name == "forward":
                 usual = replace(usual, axes=tuple(of_usual_size(axis) for axis in usual.axes))
             if name != "weight_gradient":
-                usual = replace(usual, batch=_core.compared_batch(native._solved(usual), False))
+                usual = replace(usual, batch=_core.usual_batch(native._solved(usual)))
             for isa in _core.isas():
                 for dtype in DTYPES:
                     made = plan(usual, name, as_dtype(dtype), isa=isa)

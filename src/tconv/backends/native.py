@@ -374,7 +374,7 @@ def _fastest(geometry: Geometry, pass_: int, dtype: DType, workspace: int, packe
 
     As where the cost model chooses, neither the batch nor the threads of a call may decide, lest they change bits.
     """
-    g = replace(geometry, batch=_core.compared_batch(_solved(geometry), packed))
+    g = replace(geometry, batch=_core.usual_batch(_solved(geometry)))
     isa = _isa or _core.isas()[0]
     axes = " ".join(",".join(map(str, axis)) for axis in g.axes)
     problem = f"{PASSES[pass_]} {dtype.name} {isa} {g.batch},{g.channels},{g.filters},{g.groups} {axes}"
