@@ -500,7 +500,9 @@ template <class A, class B>
                                              typename B::storage* dst, int64_t dst_row, int64_t rows,
                                              int64_t columns) noexcept {
   constexpr int L = Lanes<A>::count;
-  const int past = (int)(reinterpret_cast<uintptr_t>(dst) / sizeof(typename B::storage) % L);
+  // Short runs are not worth a square more to align the first.
+  const bool aligns = rows > (dst_row % L == 0 ? L : 2 * L);
+  const int past = aligns ? (int)(reinterpret_cast<uintptr_t>(dst) / sizeof(typename B::storage) % L) : 0;
   int height = 0;
   for (int64_t i = 0; i < rows; i += height) {
     height = i == 0 ? L - past : L;

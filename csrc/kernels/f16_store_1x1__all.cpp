@@ -1,5 +1,5 @@
-#include "store_abi.hpp"
+#include "kernel_abi.hpp"
 
 extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
-  store_runs<f16>(*static_cast<const MoveArgs*>(args));
+  store<f16>(*static_cast<const MoveArgs*>(args));
 }
