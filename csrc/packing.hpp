@@ -26,6 +26,17 @@ inline bool all_finite(const T* values, int64_t count) noexcept {
   return true;
 }
 
+// Brings a run of neighbours to another type, by the family `load` or `store`.
+inline void convert_run(const Kernel& move, const void* from, void* to, int64_t count) noexcept {
+  MoveArgs args{};
+  args.src = from;
+  args.src_column = args.dst_column = 1;
+  args.dst = to;
+  args.rows = 1;
+  args.columns = count;
+  move(args);
+}
+
 // Copies on all threads.
 void copy_bytes(const void* from, char* to, size_t bytes, Crew& crew);
 

@@ -58,9 +58,7 @@ bool takes_turns(const Problem& problem) noexcept {
 }
 
 // Whether groups of several maps lie together.
-bool spreads(const Geometry& g) noexcept {
-  return g.channels_last && std::max(g.channels, g.filters) > g.groups;
-}
+bool spreads(const Geometry& g) noexcept { return g.channels_last && groups_have_maps(g); }
 
 // Maps of the output that are computed at a time where they are spread: whole vectors, and blocks about
 // alike.
@@ -143,13 +141,7 @@ class Depthwise final : public Recipe {
     if (last_) {
       pack_maps(weight, reinterpret_cast<T*>(packed));
     } else {
-      MoveArgs args{};
-      args.src = weight;
-      args.src_column = args.dst_column = 1;
-      args.dst = packed;
-      args.rows = 1;
-      args.columns = problem_.geometry.weight_elements();
-      load_(args);
+      convert_run(load_, weight, packed, problem_.geometry.weight_elements());
     }
     return all_finite(reinterpret_cast<const T*>(packed), packed_elements());
   }
@@ -228,12 +220,12 @@ class Depthwise final : public Recipe {
     map_blocks_ = ceil_div(maps_, block_maps_);
     if (spread_) {
       cut_spread(axes_[1].dst_size, axes_[2].positions);
-      const auto wide = [this] { return spread_elements() * static_cast<int64_t>(sizeof(S)) > kSpreadBytes; };
-      while (rows_ > 1 && (wide() || (threads_ > 1 && units_ < 4 * threads_)))
-        cut_spread((rows_ + 1) / 2, block_);
-      while (block_ > kLeastSpread && (wide() || (threads_ > 1 && units_ < 4 * threads_))) {
-        cut_spread(rows_, (block_ + 1) / 2);
-      }
+      const auto large = [this] {
+        return spread_elements() * static_cast<int64_t>(sizeof(S)) > kSpreadBytes ||
+               (threads_ > 1 && units_ < 4 * threads_);
+      };
+      while (rows_ > 1 && large()) cut_spread((rows_ + 1) / 2, block_);
+      while (block_ > kLeastSpread && large()) cut_spread(rows_, (block_ + 1) / 2);
     } else if (last_) {
       const int64_t others = g.batch * axes_[0].dst_size * axes_[1].dst_size * map_blocks_;
       // Threads at different maps of the same positions would wait for each other's lines.
@@ -393,13 +385,7 @@ class Depthwise final : public Recipe {
   }
 
   void load_bias(const void* bias, T* to) const noexcept {
-    MoveArgs args{};
-    args.src = bias;
-    args.src_column = args.dst_column = 1;
-    args.dst = to;
-    args.rows = 1;
-    args.columns = maps_;
-    load_(args);
+    convert_run(load_, bias, to, maps_);
     repeat(to);
   }
 
@@ -636,11 +622,9 @@ class Depthwise final : public Recipe {
       return;
     }
     Strip strip{};
-    strip.first_row =
-        std::clamp<int64_t>(of.first_y / y.dst_step * y.src_step + y.offsets.front(), 0, y.src_size);
-    strip.rows = std::clamp<int64_t>((of.end_y - 1) / y.dst_step * y.src_step + y.offsets.back() + 1,
-                                     strip.first_row, y.src_size) -
-                 strip.first_row;
+    const auto [begin_row, end_row] = sources(y, of.first_y / y.dst_step, (of.end_y - 1) / y.dst_step + 1);
+    strip.first_row = begin_row;
+    strip.rows = end_row - begin_row;
     strip.plane_stride = strip.rows * row_;
     int64_t planes = 0;
     place_z.for_taps([&](int64_t, int64_t) { ++planes; });
@@ -986,9 +970,7 @@ class Times {
     const double row_bytes = (segment * x_.residues + line) * depth * z_.most_taps *
                              static_cast<double>(compute_bytes(problem_.dtype));
     const auto source_rows = [&](double rows) {
-      return std::min(y_.src_size, (std::floor((rows - 1) / static_cast<double>(y_.dst_step)) + 1) *
-                                           static_cast<double>(y_.src_step) +
-                                       y_.extent);
+      return y_.sources(std::floor((rows - 1) / static_cast<double>(y_.dst_step)) + 1);
     };
     double rows = y_.dst_size;
     while (rows > 1 && source_rows(rows) * row_bytes > static_cast<double>(kStripBytes)) {

@@ -115,8 +115,8 @@ class DepthwiseTurned final : public Recipe {
     Pieces pieces(scratch.data());
     const T* const weights = reinterpret_cast<const T*>(packed_weights(call, pieces));
     if (weights == nullptr) return false;
-    const T* const bias =
-        made_bias<T>(call, pieces, bias_bytes(), [this](const void* from, T* to) { load_bias(from, to); });
+    const T* const bias = made_bias<T>(
+        call, pieces, bias_bytes(), [this](const void* from, T* to) { convert_run(load_, from, to, maps_); });
     call.crew.limit(threads_);
     char* const strips = pieces.rest();
     const int64_t units = problem_.geometry.batch * sample_units_;
@@ -163,16 +163,6 @@ class DepthwiseTurned final : public Recipe {
       args.dst = to + row * (neighbours + gap) * kTurnedMaps;
       load_(args);
     }
-  }
-
-  void load_bias(const void* bias, T* to) const noexcept {
-    MoveArgs args{};
-    args.src = bias;
-    args.src_column = args.dst_column = 1;
-    args.dst = to;
-    args.rows = 1;
-    args.columns = maps_;
-    load_(args);
   }
 
   // Of maps turned in `strip`.

@@ -16,6 +16,11 @@
 
 namespace tconv {
 
+// Whether a group has several maps on some side.
+inline bool groups_have_maps(const Geometry& g) noexcept {
+  return std::max(g.channels, g.filters) > g.groups;
+}
+
 // Of a vector of `lanes` maps, `depth` and `columns` as below, where a call makes all copies or only one.
 inline double map_spread_seconds(int64_t depth, int64_t columns, double lanes, bool all) noexcept {
   if (all && columns == 1 && std::has_single_bit(static_cast<uint64_t>(depth)) && depth <= 16) {

@@ -8,6 +8,7 @@
 #include "machine.hpp"
 #include "memory.hpp"
 #include "overlap_abi.hpp"
+#include "packing.hpp"
 
 namespace tconv {
 namespace {
@@ -352,13 +353,7 @@ class OverlapAdd final : public Recipe {
     each_run(samples.count, group, unit, [&](int64_t first, int64_t count, int64_t) {
       activate_(samples.sums + first, count);
       if constexpr (std::is_same_v<S, T>) return;
-      MoveArgs args{};
-      args.src = samples.sums + first;
-      args.dst = samples.out + first;
-      args.src_column = args.dst_column = 1;
-      args.rows = 1;
-      args.columns = count;
-      store_(args);
+      convert_run(store_, samples.sums + first, samples.out + first, count);
     });
   }
 

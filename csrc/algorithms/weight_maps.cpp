@@ -20,16 +20,13 @@ constexpr int64_t kMostSums = 1 << 12;  // of a filter
 // a line.
 constexpr int64_t kMostVectors = 4;
 constexpr int64_t kLeastPiece = 16;
-constexpr int64_t kPieceBytes =
-    512 << 10;  // of positions of a row at a time, which all taps find in the caches
+constexpr int64_t kPieceBytes = 512 << 10;  // of a row at a time, which all taps find in the caches
 constexpr double kStepSeconds = 1.6 / machine::kHertz;  // of a product
 constexpr double kRowSeconds = 55 / machine::kHertz;    // of the taps along x of a row
-constexpr double kTapSeconds =
-    16 / machine::kHertz;  // of a tap that not all positions have, for each of those
+constexpr double kTapSeconds = 16 / machine::kHertz;    // of each tap of a position that lacks some
 
 // Maps of the small side in a group.
 int64_t depth(const Geometry& g) noexcept { return g.channels / g.groups; }
-bool spreads(const Geometry& g) noexcept { return std::max(g.channels, g.filters) > g.groups; }
 // Of a filter.
 int64_t filter_sums(const Geometry& g) noexcept { return depth(g) * g.taps(); }
 
@@ -38,7 +35,8 @@ size_t worker_bytes(const Problem& problem, int64_t vectors) noexcept {
   const Geometry& g = problem.geometry;
   const auto lanes = static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa));
   return static_cast<size_t>(vectors * filter_sums(g) * lanes) * compute_bytes(problem.dtype) +
-         aligned(static_cast<size_t>(spreads(g) ? g.axes[2].size * lanes : 0) * storage_bytes(problem.dtype));
+         aligned(static_cast<size_t>(groups_have_maps(g) ? g.axes[2].size * lanes : 0) *
+                 storage_bytes(problem.dtype));
 }
 
 template <class E>
@@ -53,7 +51,7 @@ class WeightMaps final : public Recipe {
         lanes_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))),
         vectors_(ceil_div(problem.geometry.filters, lanes_)) {
     const Geometry& g = problem.geometry;
-    if (spreads(g)) spreader_.emplace(problem, depth(g), g.filters / g.groups);
+    if (groups_have_maps(g)) spreader_.emplace(problem, depth(g), g.filters / g.groups);
     threads_ = 1;
     while (threads_ < problem.threads && bytes(threads_ + 1, 1) <= problem.workspace) ++threads_;
     together_ = std::clamp<int64_t>(vectors_ / threads_, 1, kMostVectors);
@@ -206,9 +204,10 @@ double cost(const Problem& problem) {
   const auto rows = static_cast<double>(z.kernel * y.kernel);
   const auto [begin, end] = x.within();
   const auto apart = static_cast<double>((x.size - (end - begin)) * x.kernel);
-  return vectors * (rows * (static_cast<double>(x.kernel) * kStepSeconds +
-                            (kRowSeconds + apart * kTapSeconds) / static_cast<double>(x.size)) +
-                    (spreads(g) ? map_spread_seconds(depth(g), g.filters / g.groups, lanes, false) : 0)) +
+  return vectors *
+             (rows * (static_cast<double>(x.kernel) * kStepSeconds +
+                      (kRowSeconds + apart * kTapSeconds) / static_cast<double>(x.size)) +
+              (groups_have_maps(g) ? map_spread_seconds(depth(g), g.filters / g.groups, lanes, false) : 0)) +
          machine::traffic_seconds(problem);
 }
 

@@ -230,14 +230,9 @@ class WindowDots final : public Recipe {
       T* to = stage + row * staged_row_;
       std::fill(to, to + begin * unit_, T{0});
       std::fill(to + end * unit_, to + staged_row_, T{0});
-      MoveArgs args{};
-      args.src =
+      const S* const from =
           static_cast<const S*>(call.source) + ((first * each + row) * x.out + begin - x.pad_lo) * unit_;
-      args.src_column = args.dst_column = 1;
-      args.dst = to + begin * unit_;
-      args.rows = 1;
-      args.columns = (end - begin) * unit_;
-      if (args.columns > 0) load_(args);
+      if (begin < end) convert_run(load_, from, to + begin * unit_, (end - begin) * unit_);
     });
   }
 
