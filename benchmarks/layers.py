@@ -4,8 +4,9 @@
 
 The process is pinned to as many cores as it may use threads. Every result is checked against float64. `forward`
 times tconv with weights prepared, in one shot, and channel-last, every result in fresh memory; `backward` the
-gradients of data, weight and bias together. Prepared and channel-last are compared with the best way of any peer,
-whatever its layout; one-shot and backward with the best of those that prepare nothing (PyTorch, JAX).
+gradients of data, weight and bias together, in either layout. Prepared and channel-last are compared with the best
+way of any peer, whatever its layout; one-shot and backward with the best of those that prepare nothing (PyTorch,
+JAX).
 Rows that a run leaves out stay in the JSON file. Run it on cores that nothing else uses.
 """
 
@@ -43,7 +44,7 @@ LARGEST_ERROR = {"float32": 1e-4, "float64": 1e-12, "float16": 1e-2, "bfloat16":
 _LONGEST_FIRST_CALL = 10e-3
 _NEW_SHAPES = 9
 # Those of ours that are compared only with peers that prepare nothing either.
-_UNPREPARED = ("one-shot", "gradients")
+_UNPREPARED = ("one-shot", "gradients", "channel-last gradients")
 
 
 def _options(layer: Layer) -> dict[str, Any]:
@@ -55,14 +56,26 @@ def _options(layer: Layer) -> dict[str, Any]:
 def ours_of(layer: Layer, pass_: str, threads: int) -> tuple[dict[str, Way], dict[str, Any]]:
     """Return tconv's ways, and what its plans are."""
     options = {**_options(layer), "threads": threads}
+    last = {**options, "layout": "N" + "DHW"[-layer.rank :] + "C"}
+    x, w = channels_last(layer.x), channels_last(layer.w)
     if pass_ == "backward":
+        dy = channels_last(layer.dy)
+        both = {
+            name: [tconv.explain(*arrays, **words, gradient=of).algorithm for of in ("data", "weight")]
+            for name, arrays, words in (
+                ("gradients", (layer.x, layer.w), options),
+                ("channel-last gradients", (x, w), last),
+            )
+        }
         return {
-            "gradients": Way(lambda: tconv.deconvolution_gradients(layer.x, layer.w, layer.dy, **options), tuple)
-        }, {}
-    last = "N" + "DHW"[-layer.rank :] + "C"
-    x = channels_last(layer.x)
+            "gradients": Way(lambda: tconv.deconvolution_gradients(layer.x, layer.w, layer.dy, **options), tuple),
+            "channel-last gradients": Way(
+                lambda: tconv.deconvolution_gradients(x, w, dy, **last),
+                lambda found: (channels_first(found.data), channels_first(found.weight), found.bias),
+            ),
+        }, {name: "/".join(algorithms) for name, algorithms in both.items()}
     prepared = tconv.prepare(layer.w, **options)
-    prepared_last = tconv.prepare(channels_last(layer.w), layout=last, **options)
+    prepared_last = tconv.prepare(w, **last)
     plans = {
         "prepared": prepared.explain(layer.x.shape),
         "one-shot": tconv.explain(layer.x, layer.w, **options),

@@ -32,6 +32,7 @@ MODES = {
     "one-shot": "one shot, weights plain",
     "channel-last": "channel-last, weights prepared",
     "gradients": "gradients of data, weight and bias",
+    "channel-last gradients": "channel-last, gradients of data, weight and bias",
 }
 # Ways of peers that take and give what one-shot calls do.
 _CHANNEL_FIRST = ("PyTorch contiguous", "JAX channel-first")
@@ -106,7 +107,7 @@ def _table(rows: list[Row], mode: str) -> Iterator[str]:
         times, peer = row["milliseconds"], row["best peer"][mode]
         ours = times[mode]["median"]
         # Gradients of data and weight take the operations of the output each.
-        flops = row["flops"] * (2 if mode == "gradients" else 1)
+        flops = row["flops"] * (2 if row["pass"] == "backward" else 1)
         algorithm = row["plans"].get(mode, "").partition(" ")[0]
         yield (
             f"| {row['layer']} | {peer} | {times[peer]['median']:.3f} | {ours:.3f} | {flops / ours / 1e6:.0f} "
