@@ -4,7 +4,7 @@
 #include "kernel_abi.hpp"
 
 // Family `sum`, of the storage type: for c < columns
-//   sums[c] = sum over r < rows of src[r * row_step + c]
+//   sums[c] += sum over r < rows of src[r * row_step + c]
 // in double precision, in the order of r.
 struct SumArgs {
   const void* src;
@@ -39,7 +39,14 @@ template <class E, int V, bool whole>
   const auto* src = static_cast<const typename E::storage*>(args.src) + first;
   const int64_t lanes = args.columns - first;
   const uint32_t mask = whole ? 0 : L::first(lanes);
-  Double sum[V * P] = {};
+  double all[V * P * W] = {};
+  Double sum[V * P];
+  if (whole) {
+    memcpy(sum, args.sums + first, sizeof sum);
+  } else {
+    for (int64_t c = 0; c < lanes; ++c) all[c] = args.sums[first + c];
+    memcpy(sum, all, sizeof sum);
+  }
 #pragma GCC unroll 1
   for (int64_t r = 0; r < args.rows; ++r, src += args.row_step) {
 #pragma GCC unroll 16
@@ -54,7 +61,6 @@ template <class E, int V, bool whole>
   if (whole) {
     memcpy(args.sums + first, sum, sizeof sum);
   } else {
-    double all[V * P * W];
     memcpy(all, sum, sizeof sum);
     for (int64_t c = 0; c < lanes; ++c) args.sums[first + c] = all[c];
   }

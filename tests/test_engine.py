@@ -370,13 +370,16 @@ def test_bias_gradient_sums_all_but_the_maps(case: Example) -> None:
         np.testing.assert_array_less(np.abs(got - expected), slack + ROUNDING[dtype] * np.abs(expected) + 1e-300)
 
 
-@pytest.mark.parametrize("maps", [31, 48, 300])
-def test_bias_gradient_of_maps_that_lie_together_has_the_same_bits_on_any_threads(maps: int) -> None:
-    grad = np.random.default_rng(maps).standard_normal((1, 4096, maps), np.float32)
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((1, 4096, 31), 2), ((1, 4096, 48), 2), ((1, 4096, 300), 2), ((256, 300, 7), 1), ((3, 5, 700), 1)],
+)
+def test_bias_gradient_has_the_same_bits_on_any_threads(shape: tuple[int, ...], axis: int) -> None:
+    grad = np.random.default_rng(0).standard_normal(shape, np.float32)
 
     def by_threads(threads: int) -> Array:
-        out = np.empty(maps, np.float32)
-        native.bias_gradient(grad, 2, out, threads=threads)
+        out = np.empty(shape[axis], np.float32)
+        native.bias_gradient(grad, axis, out, threads=threads)
         return out
 
     assert all(same_bits(by_threads(1), by_threads(threads)) for threads in (2, 3, 7))

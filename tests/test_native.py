@@ -529,7 +529,13 @@ def test_bias_gradient_on_every_instruction_set(maps: int, dtype: str) -> None:
     for rows in (1, 7, 130, 5000):
         whole = generator.integers(-3, 4, (2, rows, maps))
         for grad in (whole.astype(kind), generator.standard_normal(whole.shape).astype(kind)):
-            for array, sizes in ((grad, (2 * rows, maps, 1)), (grad.swapaxes(1, 2).copy(), (2, maps, rows))):
+            apart = grad.swapaxes(1, 2).copy()
+            short = grad.transpose(1, 2, 0).copy()
+            for array, sizes in (
+                (grad, (2 * rows, maps, 1)),
+                (apart, (2, maps, rows)),
+                (short, (rows, maps, 2)),
+            ):
                 found = []
                 for isa in _core.isas():
                     out = np.full(maps, np.nan, kind)
