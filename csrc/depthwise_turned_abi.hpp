@@ -1,4 +1,4 @@
-// What the kernel of depthwise layers whose maps are turned to lie together sees: its arguments, and its code
+// What the kernel of layers in groups whose maps are turned to lie together sees: its arguments, and its code
 // for vectors of any width.
 #pragma once
 
@@ -12,13 +12,17 @@ constexpr int kTurnedPeriod = 4;
 // Family `depthwiseturned`, from the compute type to the storage type, lanes being maps up to the store.
 // Places go by squares, of as many as a vector has lanes, which have slots for so many taps: for place i of a
 // square and map m < maps
-//   dst[m * dst_map + i] = bias[m] + sum over slots t of src[source[t][i] + m] * weight[factor[t][i] + m]
-// summed in the order of t, where `table` holds the factors of a slot, then its sources. Places a period
-// apart share their factors, of which the table holds those of a period. Reads kTurnedMaps maps of source,
-// weights and bias whatever `maps` is.
+//   dst[m * dst_map + i] = bias[m] + sum over d < depth and slots t of
+//                          src[d * src_step + source[t][i] + m] * weight[d * weight_step + factor[t][i] + m]
+// summed in the order of d, then t, where `table` holds the factors of a slot, then its sources. Places a
+// period apart share their factors, of which the table holds those of a period. Reads kTurnedMaps maps of
+// source, weights and bias whatever `maps` is.
 struct DepthwiseTurnedArgs {
   const void* src;
   const void* weight;
+  int64_t depth;
+  int64_t src_step;
+  int64_t weight_step;
   const int32_t* slots;          // of each square
   const int32_t* table;          // of all squares
   int64_t period;                // at most kTurnedPeriod, or the lanes of a vector
@@ -44,20 +48,25 @@ template <class E, int P, int... I>
   using C = Lanes<plain<E>>;
   using Type = typename L::type;
   constexpr int N = L::count;
-  const T* const src = static_cast<const T*>(args.src) + map;
-  const T* const weight = static_cast<const T*>(args.weight) + map;
+  const T* src = static_cast<const T*>(args.src) + map;
+  const T* weight = static_cast<const T*>(args.weight) + map;
   Type sum[N] = {};
+  for (int64_t d = args.depth; d > 0; --d) {
+    const int32_t* slot = table;
 #pragma GCC unroll 1
-  for (; slots > 0; --slots) {
-    if constexpr (P < N) {
-      Type factor[P];
+    for (int64_t t = slots; t > 0; --t) {
+      if constexpr (P < N) {
+        Type factor[P];
 #pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) factor[p] = C::load(weight + table[p]);
-      ((sum[I] += C::load(src + table[P + I]) * factor[I % P]), ...);
-    } else {
-      ((sum[I] += C::load(src + table[P + I]) * C::load(weight + table[I])), ...);
+        for (int p = 0; p < P; ++p) factor[p] = C::load(weight + slot[p]);
+        ((sum[I] += C::load(src + slot[P + I]) * factor[I % P]), ...);
+      } else {
+        ((sum[I] += C::load(src + slot[P + I]) * C::load(weight + slot[I])), ...);
+      }
+      slot += P + N;
     }
-    table += P + N;
+    src += args.src_step;
+    weight += args.weight_step;
   }
   if (args.bias != nullptr) {
     const Type bias = C::load(static_cast<const T*>(args.bias) + map);

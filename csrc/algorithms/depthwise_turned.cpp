@@ -1,6 +1,7 @@
-// Forward and data gradient of depthwise layers whose maps lie apart and have few positions: a few maps of a
-// sample are turned to lie together, lanes being maps, and the sums of a few places are turned back in
-// registers. Every place lists the taps that lead it into the image, so pads cost nothing.
+// Forward and data gradient of depthwise layers, and of groups whose sums are short, where maps lie apart and
+// have few positions: a few maps of a sample are turned to lie together, lanes being maps, and the sums of a
+// few places are turned back in registers. Every place lists the taps that lead it into the image, so pads
+// cost nothing.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -21,10 +22,49 @@
 namespace tconv {
 namespace {
 
-constexpr int64_t kMostSource = 1 << 13;  // positions of a map, which the second cache holds
+constexpr int64_t kMostSource = 1 << 13;  // positions of the maps of a group, which the second cache holds
 constexpr int64_t kMostTaps = 1 << 15;    // of the places of a list
 constexpr int64_t kMostListed = 1 << 12;  // of all places together, where a row fills vectors
 constexpr int64_t kUnitBlocks = 4;
+
+// What the lanes are: neighbouring groups, of each of which as many neighbouring output maps. Decided by the
+// weights alone.
+struct Spread {
+  int64_t groups;
+  int64_t depth;     // source maps of a group
+  int64_t columns;   // output maps of a group
+  int64_t set;       // groups of a set, whose source is turned together
+  int64_t together;  // output maps of a group in a block
+
+  explicit Spread(const Problem& problem) noexcept
+      : groups(problem.geometry.groups),
+        depth((problem.pass == Pass::forward ? problem.geometry.channels : problem.geometry.filters) /
+              groups),
+        columns((problem.pass == Pass::forward ? problem.geometry.filters : problem.geometry.channels) /
+                groups),
+        set(kTurnedMaps),
+        together(1) {
+    const int64_t apart = blocks();
+    set = std::max<int64_t>(1, kTurnedMaps / columns);
+    together = std::min<int64_t>(kTurnedMaps, columns);
+    if (blocks() < apart) return;
+    set = kTurnedMaps;
+    together = 1;
+  }
+
+  int64_t sets() const noexcept { return ceil_div(groups, set); }
+  int64_t set_blocks() const noexcept { return ceil_div(columns, together); }
+  int64_t blocks() const noexcept { return sets() * set_blocks(); }
+  int64_t groups_of(int64_t s) const noexcept { return std::min(set, groups - s * set); }
+  // Output maps of a block: the first, how many there are, and from one to the next.
+  int64_t first_map(int64_t block) const noexcept {
+    return block / set_blocks() * set * columns + block % set_blocks() * together;
+  }
+  int64_t maps_of(int64_t block) const noexcept {
+    return groups_of(block / set_blocks()) * std::min(together, columns - block % set_blocks() * together);
+  }
+  int64_t map_step() const noexcept { return together == 1 ? columns : 1; }
+};
 
 // Neighbouring places of a map, as the kernel wants them.
 struct Places {
@@ -69,10 +109,13 @@ class DepthwiseTurned final : public Recipe {
         axes_{phase_axis(problem.geometry.axes[0], problem.pass),
               phase_axis(problem.geometry.axes[1], problem.pass),
               phase_axis(problem.geometry.axes[2], problem.pass)},
-        maps_(problem.geometry.groups),
+        spread_(problem),
         taps_(problem.geometry.taps()),
         lanes_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))),
-        blocks_(ceil_div(maps_, kTurnedMaps)),
+        blocks_(spread_.blocks()),
+        depth_step_(problem.pass == Pass::forward ? spread_.columns * taps_ : taps_),
+        column_step_(problem.pass == Pass::forward ? taps_ : spread_.depth * taps_),
+        group_weights_(spread_.depth * spread_.columns * taps_),
         src_positions_(axes_[0].src_size * axes_[1].src_size * axes_[2].src_size),
         dst_positions_(axes_[0].dst_size * axes_[1].dst_size * axes_[2].dst_size),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
@@ -81,8 +124,10 @@ class DepthwiseTurned final : public Recipe {
     rows_ = lists_.rows ? axes_[0].src_size * axes_[1].src_size : 1;
     row_ = src_positions_ / rows_;
     const int64_t batch = problem.geometry.batch;
-    unit_blocks_ =
-        problem.threads > 1 && batch * blocks_ < 4 * kUnitBlocks * problem.threads ? 1 : kUnitBlocks;
+    // Whole sets, if there are enough for all threads.
+    unit_blocks_ = ceil_div(kUnitBlocks, spread_.set_blocks()) * spread_.set_blocks();
+    if (problem.threads > 1)
+      unit_blocks_ = std::clamp<int64_t>(batch * blocks_ / (4 * problem.threads), 1, unit_blocks_);
     sample_units_ = ceil_div(blocks_, unit_blocks_);
     threads_ = problem.threads;
     while (threads_ > 1 && workspace_bytes() > problem.workspace) --threads_;
@@ -94,20 +139,34 @@ class DepthwiseTurned final : public Recipe {
            strip_bytes() * static_cast<size_t>(threads_);
   }
   size_t packed_bytes() const noexcept override {
-    return static_cast<size_t>(blocks_ * taps_ * kTurnedMaps) * sizeof(T);
+    return static_cast<size_t>(blocks_ * block_weights()) * sizeof(T);
   }
   std::string packing_key() const override {
-    return "depthwise_turned " + std::to_string(static_cast<int64_t>(problem_.dtype)) + " " +
-           std::to_string(maps_) + " " + std::to_string(taps_);
+    std::string key = "depthwise_turned";
+    for (const int64_t part : {static_cast<int64_t>(problem_.pass), static_cast<int64_t>(problem_.dtype),
+                               spread_.groups, spread_.depth, spread_.columns, taps_})
+      key += " " + std::to_string(part);
+    return key;
   }
 
-  bool pack(const void* weight, char* packed, Crew&) const override {
-    T* const to = reinterpret_cast<T*>(packed);
-    const int64_t block_elements = taps_ * kTurnedMaps;
-    std::fill_n(to + (blocks_ - 1) * block_elements, block_elements, T{0});
-    for (int64_t block = 0; block < blocks_; ++block)
-      turn(static_cast<const S*>(weight), block, 1, taps_, 0, to + block * block_elements);
-    return all_finite(to, blocks_ * block_elements);
+  bool pack(const void* weight, char* packed, Crew& crew) const override {
+    const int64_t blocks = spread_.set_blocks();
+    const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
+    return share_finite(crew, spread_.sets(), seconds, [&](int64_t set, int) noexcept {
+      const S* const from = static_cast<const S*>(weight) + set * spread_.set * group_weights_;
+      T* const to = reinterpret_cast<T*>(packed) + set * blocks * block_weights();
+      const int64_t groups = spread_.groups_of(set);
+      for (int64_t block = 0; block < blocks; ++block) {
+        if (spread_.maps_of(set * blocks + block) < kTurnedMaps)
+          std::fill_n(to + block * block_weights(), block_weights(), T{0});
+      }
+      if (spread_.together == 1) {
+        turn(from, group_weights_, groups, group_weights_, to);
+      } else {
+        for (int64_t block = 0; block < blocks; ++block) pack_block(from, groups, block, to);
+      }
+      return all_finite(to, blocks * block_weights());
+    });
   }
 
   bool run(const Call& call) const override {
@@ -115,25 +174,40 @@ class DepthwiseTurned final : public Recipe {
     Pieces pieces(scratch.data());
     const T* const weights = reinterpret_cast<const T*>(packed_weights(call, pieces));
     if (weights == nullptr) return false;
-    const T* const bias = made_bias<T>(
-        call, pieces, bias_bytes(), [this](const void* from, T* to) { convert_run(load_, from, to, maps_); });
+    const T* const bias = made_bias<T>(call, pieces, bias_bytes(), [this](const void* from, T* to) {
+      for (int64_t block = 0; block < blocks_; ++block) {
+        MoveArgs args{};
+        args.src = static_cast<const S*>(from) + spread_.first_map(block);
+        args.src_column = spread_.map_step();
+        args.dst = to + block * kTurnedMaps;
+        args.dst_column = args.rows = 1;
+        args.columns = spread_.maps_of(block);
+        load_(args);
+      }
+    });
     call.crew.limit(threads_);
     char* const strips = pieces.rest();
     const int64_t units = problem_.geometry.batch * sample_units_;
+    const int64_t maps = spread_.groups * spread_.columns;
     call.crew.share(units, machine::seconds(problem_) * threads_, [&](int64_t unit, int member) noexcept {
       T* const strip = reinterpret_cast<T*>(strips + static_cast<size_t>(member) * strip_bytes());
       const int64_t sample = unit / sample_units_;
       const int64_t begin = unit % sample_units_ * unit_blocks_;
       const int64_t end = std::min(begin + unit_blocks_, blocks_);
-      for (int64_t row = 0; row < rows_; ++row)
+      for (int64_t row = 0; row < spread_.depth * rows_; ++row)
         std::fill_n(strip + (row * (row_ + 1) + row_) * kTurnedMaps, kTurnedMaps, T{0});
+      int64_t turned = -1;
       for (int64_t block = begin; block < end; ++block) {
-        turn(static_cast<const S*>(call.source) + sample * maps_ * src_positions_, block, rows_, row_, 1,
-             strip);
-        sum(strip, weights + block * taps_ * kTurnedMaps,
-            bias == nullptr ? nullptr : bias + block * kTurnedMaps,
-            static_cast<S*>(call.out) + (sample * maps_ + block * kTurnedMaps) * dst_positions_,
-            maps_of(block));
+        const int64_t set = block / spread_.set_blocks();
+        if (set != turned) {
+          turn_source(static_cast<const S*>(call.source) +
+                          (sample * spread_.groups + set * spread_.set) * spread_.depth * src_positions_,
+                      spread_.groups_of(set), strip);
+          turned = set;
+        }
+        sum(strip, weights + first_weight(block), bias == nullptr ? nullptr : bias + block * kTurnedMaps,
+            static_cast<S*>(call.out) + (sample * maps + spread_.first_map(block)) * dst_positions_,
+            spread_.maps_of(block));
       }
     });
     return true;
@@ -142,26 +216,58 @@ class DepthwiseTurned final : public Recipe {
  private:
   size_t bias_bytes() const noexcept { return static_cast<size_t>(blocks_ * kTurnedMaps) * sizeof(T); }
   size_t strip_bytes() const noexcept {
-    return aligned(static_cast<size_t>(rows_ * (row_ + 1) * kTurnedMaps) * sizeof(T));
+    return aligned(static_cast<size_t>(spread_.depth * map_elements()) * sizeof(T));
   }
-  int64_t maps_of(int64_t block) const noexcept {
-    return std::min<int64_t>(kTurnedMaps, maps_ - block * kTurnedMaps);
+  // Of a map in a strip, for all lanes.
+  int64_t map_elements() const noexcept { return rows_ * (row_ + 1) * kTurnedMaps; }
+  int64_t block_weights() const noexcept { return spread_.depth * taps_ * kTurnedMaps; }
+  // Of a block, in packed weights: blocks of single output maps lie in those of a set as weights do.
+  int64_t first_weight(int64_t block) const noexcept {
+    if (spread_.together > 1) return block * block_weights();
+    const int64_t blocks = spread_.set_blocks();
+    return block / blocks * blocks * block_weights() + block % blocks * column_step_ * kTurnedMaps;
   }
 
-  // Brings the maps of a block side by side: `rows` of so many neighbours, with `gap` positions left between.
-  void turn(const S* maps, int64_t block, int64_t rows, int64_t neighbours, int64_t gap,
-            T* to) const noexcept {
+  // A block of a set, of several output maps of each group.
+  void pack_block(const S* set, int64_t groups, int64_t block, T* packed) const noexcept {
+    const int64_t first = block * spread_.together;
+    const int64_t columns = std::min(spread_.together, spread_.columns - first);
+    for (int64_t group = 0; group < groups; ++group) {
+      for (int64_t d = 0; d < spread_.depth; ++d) {
+        turn(set + group * group_weights_ + d * depth_step_ + first * column_step_, column_step_, columns,
+             taps_, packed + block * block_weights() + d * taps_ * kTurnedMaps + group * columns);
+      }
+    }
+  }
+
+  // Brings maps, or what else lies in runs `step` apart, side by side.
+  void turn(const S* from, int64_t step, int64_t maps, int64_t count, T* to) const noexcept {
     MoveArgs args{};
-    args.src_row = rows * neighbours;
-    args.columns = neighbours;
+    args.src = from;
+    args.src_row = step;
     args.src_column = 1;
+    args.dst = to;
     args.dst_row = 1;
     args.dst_column = kTurnedMaps;
-    args.rows = maps_of(block);
-    for (int64_t row = 0; row < rows; ++row) {
-      args.src = maps + block * kTurnedMaps * args.src_row + row * neighbours;
-      args.dst = to + row * (neighbours + gap) * kTurnedMaps;
-      load_(args);
+    args.rows = maps;
+    args.columns = count;
+    load_(args);
+  }
+
+  // Brings the maps of so many groups side by side, each as many times as a block has output maps of a group.
+  void turn_source(const S* maps, int64_t groups, T* strip) const noexcept {
+    const int64_t group = spread_.depth * src_positions_;
+    for (int64_t d = 0; d < spread_.depth; ++d) {
+      for (int64_t row = 0; row < rows_; ++row) {
+        const S* const from = maps + d * src_positions_ + row * row_;
+        T* const to = strip + d * map_elements() + row * (row_ + 1) * kTurnedMaps;
+        if (spread_.together == 1) {
+          turn(from, group, groups, row_, to);
+        } else {
+          for (int64_t g = 0; g < groups; ++g)
+            turn(from + g * group, 0, spread_.together, row_, to + g * spread_.together);
+        }
+      }
     }
   }
 
@@ -169,9 +275,12 @@ class DepthwiseTurned final : public Recipe {
   void sum(const T* strip, const T* weights, const T* bias, S* out, int64_t maps) const noexcept {
     DepthwiseTurnedArgs args{};
     args.weight = weights;
+    args.depth = spread_.depth;
+    args.src_step = map_elements();
+    args.weight_step = (spread_.together > 1 ? taps_ : depth_step_) * kTurnedMaps;
     args.bias = bias;
     args.activation = activate_.get();
-    args.dst_map = dst_positions_;
+    args.dst_map = spread_.map_step() * dst_positions_;
     args.maps = maps;
     for (const Run& run : lists_.runs) {
       const Places& places = lists_.places[run.list];
@@ -361,10 +470,14 @@ class DepthwiseTurned final : public Recipe {
   Problem problem_;
   Activate activate_;
   std::array<PhaseAxis, kAxes> axes_;
-  int64_t maps_;
+  Spread spread_;
   int64_t taps_;
   int64_t lanes_;
-  int64_t blocks_;  // of maps
+  int64_t blocks_;
+  // Of plain weights, from one source map, output map, or group to the next.
+  int64_t depth_step_;
+  int64_t column_step_;
+  int64_t group_weights_;
   int64_t src_positions_;
   int64_t dst_positions_;
   const Kernel& load_;
@@ -410,7 +523,9 @@ struct Listed {
   double loads;   // for the taps of them
   double runs;
 
-  double nanoseconds() const noexcept { return 1.1 * source + 0.5 * places + 0.37 * loads + 10 * runs; }
+  double nanoseconds(double turns, double depth) const noexcept {
+    return 1.1 * turns * source + 0.5 * places + 0.37 * depth * loads + 10 * runs;
+  }
 };
 
 // The ways to list places: all of them, and by rows. Rows shorter than a vector are listed together.
@@ -421,6 +536,12 @@ std::array<Listed, 2> ways_to_list(const Problem& problem) noexcept {
   const Reach y = reach(axes[1], problem.pass);
   const Reach x = reach(axes[2], problem.pass);
   const auto whole = [lanes](double count) { return std::ceil(count / lanes) * lanes; };
+  // Of a last square that is nearly empty, the kernel sums a quarter.
+  const auto summed = [lanes, whole](double count) {
+    const double few = lanes > 4 ? lanes / 4 : 1;
+    const double rest = count - std::floor(count / lanes) * lanes;
+    return rest == 0 || rest > few ? whole(count) : count - rest + few;
+  };
   // Loads of a tap, the factors of places a period apart being one.
   const auto loads = [lanes](double period) {
     return 1 + (period <= kTurnedPeriod ? period : lanes) / lanes;
@@ -429,11 +550,11 @@ std::array<Listed, 2> ways_to_list(const Problem& problem) noexcept {
   const bool alike = z.period * y.period * x.period == 1;
   const double slots = alike || x.dst_size < lanes ? z.most * y.most * x.most : row_slots;
   const double rows = z.dst_size * y.dst_size;
-  const double places = whole(rows * x.dst_size);
-  return {Listed{z.taps * y.taps * x.taps, whole(z.src_size * y.src_size * x.src_size), places,
-                 places * slots * loads(alike ? 1 : lanes), 1},
+  const double places = rows * x.dst_size;
+  return {Listed{z.taps * y.taps * x.taps, whole(z.src_size * y.src_size * x.src_size), whole(places),
+                 summed(places) * slots * loads(alike ? 1 : lanes), 1},
           Listed{z.most * y.most * x.taps, z.src_size * y.src_size * whole(x.src_size),
-                 rows * whole(x.dst_size), rows * whole(x.dst_size) * row_slots * loads(x.period), rows}};
+                 rows * whole(x.dst_size), rows * summed(x.dst_size) * row_slots * loads(x.period), rows}};
 }
 
 // Whether places are listed together, and by rows.
@@ -448,33 +569,47 @@ std::array<bool, 2> may_list(const Problem& problem) noexcept {
 
 std::optional<std::string> refusal(const Problem& problem) {
   const Geometry& g = problem.geometry;
-  if (g.channels != g.groups || g.filters != g.groups) return "more than a map in a group";
   if (g.channels_last) return "maps lie together";
-  if ((problem.pass == Pass::forward ? g.small_positions() : g.large_positions()) > kMostSource) {
-    return "maps of more than " + std::to_string(kMostSource) + " positions";
+  const Spread spread(problem);
+  const int64_t positions = problem.pass == Pass::forward ? g.small_positions() : g.large_positions();
+  if (spread.depth * positions > kMostSource) {
+    return "groups of more than " + std::to_string(kMostSource) + " positions of all maps";
   }
+  if (spread.depth * g.taps() > kMostTaps)
+    return "more than " + std::to_string(kMostTaps) + " taps of all maps";
   const auto [all, rows] = may_list(problem);
-  if (g.taps() > kMostTaps || (!all && !rows)) return "more than " + std::to_string(kMostTaps) + " taps";
+  if (!all && !rows) return "more than " + std::to_string(kMostTaps) + " taps";
   return std::nullopt;
 }
 
-// In nanoseconds fitted to measured times.
+// Fitted to measured times.
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const double lanes = machine::lanes(compute_dtype(problem.dtype), problem.isa);
   // Measured with vectors of 64 bytes; narrower ones take half, if no more lanes are moved.
   const double vector = std::max(vector_floats(problem.isa) / 16.0, 0.5) * kTurnedMaps / lanes;
-  const auto blocks = static_cast<double>(ceil_div(g.groups, kTurnedMaps));
+  const Spread spread(problem);
+  const auto blocks = static_cast<double>(spread.blocks());
+  const auto depth = static_cast<double>(spread.depth);
+  // Sources that are turned for a block.
+  const double turns = depth / static_cast<double>(spread.set_blocks()) *
+                       static_cast<double>(spread.together == 1 ? 1 : spread.set);
   const auto ways = ways_to_list(problem);
   const auto may = may_list(problem);
   double listed = HUGE_VAL;
   for (size_t way = 0; way < ways.size(); ++way) {
-    if (may[way]) listed = std::min(listed, ways[way].nanoseconds());
+    if (may[way]) listed = std::min(listed, ways[way].nanoseconds(turns, depth));
   }
-  const double weights = problem.packed ? 0 : blocks * static_cast<double>(g.taps()) * 3.3;
+  const double taps = blocks * depth * static_cast<double>(g.taps());
+  const double weights = problem.packed ? 0 : taps * vector * 3.3e-9;
+  // Many weights come late for every sample.
+  const double weight_bytes = taps * kTurnedMaps * static_cast<double>(compute_bytes(problem.dtype));
+  const double late =
+      weight_bytes > machine::kLastCacheBytes / 4 ? weight_bytes / machine::kFarBytesPerSecond : 0;
+  const double sample = std::max(blocks * (listed + 12) * vector * 1e-9, late);
   const double bytes = static_cast<double>(g.small_elements() + g.large_elements()) *
                        static_cast<double>(storage_bytes(problem.dtype));
-  return ((static_cast<double>(g.batch) * blocks * (listed + 12) + weights) * vector + bytes * 0.009) * 1e-9 +
+  return static_cast<double>(g.batch) * sample + weights + bytes * 0.009e-9 +
          machine::far_seconds(problem, bytes);
 }
 
