@@ -7,7 +7,7 @@
 // Family `plaingemm`, in the compute type but for what is copied, which is of the storage type: for each row
 // r and lane l of the tile
 //   c[r * tile lanes + l] = (accumulate ? c[r * tile lanes + l] : 0) +
-//                           sum over steps k of a[k * tile rows + r] * b[k * tile lanes + l]
+//                           sum over steps k of a[k * a_step + r] * b[k * tile lanes + l]
 // and meanwhile, for the next products, for n below copies
 //   copy_to[n * tile lanes + l] = l < copy_lanes ? copy_from[n * copy_step + l] : 0
 // Rows may be none.
@@ -16,6 +16,7 @@ struct PlainGemmArgs {
   const void* b;
   void* c;
   int64_t depth;
+  int64_t a_step;
   const void* copy_from;
   void* copy_to;
   int64_t copy_step;
@@ -25,7 +26,7 @@ struct PlainGemmArgs {
   bool accumulate;
 };
 
-// Neighbours among the lanes of a panel that are neighbours in the output too.
+// Neighbours among the lanes of a panel that go to a row of the output too.
 struct OverlapRun {
   int32_t lane;
   int32_t length;
@@ -34,13 +35,14 @@ struct OverlapRun {
 };
 
 // Family `overlap`, in the compute type: for position p, run r, and i below its length,
-//   out[r.row + r.at + p * stride + i] += sums[p * step + r.lane + i]
-// where r.at + p * stride + i lies in the row.
+//   out[r.row + r.at + p * stride + i * dilation] += sums[p * step + r.lane + i]
+// where r.at + p * stride + i * dilation lies in the row. May read a vector beyond the last sum.
 struct OverlapArgs {
   const void* sums;
   int64_t step;
   int64_t positions;
   int64_t stride;
+  int64_t dilation;
   void* out;
   int64_t length;  // of a row of the output
   const OverlapRun* run;
@@ -79,7 +81,7 @@ template <class E, int V>
   }
 }
 
-template <class E, int R, int A, int V, int... I>
+template <class E, int R, int V, int... I>
 [[gnu::always_inline]] inline void plain_rows(const PlainGemmArgs& args, Sequence<I...>) noexcept {
   using S = typename E::storage;
   using T = typename E::compute;
@@ -94,7 +96,7 @@ template <class E, int R, int A, int V, int... I>
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
     ((sum[I] += right[I % V] * a[I / V]), ...);
-    a += A;
+    a += args.a_step;
     b += V * lanes;
   };
   int64_t rest = args.depth;
@@ -133,13 +135,13 @@ template <class E, int R, int A, int V, int... I>
   ((*at(I) = sum[I]), ...);
 }
 
-// Runs `plain_rows` for the number of rows the caller has; `A` is that of a whole tile.
-template <class E, int R, int V, int A = R>
+// Runs `plain_rows` for the number of rows the caller has.
+template <class E, int R, int V>
 [[gnu::always_inline]] inline void plain_products(const PlainGemmArgs& args) noexcept {
   if (args.rows == R) {
-    plain_rows<E, R, A, V>(args, UpTo<R * V>{});
+    plain_rows<E, R, V>(args, UpTo<R * V>{});
   } else if constexpr (R > 1) {
-    plain_products<E, R - 1, V, A>(args);
+    plain_products<E, R - 1, V>(args);
   }
 }
 
@@ -173,21 +175,40 @@ template <class E>
   using T = typename E::compute;
   const T* sums = static_cast<const T*>(args.sums);
   T* out = static_cast<T*>(args.out);
+  const int64_t dilation = args.dilation;
+#if defined(__AVX512F__)
+  // Elements of a run to lanes a dilation apart.
+  decltype(L::load(sums) < L::load(sums)) from_lane{};
+  uint32_t mask[L::count + 1] = {};
+  int64_t some = 0;
+  for (int i = 0; i < L::count; ++i) from_lane[i] = static_cast<int>(i / dilation);
+  for (int64_t i = 0; i < L::count; i += dilation, ++some) mask[some + 1] = mask[some] | 1U << i;
+#endif
   for (int64_t p = 0; p < args.positions; ++p, sums += args.step) {
     for (const OverlapRun* run = args.run; run < args.run + args.runs; ++run) {
-      const int64_t at = run->at + p * args.stride;
-      const int64_t end = args.length - at < run->length ? args.length - at : run->length;
       const T* from = sums + run->lane;
+      int64_t at = run->at + p * args.stride;
+      int64_t left = run->length;
+      for (; at < 0 && left > 0; at += dilation, --left) ++from;
+      if (at + (left - 1) * dilation >= args.length)
+        left = at < args.length ? (args.length - 1 - at) / dilation + 1 : 0;
       T* to = out + run->row + at;
-      int64_t i = at < 0 ? -at : 0;
-      for (; i + L::count <= end; i += L::count) L::store(to + i, L::load(to + i) + L::load(from + i));
 #if defined(__AVX512F__)
-      if (i >= end) continue;
-      const uint32_t mask = L::first(end - i);
-      L::store(to + i, L::load(to + i, mask) + L::load(from + i, mask), static_cast<int>(end - i));
+      for (; left > 4 && some > 2; left -= some, from += some, to += some * dilation) {
+        const uint32_t lanes = mask[left < some ? left : some];
+        const auto sum = L::load(to, lanes) + __builtin_shuffle(L::load(from), from_lane);
+        if constexpr (same<E, f32>) {
+          _mm512_mask_storeu_ps(to, static_cast<__mmask16>(lanes), (__m512)sum);
+        } else {
+          _mm512_mask_storeu_pd(to, static_cast<__mmask8>(lanes), (__m512d)sum);
+        }
+      }
 #else
-      for (; i < end; ++i) to[i] += from[i];
+      for (; left >= L::count && dilation == 1; left -= L::count, from += L::count, to += L::count)
+        L::store(to, L::load(to) + L::load(from));
 #endif
+#pragma GCC unroll 4
+      for (; left > 0; --left, to += dilation) *to += *from++;
     }
   }
 }

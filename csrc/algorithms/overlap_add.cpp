@@ -20,6 +20,8 @@ constexpr int64_t kMostFilters = 64;                  // of a unit
 constexpr int64_t kChunkBytes = 64 << 10;             // of weights that lie in the cache, twice
 constexpr int64_t kPositions = 512;                   // of a block of samples, about
 constexpr double kRunSeconds = 12 / machine::kHertz;  // of adding a run of neighbours
+constexpr int64_t kAliasBytes = 4096;                 // channels so far apart meet in few sets of any cache
+constexpr double kMostTiles = 1.1;                    // over those of all samples together
 constexpr int64_t kShares = 8;                        // of work for each thread, about
 
 // The outputs that no other unit writes: those of some filters, or those of one filter that lie at some
@@ -32,7 +34,7 @@ class Units {
     taps_ = g.taps();
     row_ = x.kernel;
     stride_ = x.stride;
-    if (stride_ >= lanes) {
+    if (stride_ >= lanes && x.dilation == 1) {
       residues_ = lanes;
       parts_ = ceil_div(stride_, lanes);
       return;
@@ -106,8 +108,19 @@ class Units {
   int64_t parts_ = 1;     // units of a filter
 };
 
-const Kernel& product(const Problem& problem) {
-  return kernel(Family::plaingemm, problem.dtype, problem.isa);
+double products_seconds(const Kernel& tile, const Geometry& g) noexcept {
+  const int64_t positions = g.batch * g.small_positions();
+  return static_cast<double>(Units(g, tile.lanes).panels()) *
+         (static_cast<double>(g.channels) * machine::rows_step_seconds(tile, positions) +
+          static_cast<double>(g.groups * ceil_div(positions, tile.rows)) * machine::kCallSeconds);
+}
+
+// The tile that wastes least. Which one it is changes no bit.
+const Kernel& best_tile(const Problem& problem) {
+  const auto candidates = kernels(Family::plaingemm, problem.dtype, problem.isa);
+  return *std::min_element(candidates.begin(), candidates.end(), [&](const Kernel& a, const Kernel& b) {
+    return products_seconds(a, problem.geometry) < products_seconds(b, problem.geometry);
+  });
 }
 
 template <class E>
@@ -119,7 +132,7 @@ class OverlapAdd final : public Recipe {
   explicit OverlapAdd(const Problem& problem)
       : problem_(problem),
         activate_(problem),
-        gemm_(product(problem)),
+        gemm_(best_tile(problem)),
         overlap_(tconv::kernel(Family::overlap, compute_dtype(problem.dtype), problem.isa)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
@@ -131,6 +144,10 @@ class OverlapAdd final : public Recipe {
     chunks_ = ceil_div(depth_, most);
     chunk_ = ceil_div(depth_, chunks_);
     samples_ = std::clamp<int64_t>(kPositions / g.small_positions(), 1, g.batch);
+    sample_tiles_ = ceil_div(g.small_positions(), gemm_.rows);
+    lies_ =
+        std::is_same_v<S, T> && g.small_positions() * static_cast<int64_t>(sizeof(T)) % kAliasBytes != 0 &&
+        static_cast<double>(samples_ * sample_tiles_) <= kMostTiles * static_cast<double>(tiles(samples_));
     cut();
   }
 
@@ -152,7 +169,11 @@ class OverlapAdd final : public Recipe {
       const int64_t before = first * g.filters * g.large_positions();
       Samples block{call, samples, source, stage, static_cast<S*>(call.out) + before};
       if constexpr (std::is_same_v<S, T>) block.sums = block.out;
-      pack(call, source, first, samples);
+      if (lies_) {
+        block.source = static_cast<const T*>(call.source) + first * g.channels * g.small_positions();
+      } else {
+        pack(call, source, first, samples);
+      }
       call.crew.share(g.groups * shares, seconds, [&](int64_t share, int member) noexcept {
         const int64_t group = share / shares;
         const int64_t part = share % shares;
@@ -168,7 +189,7 @@ class OverlapAdd final : public Recipe {
   struct Samples {
     const Call& call;
     int64_t count;
-    const T* source;  // packed
+    const T* source;  // packed, or where it lies
     T* sums;          // outputs, in the compute type
     S* out;
   };
@@ -191,6 +212,7 @@ class OverlapAdd final : public Recipe {
     return ceil_div(samples * problem_.geometry.small_positions(), gemm_.rows);
   }
   size_t source_bytes() const noexcept {
+    if (lies_) return 0;
     return aligned(static_cast<size_t>(problem_.geometry.channels * tiles(samples_) * gemm_.rows) *
                    sizeof(T));
   }
@@ -250,10 +272,9 @@ class OverlapAdd final : public Recipe {
 
   void run_units(const Samples& samples, const Worker& w, int64_t group, Range units,
                  int member) const noexcept {
-    const int64_t count = tiles(samples.count);
-    const int64_t positions = samples.count * problem_.geometry.small_positions();
+    const int64_t positions = problem_.geometry.small_positions();
+    const int64_t count = lies_ ? samples.count * sample_tiles_ : tiles(samples.count);
     const S* weight = static_cast<const S*>(samples.call.weight) + group * depth_ * columns_;
-    const T* from = samples.source + group * count * depth_ * gemm_.rows;
     // The chunk that is multiplied, and the one that is copied meanwhile.
     struct Place {
       int64_t unit;
@@ -297,14 +318,29 @@ class OverlapAdd final : public Recipe {
       buffer = 1 - buffer;
       args.depth = std::min(chunk_, depth_ - now.chunk * chunk_);
       args.accumulate = now.chunk > 0;
+      args.a_step = lies_ ? positions : gemm_.rows;
       for (int64_t tile = 0; tile < count; ++tile) {
         const int64_t begin = copies * tile / count;
         args.copies = copies * (tile + 1) / count - begin;
         args.copy_from = copied + begin * columns_;
         args.copy_to = w.weights[buffer] + begin * gemm_.lanes;
-        args.a = from + (tile * depth_ + now.chunk * chunk_) * gemm_.rows;
-        args.c = w.sums + tile * gemm_.rows * gemm_.lanes;
-        args.rows = static_cast<int32_t>(std::min<int64_t>(gemm_.rows, positions - tile * gemm_.rows));
+        int64_t at = tile * gemm_.rows;
+        int64_t end = std::min<int64_t>(at + gemm_.rows, samples.count * positions);
+        if (lies_) {
+          const int64_t sample = tile / sample_tiles_;
+          const int64_t part = tile % sample_tiles_;
+          at = positions * part / sample_tiles_;
+          end = positions * (part + 1) / sample_tiles_;
+          args.a = samples.source +
+                   (sample * problem_.geometry.channels + group * depth_ + now.chunk * chunk_) * positions +
+                   at;
+          at += sample * positions;
+          end += sample * positions;
+        } else {
+          args.a = samples.source + ((group * count + tile) * depth_ + now.chunk * chunk_) * gemm_.rows;
+        }
+        args.c = w.sums + at * gemm_.lanes;
+        args.rows = static_cast<int32_t>(end - at);
         gemm_(args);
       }
       if (now.chunk + 1 == chunks_) add(samples, w, group, units_.columns(now.unit, now.panel));
@@ -366,6 +402,7 @@ class OverlapAdd final : public Recipe {
     args.step = gemm_.lanes;
     args.positions = x.size;
     args.stride = x.stride;
+    args.dilation = x.kernel > 1 ? x.dilation : 1;
     args.length = x.out;
     args.run = w.runs;
     args.sums = w.sums;
@@ -393,7 +430,7 @@ class OverlapAdd final : public Recipe {
       if (out_y >= 0 && out_y < y.out && out_z >= 0 && out_z < z.out) {
         const int64_t filter = row / y.kernel / z.kernel;
         runs[count++] = {static_cast<int32_t>(lane), static_cast<int32_t>(length),
-                         ((filter * z.out + out_z) * y.out + out_y) * x.out, tap - x.pad_lo};
+                         ((filter * z.out + out_z) * y.out + out_y) * x.out, tap * x.dilation - x.pad_lo};
       }
       lane += length;
     }
@@ -412,13 +449,14 @@ class OverlapAdd final : public Recipe {
   int64_t chunk_ = 0;    // channels multiplied at a time
   int64_t chunks_ = 0;
   int64_t samples_ = 1;  // multiplied at a time
+  int64_t sample_tiles_ = 1;
+  bool lies_ = false;  // whether the source is read where it lies, each sample in tiles of its own
   int threads_ = 1;
 };
 
 std::optional<std::string> refusal(const Problem& problem) {
   const Geometry& g = problem.geometry;
   if (g.channels_last) return "maps lie together";
-  if (g.axes[2].dilation != 1 && g.axes[2].kernel > 1) return "dilated along the last axis";
   for (const Axis& axis : g.axes) {
     if (axis.stride > kMostStride) return "stride above " + std::to_string(kMostStride);
   }
@@ -429,21 +467,16 @@ std::optional<std::string> refusal(const Problem& problem) {
 
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
-  const Kernel& tile = product(problem);
-  const Units units(g, tile.lanes);
-  const auto positions = static_cast<double>(g.batch * g.small_positions());
-  const auto panels = static_cast<double>(g.groups * units.panels());
-  const double width = machine::lanes(problem.dtype, problem.isa);
-  const auto depth = static_cast<double>(g.channels / g.groups);
-  const double calls = panels * static_cast<double>(ceil_div(g.batch * g.small_positions(), tile.rows));
-  // Added run by run.
-  const double runs = positions * static_cast<double>(g.filters) * static_cast<double>(g.taps()) /
-                      static_cast<double>(g.axes[2].kernel) *
-                      static_cast<double>(ceil_div(g.axes[2].kernel, static_cast<int64_t>(width)));
+  const Axis& x = g.axes[2];
+  // Elements of a run that are added at a time.
+  const auto together = std::max<int64_t>(
+      1,
+      ceil_div(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa)), x.dilation));
+  const double runs = static_cast<double>(g.batch * g.small_positions() * g.filters) *
+                      static_cast<double>(g.taps() / x.kernel * ceil_div(x.kernel, together));
   Problem unpacked = problem;
   unpacked.packed = true;  // weights are only read, as packed ones are
-  return panels * depth * machine::rows_step_seconds(tile, g.batch * g.small_positions()) +
-         calls * machine::kCallSeconds + runs * kRunSeconds + machine::traffic_seconds(unpacked);
+  return products_seconds(best_tile(problem), g) + runs * kRunSeconds + machine::traffic_seconds(unpacked);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Forward from an image of one position, as the first layer of a generator: one matrix product, rows being
 // samples, lanes being filters and taps as they lie in the weights and in the output.
 #include <algorithm>
+#include <span>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
@@ -17,9 +18,8 @@ constexpr int64_t kMostDepth = 1 << 16;
 constexpr int64_t kStepsOfTile = 8;
 constexpr int64_t kMostPanels = 16;  // that a thread copies one after the other
 
-// The product kernel of most lanes. Batch plays no part, because lanes decide how weights are packed.
-const Kernel& widest(const Problem& problem) {
-  const auto candidates = product_kernels(problem.dtype, problem.isa);
+// The kernel of most lanes. Batch plays no part, because lanes decide how weights are packed.
+const Kernel& widest(std::span<const Kernel> candidates) {
   return *std::max_element(candidates.begin(), candidates.end(),
                            [](const Kernel& a, const Kernel& b) { return a.lanes < b.lanes; });
 }
@@ -30,9 +30,9 @@ class SinglePosition final : public Recipe {
   explicit SinglePosition(const Problem& problem)
       : problem_(problem),
         activate_(problem),
-        gemm_(widest(problem)),
+        gemm_(widest(product_kernels(problem.dtype, problem.isa))),
         pair_(pair_kernel(gemm_)),
-        copying_(tconv::kernel(Family::plaingemm, problem.dtype, problem.isa)),
+        copying_(widest(kernels(Family::plaingemm, problem.dtype, problem.isa))),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         depth_(problem.geometry.channels / problem.geometry.groups),
@@ -249,6 +249,7 @@ class SinglePosition final : public Recipe {
     args = {};
     args.c = sums;
     args.depth = depth_;
+    args.a_step = tile_rows_;
     args.accumulate = bias != nullptr;
     for (; panel < end; ++panel, std::swap(weights, others)) {
       args.b = weights;
@@ -323,7 +324,7 @@ std::optional<std::string> refusal(const Problem& problem) {
 
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
-  const Kernel& tile = widest(problem);
+  const Kernel& tile = widest(product_kernels(problem.dtype, problem.isa));
   const double panels = static_cast<double>(g.groups) *
                         static_cast<double>(ceil_div(g.filters / g.groups * g.taps(), tile.lanes));
   const double tiles = static_cast<double>(ceil_div(g.batch, tile.rows));
