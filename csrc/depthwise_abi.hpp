@@ -342,9 +342,28 @@ template <class E>
 // Bytes from what is stored to what is fetched.
 constexpr int64_t kDepthwiseAhead = 4096;
 
+// Adds `N` taps of a row to a tile of positions, of a vector of maps. Each tap reads the position before that
+// of the tap before it, so that every position is loaded once.
+template <class E, int N, class Load, class LoadFactor, int... I, int... J>
+[[gnu::always_inline]] inline void depthwise_add_neighbours(typename Lanes<E>::type* sum,
+                                                            const typename E::storage* from, int64_t step,
+                                                            const typename E::compute* weight,
+                                                            const int64_t* tap, const Load& load,
+                                                            const LoadFactor& load_factor, Sequence<I...>,
+                                                            Sequence<J...>) noexcept {
+  from -= (N - 1) * step;
+  const typename Lanes<E>::type line[] = {load(from + J * step)...};
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) {
+    const auto factor = load_factor(weight + tap[n]);
+    ((sum[I] += line[I + N - 1 - n] * factor), ...);
+  }
+}
+
 // A tile of positions by `V` vectors of maps, with an index for each sum, of which there are enough not to
-// wait for each other. `lanes` is the maps of a vector that is not `whole`.
-template <class E, int V, bool whole, int... I>
+// wait for each other. `lanes` is the maps of a vector that is not `whole`; taps are `neighbours`, of one
+// vector, where each reads the position before that of the tap before it.
+template <class E, int V, bool whole, bool neighbours, int... I>
 [[gnu::always_inline]] inline void depthwise_maps(const DepthwiseLastArgs& args, const DepthwisePhase& phase,
                                                   int64_t at, int64_t map, int lanes,
                                                   Sequence<I...>) noexcept {
@@ -369,6 +388,24 @@ template <class E, int V, bool whole, int... I>
   for (int64_t r = 0; r < args.rows; ++r) {
     const S* src = static_cast<const S*>(args.src[r]) + args.src_start + at * step + map;
     const T* weight = static_cast<const T*>(args.weight[r]) + map;
+    if constexpr (neighbours) {
+      constexpr int P = sizeof...(I);
+      const auto load_factor = [&](const T* from) { return load_factors(from).vector[0]; };
+      const auto add = [&]<int N>(Sequence<N>, int64_t t) __attribute__((always_inline)) {
+        depthwise_add_neighbours<E, N>(sum, src + phase.offset[t], step, weight, phase.tap + t, load,
+                                       load_factor, Sequence<I...>{}, UpTo<P + N - 1>{});
+      };
+      int64_t t = 0;
+      for (; t + 4 <= phase.taps; t += 4) add(Sequence<4>{}, t);
+      if (t + 3 == phase.taps) {
+        add(Sequence<3>{}, t);
+      } else if (t + 2 == phase.taps) {
+        add(Sequence<2>{}, t);
+      } else if (t < phase.taps) {
+        add(Sequence<1>{}, t);
+      }
+      continue;
+    }
     for (int64_t t = 0; t < phase.taps; ++t) {
       const S* from = src + phase.offset[t];
       const Factors factors = load_factors(weight + phase.tap[t]);
@@ -399,11 +436,10 @@ struct DepthwiseFew {
   int64_t taps;
 };
 
-// All whole vectors of maps for `N` taps, whose addresses stay in registers.
+// All whole vectors of maps for `N` taps, whose addresses stay in registers, which is why it is not inlined.
 template <class E, int N, int... I>
-[[gnu::always_inline]] inline void depthwise_few(const DepthwiseLastArgs& args, const DepthwiseFew<E>& few,
-                                                 typename E::storage* dst, int64_t at,
-                                                 Sequence<I...>) noexcept {
+[[gnu::noinline]] void depthwise_few(const DepthwiseLastArgs& args, const DepthwiseFew<E>& few,
+                                     typename E::storage* dst, int64_t at, Sequence<I...>) noexcept {
   using L = Lanes<E>;
   using S = typename E::storage;
   using C = Lanes<plain<E>>;
@@ -439,39 +475,74 @@ template <class E, int N, int... I>
   }
 }
 
-// Phases take turns every few positions, so that the output is written about in order.
+// Whether the taps of a phase are so many neighbours that a position is better loaded once.
+inline bool many_neighbours(const DepthwisePhase& phase, int64_t rows, int64_t step) noexcept {
+  for (int64_t t = 1; t < phase.taps; ++t) {
+    if (phase.offset[t] != phase.offset[t - 1] - step) return false;
+  }
+  return phase.taps > 2 || (phase.taps == 2 && rows > 2);
+}
+
+// All maps of a tile of positions of a phase of such taps.
 template <class E, int... I>
-[[gnu::always_inline]] inline void depthwise_positions(const DepthwiseLastArgs& args,
-                                                       const DepthwiseFew<E>* few, int64_t at,
-                                                       Sequence<I...> positions) noexcept {
+[[gnu::noinline]] void depthwise_near(const DepthwiseLastArgs& args, const DepthwisePhase& phase, int64_t at,
+                                      Sequence<I...> positions) noexcept {
   constexpr int64_t L = Lanes<E>::count;
+  int64_t map = 0;
+  for (; map + L <= args.maps; map += L)
+    depthwise_maps<E, 1, true, true>(args, phase, at, map, (int)L, positions);
+  if (map < args.maps)
+    depthwise_maps<E, 1, false, true>(args, phase, at, map, (int)(args.maps - map), positions);
+}
+
+// The same of any phase; `few` may be null.
+template <class E, int... I>
+[[gnu::always_inline]] inline void depthwise_any(const DepthwiseLastArgs& args, const DepthwisePhase& phase,
+                                                 const DepthwiseFew<E>* few, int64_t at,
+                                                 Sequence<I...> positions) noexcept {
+  constexpr int64_t L = Lanes<E>::count;
+  auto* const dst = static_cast<typename E::storage*>(args.dst) + phase.dst;
+  int64_t map = 0;
+  if (few != nullptr && few->taps > 0) {
+    map = args.maps / L * L;
+    switch (few->taps) {
+      case 1:
+        depthwise_few<E, 1>(args, *few, dst, at, positions);
+        break;
+      case 2:
+        depthwise_few<E, 2>(args, *few, dst, at, positions);
+        break;
+      default:
+        depthwise_few<E, 4>(args, *few, dst, at, positions);
+    }
+  }
+  constexpr int P = sizeof...(I);
+  constexpr int V = P == 4 ? 2 : 4;
+  for (; map + V * L <= args.maps; map += V * L) {
+    depthwise_maps<E, V, true, false>(args, phase, at, map, (int)L, UpTo<P * V>{});
+  }
+  for (; map + L <= args.maps; map += L)
+    depthwise_maps<E, 1, true, false>(args, phase, at, map, (int)L, positions);
+  if (map < args.maps) {
+    depthwise_maps<E, 1, false, false>(args, phase, at, map, (int)(args.maps - map), positions);
+  }
+}
+
+// Phases take turns every few positions, so that the output is written about in order. Bit p of `near` tells
+// whether phase p has many neighbours.
+template <class E, int P>
+[[gnu::always_inline]] inline void depthwise_positions(const DepthwiseLastArgs& args,
+                                                       const DepthwiseFew<E>* some, uint64_t near,
+                                                       int64_t at) noexcept {
   for (int64_t p = 0; p < args.phases; ++p) {
     const DepthwisePhase& phase = args.phase[p];
-    auto* const dst = static_cast<typename E::storage*>(args.dst) + phase.dst;
-    int64_t map = 0;
-    if (few != nullptr && few[p].taps > 0) {
-      map = args.maps / L * L;
-      switch (few[p].taps) {
-        case 1:
-          depthwise_few<E, 1>(args, few[p], dst, at, positions);
-          break;
-        case 2:
-          depthwise_few<E, 2>(args, few[p], dst, at, positions);
-          break;
-        default:
-          depthwise_few<E, 4>(args, few[p], dst, at, positions);
-      }
+    if (P >= 4 && near >> p & 1) {
+      depthwise_near<E>(args, phase, at, UpTo<P>{});
+      continue;
     }
-    constexpr int P = sizeof...(I);
-    constexpr int V = P == 4 ? 2 : 4;
-    for (; map + V * L <= args.maps; map += V * L) {
-      depthwise_maps<E, V, true>(args, phase, at, map, (int)L, UpTo<P * V>{});
-    }
-    for (; map + L <= args.maps; map += L)
-      depthwise_maps<E, 1, true>(args, phase, at, map, (int)L, positions);
-    if (map < args.maps) {
-      depthwise_maps<E, 1, false>(args, phase, at, map, (int)(args.maps - map), positions);
-    }
+    const auto* const few = some != nullptr ? some + p : nullptr;
+    constexpr int most = P < 4 ? P : 4;
+    for (int64_t i = at; i < at + P; i += most) depthwise_any<E>(args, phase, few, i, UpTo<most>{});
   }
 }
 
@@ -603,10 +674,17 @@ template <class E>
     }
   }
   const auto* const some = args.phases <= kFewPhases ? few : nullptr;
+  uint64_t near = 0;
+  for (int64_t p = 0; p < args.phases; ++p) {
+    if (many_neighbours(args.phase[p], args.rows, args.src_step)) near |= uint64_t{1} << p;
+  }
   int64_t at = 0;
-  for (; at + 4 <= args.count; at += 4) depthwise_positions<E>(args, some, at, UpTo<4>{});
-  for (; at + 2 <= args.count; at += 2) depthwise_positions<E>(args, some, at, UpTo<2>{});
-  if (at < args.count) depthwise_positions<E>(args, some, at, UpTo<1>{});
+  if (TCONV_VECTOR_BYTES == 64 && near != 0) {
+    for (; at + 8 <= args.count; at += 8) depthwise_positions<E, 8>(args, some, near, at);
+  }
+  for (; at + 4 <= args.count; at += 4) depthwise_positions<E, 4>(args, some, near, at);
+  for (; at + 2 <= args.count; at += 2) depthwise_positions<E, 2>(args, some, near, at);
+  if (at < args.count) depthwise_positions<E, 1>(args, some, near, at);
 }
 
 }  // namespace
