@@ -24,15 +24,37 @@ constexpr int64_t kMostTogether = 64;  // splits of a row that are read at a tim
 constexpr int64_t kMostPlanes = 256;   // of a strip, about
 constexpr int64_t kStripBytes = 512 << 10;
 constexpr int64_t kResultBytes = 384 << 10;
-constexpr double kStepSeconds = 0.5 / machine::kHertz;      // of a tile, beside its products
-constexpr double kTileSeconds = 60 / machine::kHertz;       // of a call, beside its steps
-constexpr double kRowSeconds = 20 / machine::kHertz;        // of a row of the output that is stored
-constexpr double kUnitSeconds = 500 / machine::kHertz;      // of a group of a sample
-constexpr double kFillSeconds = 9 / machine::kHertz;        // of a row of a strip that is filled
-constexpr double kApartFillSeconds = 26 / machine::kHertz;  // of one whose elements are taken apart
-constexpr double kResultSeconds = 13 / machine::kHertz;     // of a row of results that is stored
-constexpr int64_t kMostLinesAhead = 8;                      // fetched in a step
-constexpr int64_t kPlainTiles = 2;                          // of a block that is read where it lies
+constexpr double kStepSeconds = 0.5 / machine::kHertz;  // of a tile, beside its products
+constexpr double kTileSeconds = 60 / machine::kHertz;   // of a call, beside its steps
+constexpr double kUnitSeconds = 500 / machine::kHertz;  // of a group of a sample
+constexpr double kApartFillSeconds =
+    26 / machine::kHertz;               // of a row of a strip whose elements are taken apart
+constexpr int64_t kMostLinesAhead = 8;  // fetched in a step
+constexpr int64_t kPlainTiles = 2;      // of a block that is read where it lies
+
+// What is moved beside the products costs, in seconds.
+struct Moves {
+  double load;    // a vector of the source
+  double store;   // a vector of results
+  double fill;    // a row of a strip
+  double result;  // a row of results
+  double row;     // a row of the output
+};
+constexpr Moves cycles(double load, double store, double fill, double result, double row) {
+  return {load / machine::kHertz, store / machine::kHertz, fill / machine::kHertz, result / machine::kHertz,
+          row / machine::kHertz};
+}
+constexpr Moves kMapsApart = cycles(4, 7, 9, 13, 20);
+// Where maps lie together, squares are turned on the way; of a group's few maps every element is moved alone.
+constexpr Moves kMapsTogether = cycles(1.4, 0.7, 3.5, 4, 40);
+constexpr Moves kGroupsTogether = cycles(4, 5, 3.5, 4, 40);
+
+const Moves& moves(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  // Calibrated for sources that are read as they lie.
+  if (!g.channels_last || (problem.pass == Pass::data_gradient && g.axes[2].stride > 1)) return kMapsApart;
+  return g.groups > 1 ? kGroupsTogether : kMapsTogether;
+}
 
 // Residues of the stride that read the same shifts of the source.
 struct Class {
@@ -1049,7 +1071,7 @@ double least_seconds(const Problem& problem) {
   const auto made =
       static_cast<double>(problem.pass == Pass::forward ? g.large_elements() : g.small_elements());
   return machine::least_seconds(problem) +
-         made / machine::lanes(compute_dtype(problem.dtype), problem.isa) * machine::kScatterSeconds +
+         made / machine::lanes(compute_dtype(problem.dtype), problem.isa) * moves(problem).store +
          machine::traffic_seconds(problem);
 }
 
@@ -1058,6 +1080,7 @@ double cost(const Problem& problem) {
   const Kernel& gemm = *layout.gemm;
   const double width = machine::lanes(gemm.dtype, gemm.isa);
   const Geometry& g = problem.geometry;
+  const Moves& move = moves(problem);
   const auto units = static_cast<double>(g.batch * layout.groups);
   int64_t whole[kAxes];
   double positions = 1;
@@ -1073,14 +1096,17 @@ double cost(const Problem& problem) {
   // that lie together are ragged.
   const int64_t step = layout.axes[2].src_step;
   const double apart = step == 1 ? 1 : step < 8 ? 1.5 : g.channels_last ? 20 : 6;
-  // Where maps are innermost and a group has few, every element is loaded and stored alone, from a line that
-  // the second cache does not keep for the next group where there are many.
+  // Where maps are innermost and a group has few, they are loaded and stored alone, from a line that the
+  // second cache does not keep for the next group where there are many.
   const bool kept = static_cast<double>((g.small_positions() + g.large_positions()) * g.channels) *
                         compute_bytes(gemm.dtype) <
                     machine::kSecondCacheBytes;
-  const double alone = g.channels_last && layout.groups > 1 ? width * (kept ? 0.6 : 1.5) : 1;
-  const double loaded =
-      static_cast<double>(layout.depth_maps * blocks.plane) / width * std::max(apart, alone);
+  const auto alone = [&](int64_t maps) {
+    if (!g.channels_last || layout.groups == 1) return 1.0;
+    return std::max(1.0, width * (kept ? 0.6 : 1.5) / std::min(width, static_cast<double>(maps)));
+  };
+  const double loaded = static_cast<double>(layout.depth_maps * blocks.plane) / width *
+                        std::max(apart, alone(layout.depth_maps));
   // Weights beyond the second cache are read again for each block of results.
   const double weights = static_cast<double>(layout.group_elements()) * compute_bytes(gemm.dtype);
   const double rounds =
@@ -1088,19 +1114,18 @@ double cost(const Problem& problem) {
   const double again = weights > kResultBytes ? rounds * weights / machine::kReadBytesPerSecond : 0;
   // Packing gathers them one by one.
   const double packing = problem.packed ? 0 : static_cast<double>(g.weight_elements()) * 2e-9;
-  const double stored = positions * static_cast<double>(layout.streams) / width * alone;
+  const double stored = positions * static_cast<double>(layout.streams) / width * alone(layout.column_maps);
   const auto& [z, y, x] = layout.axes;
   const double rows = static_cast<double>(z.dst_size * y.dst_size) *
                       static_cast<double>(g.channels_last ? 1 : layout.column_maps);
   // Rows of strips that are filled, and of results.
   const double fills =
       static_cast<double>(layout.depth_maps * layout.splits() * blocks.strip[0] * blocks.strip[1]) *
-      (step == 1 ? kFillSeconds : kApartFillSeconds);
-  const double results = static_cast<double>(layout.streams * whole[0] * whole[1]) * kResultSeconds;
+      (step == 1 ? move.fill : kApartFillSeconds);
+  const double results = static_cast<double>(layout.streams * whole[0] * whole[1]) * move.result;
   return units * (kUnitSeconds + fills + results +
                   tiles * static_cast<double>(layout.depth_maps) * layout.step_seconds(gemm) +
-                  calls * kTileSeconds + loaded * machine::kGatherSeconds +
-                  stored * machine::kScatterSeconds + rows * kRowSeconds + again) +
+                  calls * kTileSeconds + loaded * move.load + stored * move.store + rows * move.row + again) +
          packing + machine::traffic_seconds(problem);
 }
 
