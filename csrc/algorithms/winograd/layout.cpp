@@ -26,8 +26,8 @@ constexpr int64_t kSetBytes = 128 << 10;
 constexpr size_t kManySumBytes = 1 << 20;
 constexpr int64_t kProductBytes = 320 << 10;
 // Transformed windows of float64 along one axis: with twice the bytes there are twice the blocks that read
-// all weights anew, which takes longer than to fetch windows.
-constexpr int64_t kWideLineBytes = 1 << 20;
+// all weights anew, which takes longer than to fetch windows from the last cache.
+constexpr int64_t kWideLineBytes = 4 << 20;
 // Tiles of a block at least where weights, which every block reads anew, come from the last cache, and where
 // the windows of more would leave the second, for they are of float64.
 constexpr int64_t kLeastNearTiles = 18;
