@@ -38,7 +38,8 @@ _FLOPS = (2e5, 1e9)
 _BYTES = 1e8
 
 
-def _log_uniform(random: np.random.Generator, most: int) -> int:
+def log_uniform(random: np.random.Generator, most: int) -> int:
+    """Return a number from 1 to `most`, as likely to lie between 1 and 2 as between 8 and 16."""
     return round(math.exp(random.uniform(0, math.log(most))))
 
 
@@ -55,7 +56,7 @@ def _line(random: np.random.Generator) -> str:
     kernel = [max(1, int(s * times + more)) for s in stride]
     dilation = 1 if random.random() < 0.9 else int(random.choice([2, 3]))
     style = random.choice(["dense", "dense", "dense", "groups", "depthwise"])
-    channels, filters = _log_uniform(random, _MAPS), _log_uniform(random, _MAPS)
+    channels, filters = log_uniform(random, _MAPS), log_uniform(random, _MAPS)
     if random.random() < 0.4:
         channels, filters = (1 << maps.bit_length() - 1 for maps in (channels, filters))
     groups = 1
@@ -64,7 +65,7 @@ def _line(random: np.random.Generator) -> str:
         channels, filters = (max(1, maps // groups) * groups for maps in (channels, filters))
     elif style == "depthwise":
         groups, filters = channels, channels * int(random.choice([1, 1, 2]))
-    sizes = [_log_uniform(random, _SIZES[rank]) for _ in range(rank)]
+    sizes = [log_uniform(random, _SIZES[rank]) for _ in range(rank)]
     if alike:
         sizes = sizes[:1] * rank
     reach = [(k - 1) * dilation + 1 for k in kernel]

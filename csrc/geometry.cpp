@@ -4,6 +4,39 @@
 #include <utility>
 
 namespace tconv {
+namespace {
+
+// The sum over i < count of floor((i * step + first) / divisor), for numbers that are not negative.
+int64_t sum_of_quotients(int64_t count, int64_t step, int64_t first, int64_t divisor) noexcept {
+  int64_t sum = 0;
+  // What is left are the points of a grid below a line, of which rows and columns change places.
+  while (count > 0) {
+    sum += step / divisor * (count * (count - 1) / 2) + first / divisor * count;
+    step %= divisor;
+    first %= divisor;
+    const int64_t top = step * count + first;
+    count = top / divisor;
+    first = top % divisor;
+    std::swap(step, divisor);
+  }
+  return sum;
+}
+
+// The sum over taps of how many positions of the small side are below `end` on the large side with them.
+int64_t pairs_below(const Axis& axis, int64_t end) noexcept {
+  const int64_t edge = end + axis.pad_lo;
+  // Taps of whom all positions are, and of whom any is.
+  const int64_t all =
+      std::clamp<int64_t>(ceil_div(edge - (axis.size - 1) * axis.stride, axis.dilation), 0, axis.kernel);
+  const int64_t any = std::clamp<int64_t>(ceil_div(edge, axis.dilation), all, axis.kernel);
+  const int64_t some = any - all;
+  return all * axis.size + some +
+         sum_of_quotients(some, axis.dilation, edge - (any - 1) * axis.dilation - 1, axis.stride);
+}
+
+}  // namespace
+
+int64_t Axis::taps_inside() const noexcept { return pairs_below(*this, out) - pairs_below(*this, 0); }
 
 Geometry folded(Geometry geometry) noexcept {
   const auto plain = [](const Axis& axis) {

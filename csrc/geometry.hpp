@@ -45,6 +45,8 @@ struct Axis {
     const int64_t end = floor_div(out - 1 - reach + pad_lo, stride) + 1;
     return {begin, std::clamp(end, begin, size)};
   }
+  // How many taps of how many positions of the small side lie on the large side.
+  int64_t taps_inside() const noexcept;
 };
 
 // Axes that the caller lacks come first, as axes of one position.

@@ -45,86 +45,73 @@ std::vector<int64_t> packed_order(const Axis& axis, Pass pass) {
   return order;
 }
 
-PhaseAxis phase_axis(const Axis& axis, Pass pass) {
-  PhaseAxis made{};
-  made.kernel = axis.kernel;
-  made.taps.resize(static_cast<size_t>(axis.kernel));
-  if (pass == Pass::forward) {
-    made.src_size = axis.size;
-    made.dst_size = axis.out;
-    made.src_step = 1;
-    made.dst_step = axis.stride;
-    const std::vector<int64_t> starts = residue_starts(axis);
-    std::vector<int64_t> first_k(static_cast<size_t>(axis.stride));
-    // Taps of a residue are every `period`-th, and read the source `hop` positions earlier from one to the
-    // next.
-    const int64_t period = axis.stride / std::gcd(axis.stride, axis.dilation);
-    const int64_t hop = period * axis.dilation / axis.stride;
-    Axis one_period = axis;
-    one_period.kernel = std::min(period, axis.kernel);
-    for_taps(one_period, [&](int64_t k, size_t residue) { first_k[residue] = k; });
-    size_t next = 0;
-    made.first_tap.reserve(static_cast<size_t>(axis.stride) + 1);
-    made.packed_tap.reserve(static_cast<size_t>(axis.stride));
-    auto residue = static_cast<size_t>(modulo(axis.pad_lo, axis.stride));
-    for (int64_t phase = 0; phase < axis.stride; ++phase) {
-      made.first_tap.push_back(static_cast<int64_t>(next));
-      made.packed_tap.push_back(starts[residue]);
-      int64_t k = first_k[residue];
-      int64_t offset = (phase + axis.pad_lo - k * axis.dilation) / axis.stride;
-      for (int64_t i = starts[residue]; i < starts[residue + 1]; ++i) {
-        made.taps[next++] = {k, offset, 0};
-        k += period;
-        offset -= hop;
-      }
-      if (++residue == static_cast<size_t>(axis.stride)) residue = 0;
-    }
-    made.first_tap.push_back(static_cast<int64_t>(next));
+PhaseAxis::PhaseAxis(const Axis& of, Pass pass) noexcept
+    : axis(of),
+      forward(pass == Pass::forward),
+      src_size(forward ? axis.size : axis.out),
+      dst_size(forward ? axis.out : axis.size),
+      src_step(forward ? 1 : axis.stride),
+      dst_step(forward ? axis.stride : 1),
+      kernel(axis.kernel),
+      positions(count(0)),
+      most_taps(ceil_div(kernel, dst_step / std::gcd(dst_step, axis.dilation))),
+      lowest_offset(std::min(offset_of(0), offset_of(kernel - 1))),
+      highest_offset(std::max(offset_of(0), offset_of(kernel - 1))),
+      // From tap to tap they change by at most one, or by at least one.
+      offset_count(std::min(kernel, highest_offset - lowest_offset + 1)) {}
+
+// A tap has but one phase, and so one offset.
+int64_t PhaseAxis::offset_of(int64_t k) const noexcept {
+  return forward ? ceil_div(axis.pad_lo - k * axis.dilation, axis.stride) : k * axis.dilation - axis.pad_lo;
+}
+
+void PhaseAxis::list() {
+  taps.resize(static_cast<size_t>(kernel));
+  offsets.resize(static_cast<size_t>(offset_count));
+  if (forward) {
+    list_phases();
   } else {
-    made.src_size = axis.out;
-    made.dst_size = axis.size;
-    made.src_step = axis.stride;
-    made.dst_step = 1;
-    made.positions = axis.size;
-    made.first_tap = {0, axis.kernel};
-    made.packed_tap = {0};
-    made.offsets.resize(made.taps.size());
-    for (int64_t k = 0; k < axis.kernel; ++k) {
-      const int64_t offset = k * axis.dilation - axis.pad_lo;
-      made.offsets[static_cast<size_t>(k)] = offset;
-      made.taps[static_cast<size_t>(k)] = {k, offset, k};
-    }
-    return made;
+    first_tap = {0, kernel};
+    packed_tap = {0};
+    for (int64_t k = 0; k < kernel; ++k)
+      taps[static_cast<size_t>(k)] = {k, k * axis.dilation - axis.pad_lo, k};
   }
-  made.positions = made.count(0);
-  // Offsets fall within a phase.
-  int64_t lowest = INT64_MAX;
-  int64_t highest = INT64_MIN;
-  for (int64_t phase = 0; phase < made.phases(); ++phase) {
-    if (made.tap_count(phase) == 0) continue;
-    highest = std::max(highest, made.taps_of(phase)->offset);
-    lowest = std::min(lowest, made.taps_of(phase)[made.tap_count(phase) - 1].offset);
+  const bool differ = offset_count == kernel;
+  for (PhaseTap& tap : taps) {
+    if (forward) tap.slot = differ ? kernel - 1 - tap.k : tap.offset - lowest_offset;
+    offsets[static_cast<size_t>(tap.slot)] = tap.offset;
   }
-  const int64_t range = highest - lowest + 1;
-  if (range <= 4 * axis.kernel + 64) {
-    std::vector<int64_t> slot(static_cast<size_t>(range), -1);
-    for (const PhaseTap& tap : made.taps) slot[static_cast<size_t>(tap.offset - lowest)] = 0;
-    for (int64_t i = 0; i < range; ++i) {
-      if (slot[static_cast<size_t>(i)] < 0) continue;
-      slot[static_cast<size_t>(i)] = static_cast<int64_t>(made.offsets.size());
-      made.offsets.push_back(lowest + i);
+}
+
+void PhaseAxis::list_phases() {
+  const std::vector<int64_t> starts = residue_starts(axis);
+  std::vector<int64_t> first_k(static_cast<size_t>(axis.stride));
+  // Taps of a residue are every `period`-th, and read the source `hop` positions earlier from one to the
+  // next.
+  const int64_t period = axis.stride / std::gcd(axis.stride, axis.dilation);
+  const int64_t hop = period * axis.dilation / axis.stride;
+  Axis one_period = axis;
+  one_period.kernel = std::min(period, axis.kernel);
+  for_taps(one_period, [&](int64_t k, size_t residue) { first_k[residue] = k; });
+  size_t next = 0;
+  first_tap.clear();
+  packed_tap.clear();
+  first_tap.reserve(static_cast<size_t>(axis.stride) + 1);
+  packed_tap.reserve(static_cast<size_t>(axis.stride));
+  auto residue = static_cast<size_t>(modulo(axis.pad_lo, axis.stride));
+  for (int64_t phase = 0; phase < axis.stride; ++phase) {
+    first_tap.push_back(static_cast<int64_t>(next));
+    packed_tap.push_back(starts[residue]);
+    int64_t k = first_k[residue];
+    int64_t offset = (phase + axis.pad_lo - k * axis.dilation) / axis.stride;
+    for (int64_t i = starts[residue]; i < starts[residue + 1]; ++i) {
+      taps[next++] = {k, offset, 0};
+      k += period;
+      offset -= hop;
     }
-    for (PhaseTap& tap : made.taps) tap.slot = slot[static_cast<size_t>(tap.offset - lowest)];
-  } else {
-    for (const PhaseTap& tap : made.taps) made.offsets.push_back(tap.offset);
-    std::sort(made.offsets.begin(), made.offsets.end());
-    made.offsets.erase(std::unique(made.offsets.begin(), made.offsets.end()), made.offsets.end());
-    for (PhaseTap& tap : made.taps) {
-      const auto found = std::lower_bound(made.offsets.begin(), made.offsets.end(), tap.offset);
-      tap.slot = found - made.offsets.begin();
-    }
+    if (++residue == static_cast<size_t>(axis.stride)) residue = 0;
   }
-  return made;
+  first_tap.push_back(static_cast<int64_t>(next));
 }
 
 int64_t chunk_maps(const Geometry& geometry, Pass pass, int64_t depth_maps) {

@@ -17,16 +17,26 @@ struct PhaseTap {
 };
 
 struct PhaseAxis {
+  Axis axis;
+  bool forward;
   int64_t src_size;
   int64_t dst_size;
   int64_t src_step;
   int64_t dst_step;  // also the number of phases
   int64_t kernel;
-  int64_t positions;                // of the longest phase, which is the first
+  int64_t positions;  // of the longest phase, which is the first
+  int64_t most_taps;  // of a phase
+  int64_t lowest_offset;
+  int64_t highest_offset;
+  int64_t offset_count;
+  // Empty before list().
   std::vector<PhaseTap> taps;       // by phase, then k
   std::vector<int64_t> first_tap;   // of each phase, and the end
   std::vector<int64_t> packed_tap;  // of each phase: first of its taps in the order that packed weights have
   std::vector<int64_t> offsets;     // all that occur, ascending
+
+  PhaseAxis(const Axis& axis, Pass pass) noexcept;
+  void list();
 
   int64_t phases() const noexcept { return dst_step; }
   // Positions of a phase inside dst.
@@ -37,9 +47,11 @@ struct PhaseAxis {
   const PhaseTap* taps_of(int64_t phase) const noexcept {
     return taps.data() + first_tap[static_cast<size_t>(phase)];
   }
-};
 
-PhaseAxis phase_axis(const Axis& axis, Pass pass);
+ private:
+  int64_t offset_of(int64_t k) const noexcept;
+  void list_phases();
+};
 
 // Where taps stand in packed weights: by residue of k * dilation modulo the stride, then k; pads play no
 // part. Entry k is the position of tap k.

@@ -94,6 +94,7 @@ void Plan::choose(const Problem& sized) {
   const Problem compared = usual(sized);
   const double with_every_product = machine::least_seconds(compared);
   std::array<bool, std::size(kAlgorithms)> refused{};
+  std::array<std::optional<double>, std::size(kAlgorithms)> seconds_of;
   for (first_choice_ = true;; first_choice_ = false) {
     size_t chosen = std::size(kAlgorithms);
     double least = 0;
@@ -103,11 +104,14 @@ void Plan::choose(const Problem& sized) {
       const bool others = chosen < std::size(kAlgorithms);
       if (others && !algorithm.saves && with_every_product >= least) continue;
       if (others && algorithm.floor != nullptr && algorithm.floor(compared) >= least) continue;
-      if (algorithm.refusal(sized)) continue;
-      const double seconds = algorithm.cost(compared);
-      if (others && seconds >= least) continue;
+      if (!seconds_of[i]) {
+        refused[i] = algorithm.refusal(sized).has_value();
+        if (refused[i]) continue;
+        seconds_of[i] = algorithm.cost(compared);
+      }
+      if (others && *seconds_of[i] >= least) continue;
       chosen = i;
-      least = seconds;
+      least = *seconds_of[i];
     }
     algorithm_ = kAlgorithms[chosen];
     if (!make()) return;
@@ -147,7 +151,7 @@ PackedWeights Plan::pack(PlainWeights weight, Crew& crew) const {
   Buffer packed;
   if (!packing_key_.empty()) {
     packed = Buffer(recipe_->packed_bytes());
-    if (!recipe_->pack(weight.data, packed.data(), crew)) packed = Buffer();
+    if (!listed().pack(weight.data, packed.data(), crew)) packed = Buffer();
   }
   Buffer copy;
   if (weight.keeper == nullptr && (packed.data() == nullptr || recipe_->needs_finite_source())) {
@@ -175,14 +179,14 @@ bool Packing::advance(const Plan& plan, const void* weight, double seconds, Crew
   const double part = static_cast<double>(packed_.bytes()) / static_cast<double>(parts);
   const auto most = static_cast<int64_t>(seconds * machine::kPackBytesPerSecond / part);
   const int64_t end = std::min(parts, done_ + std::max<int64_t>(1, most));
-  finite_ = plan.recipe().pack_parts(weight, packed_.data(), done_, end, crew);
+  finite_ = plan.listed().pack_parts(weight, packed_.data(), done_, end, crew);
   done_ = end;
   return done_ == parts || !finite_;
 }
 
 void Plan::run(const void* source, const void* weight, const void* bias, void* out, Crew& crew) const {
   const Call call{source, weight, nullptr, bias, out, crew};
-  if (!recipe_->run(call)) make_direct(folded_)->run(call);
+  if (!listed().run(call)) make_direct(folded_)->run(call);
 }
 
 void Plan::run_packed(const void* source, const PackedWeights& packed, const void* bias, void* out,
@@ -191,7 +195,7 @@ void Plan::run_packed(const void* source, const PackedWeights& packed, const voi
     throw ParameterError("weights: packed for another plan; pack them for this one");
   }
   if (packing_key_.empty()) return run(source, packed.plain(), bias, out, crew);
-  if (packed.packed() == nullptr || !recipe_->run({source, nullptr, packed.packed(), bias, out, crew})) {
+  if (packed.packed() == nullptr || !listed().run({source, nullptr, packed.packed(), bias, out, crew})) {
     make_direct(folded_)->run({source, packed.plain(), nullptr, bias, out, crew});
   }
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -72,7 +73,12 @@ class Plan {
 
   const Problem& problem() const noexcept { return problem_; }
   const char* algorithm() const noexcept { return algorithm_->name; }
+  // For all but packing and running.
   const Recipe& recipe() const noexcept { return *recipe_; }
+  const Recipe& listed() const {
+    std::call_once(once_, [this] { recipe_->list(); });
+    return *recipe_;
+  }
   double seconds() const noexcept { return seconds_; }
   // Plans of equal keys read each other's packed weights; empty where a plan reads plain ones.
   const std::string& packing_key() const noexcept { return packing_key_; }
@@ -102,6 +108,7 @@ class Plan {
   const Algorithm* algorithm_ = nullptr;
   bool first_choice_ = false;  // the cheapest, which does not refuse
   std::unique_ptr<Recipe> recipe_;
+  mutable std::once_flag once_;
   std::string packing_key_;
   double seconds_ = 0;
 };

@@ -66,10 +66,13 @@ class Activate {
   const Kernel* kernel_;
 };
 
-// A problem with everything decided that no array decides. Immutable, so shared between threads.
+// A problem with everything decided that no array decides. Immutable once listed, so shared between threads.
 class Recipe {
  public:
   virtual ~Recipe() = default;
+  // Lists what pack() and run() go by, where that grows with taps, phases or places: only these two need it,
+  // and it is short beside what they do. Called once, before the first of them.
+  virtual void list() {}
   // The kernel that does the arithmetic.
   virtual std::string kernel() const = 0;
   // What run() takes from memory.hpp; at most the problem's workspace.

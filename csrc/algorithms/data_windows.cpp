@@ -87,12 +87,12 @@ Blocks cut_blocks(const Problem& problem, int64_t lanes) {
   // Positions of a block follow each other in memory.
   for (int a = 1; a >= 0; --a) {
     if (size[a + 1] < g.axes[a + 1].size) break;
-    while (size[a] < g.axes[a].size) {
-      ++size[a];
-      if (fits()) continue;
-      --size[a];
-      break;
+    int64_t most = 1;
+    for (int64_t above = g.axes[a].size + 1; above - most > 1;) {
+      size[a] = most + (above - most) / 2;
+      (fits() ? most : above) = size[a];
     }
+    size[a] = most;
     size[a] = ceil_div(g.axes[a].size, ceil_div(g.axes[a].size, size[a]));
   }
   // Threads share blocks.
@@ -127,18 +127,23 @@ class DataWindows final : public Recipe {
         blocks_(ceil_div(channels_, block_)),
         step_((blocks_ - 1) * block_ + step_of(blocks_ - 1)),
         cut_(cut_blocks(problem, gemm_.lanes)) {
+    const int64_t panel = part_depth_ * gemm_.lanes * static_cast<int64_t>(sizeof(T));
+    panels_ = std::clamp<int64_t>(kPanelBytes / panel, 1, ceil_div(cut_.positions(), gemm_.lanes));
+    threads_ = problem.threads;
+    while (threads_ > 1 && total() > problem.workspace) --threads_;
+    while (panels_ > 1 && total() > problem.workspace) --panels_;
+  }
+
+  void list() override {
+    tiles_.clear();
     for (int64_t block = 0; block < blocks_; ++block) {
       const int64_t rows = channels_of(block);
       const int64_t height = ceil_div(rows, ceil_div(rows, gemm_.rows));
       for (int64_t begin = 0; begin < rows; begin += height)
         tiles_.push_back({block, begin, std::min(height, rows - begin)});
     }
+    bundles_.clear();
     bundle();
-    const int64_t panel = part_depth_ * gemm_.lanes * static_cast<int64_t>(sizeof(T));
-    panels_ = std::clamp<int64_t>(kPanelBytes / panel, 1, ceil_div(cut_.positions(), gemm_.lanes));
-    threads_ = problem.threads;
-    while (threads_ > 1 && total() > problem.workspace) --threads_;
-    while (panels_ > 1 && total() > problem.workspace) --panels_;
   }
 
   std::string kernel() const override { return gemm_.name; }

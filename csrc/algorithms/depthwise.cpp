@@ -83,9 +83,9 @@ class Depthwise final : public Recipe {
   explicit Depthwise(const Problem& problem)
       : problem_(problem),
         activate_(problem),
-        axes_{phase_axis(problem.geometry.axes[0], problem.pass),
-              phase_axis(problem.geometry.axes[1], problem.pass),
-              phase_axis(problem.geometry.axes[2], problem.pass)},
+        axes_{PhaseAxis(problem.geometry.axes[0], problem.pass),
+              PhaseAxis(problem.geometry.axes[1], problem.pass),
+              PhaseAxis(problem.geometry.axes[2], problem.pass)},
         groups_(problem.geometry.groups),
         depth_((problem.pass == Pass::forward ? problem.geometry.channels : problem.geometry.filters) /
                groups_),
@@ -93,7 +93,7 @@ class Depthwise final : public Recipe {
                  groups_),
         maps_(groups_ * columns_),
         taps_(problem.geometry.taps()),
-        row_taps_(depth_ * most_taps(axes_[0]) * most_taps(axes_[1])),
+        row_taps_(depth_ * axes_[0].most_taps * axes_[1].most_taps),
         last_(problem.geometry.channels_last),
         spread_(spreads(problem.geometry)),
         fold_(last_ ? folded_positions(problem) : 1),
@@ -114,14 +114,18 @@ class Depthwise final : public Recipe {
               goes_past_caches(problem, kBarePastCachesBytes);
     position_blocks_ = ceil_div(axes_[2].positions, kMostPositions);
     block_ = ceil_div(ceil_div(axes_[2].positions, position_blocks_), kMostLanes) * kMostLanes;
-    if (last_) {
-      find_sections();
-      if (spread_) spreader_ = std::make_unique<MapSpreader<E>>(problem, depth_, columns_);
-    } else {
-      for (const PhaseTap& tap : axes_[2].taps) strip_taps_.tap.push_back(tap.k);
-      if (!turns_) find_strip();
-    }
+    if (spread_) spreader_ = std::make_unique<MapSpreader<E>>(problem, depth_, columns_);
+    if (!last_ && !turns_) lay_out_strip();
     cut();
+  }
+
+  void list() override {
+    for (PhaseAxis& axis : axes_) axis.list();
+    if (last_) {
+      list_sections();
+    } else {
+      list_strip_taps();
+    }
   }
 
   std::string kernel() const override { return sum_.name; }
@@ -276,7 +280,7 @@ class Depthwise final : public Recipe {
     units_ = problem_.geometry.batch * axes_[0].dst_size * row_blocks_ * parts_ * map_blocks_;
   }
   int64_t spread_elements() const noexcept {
-    return depth_ * (most_taps(axes_[0]) * strip_rows_ * strip_length_ * pitch_ + spread_beyond());
+    return depth_ * (axes_[0].most_taps * strip_rows_ * strip_length_ * pitch_ + spread_beyond());
   }
   // Elements that the last position of a copy is spread beyond; of others the next takes them back.
   int64_t spread_beyond() const noexcept { return fold_ > 1 ? kMostLanes : 0; }
@@ -287,47 +291,45 @@ class Depthwise final : public Recipe {
   }
   // The same of positions of all phases.
   static int64_t source_positions(const PhaseAxis& axis, int64_t positions) noexcept {
-    const int64_t reach = axis.offsets.back() - axis.offsets.front() + 1;
+    const int64_t reach = axis.highest_offset - axis.lowest_offset + 1;
     return std::min(axis.src_size, positions * axis.src_step + reach);
   }
   int64_t strip_size() const noexcept {
     return strip_planes_ * source_rows(rows_) * row_ * static_cast<int64_t>(sizeof(T));
   }
 
-  void find_strip() {
+  void lay_out_strip() noexcept {
     const PhaseAxis& x = axes_[2];
-    int64_t high = INT64_MIN;
-    low_ = INT64_MAX;
-    std::vector<int64_t> slot(static_cast<size_t>(x.src_step), -1);
-    for (const int64_t offset : x.offsets) {
-      const int64_t shift = floor_div(offset, x.src_step);
-      low_ = std::min(low_, shift);
-      high = std::max(high, shift);
-      int64_t& at = slot[static_cast<size_t>(offset - shift * x.src_step)];
-      if (at >= 0) continue;
-      at = static_cast<int64_t>(residues_.size());
-      residues_.push_back(offset - shift * x.src_step);
-    }
-    halo_ = high - floor_div(low_, kMostLanes) * kMostLanes;
     // Taps without a shift then read whole lines.
-    low_ = floor_div(low_, kMostLanes) * kMostLanes;
-    segment_ = ceil_div(block_ + high - low_, kMostLanes) * kMostLanes;
-    row_ = segment_ * static_cast<int64_t>(residues_.size()) + kMostLanes;
-    strip_planes_ = row_taps_ / most_taps(axes_[1]);
+    low_ = floor_div(floor_div(x.lowest_offset, x.src_step), kMostLanes) * kMostLanes;
+    halo_ = floor_div(x.highest_offset, x.src_step) - low_;
+    segment_ = ceil_div(block_ + halo_, kMostLanes) * kMostLanes;
+    const int64_t period = x.src_step / std::gcd(x.src_step, x.axis.dilation);
+    row_ = segment_ * std::min(period, x.kernel) + kMostLanes;
+    strip_planes_ = row_taps_ / axes_[1].most_taps;
+  }
+
+  void list_strip_taps() {
+    const PhaseAxis& x = axes_[2];
+    strip_taps_ = {};
+    residues_.clear();
+    std::vector<int64_t> slot(static_cast<size_t>(x.src_step), -1);
     for (const PhaseTap& tap : x.taps) {
+      strip_taps_.tap.push_back(tap.k);
+      if (turns_) continue;
       const int64_t shift = floor_div(tap.offset, x.src_step);
-      strip_taps_.offset.push_back(slot[static_cast<size_t>(tap.offset - shift * x.src_step)] * segment_ +
-                                   shift - low_);
+      const int64_t residue = tap.offset - shift * x.src_step;
+      int64_t& at = slot[static_cast<size_t>(residue)];
+      if (at < 0) {
+        at = static_cast<int64_t>(residues_.size());
+        residues_.push_back(residue);
+      }
+      strip_taps_.offset.push_back(at * segment_ + shift - low_);
     }
   }
 
-  static int64_t most_taps(const PhaseAxis& axis) noexcept {
-    int64_t most = 0;
-    for (int64_t phase = 0; phase < axis.phases(); ++phase) most = std::max(most, axis.tap_count(phase));
-    return most;
-  }
-
-  void find_sections() {
+  void list_sections() {
+    sections_.clear();
     const PhaseAxis& x = axes_[2];
     // Positions that a tap leads into the image.
     const auto inside = [&](const PhaseTap& tap) {
@@ -520,9 +522,9 @@ class Depthwise final : public Recipe {
 
   // Source positions that positions [first, end) read, from the first to before the second.
   static std::pair<int64_t, int64_t> sources(const PhaseAxis& axis, int64_t first, int64_t end) noexcept {
-    const int64_t begin = std::clamp<int64_t>(first * axis.src_step + axis.offsets.front(), 0, axis.src_size);
+    const int64_t begin = std::clamp<int64_t>(first * axis.src_step + axis.lowest_offset, 0, axis.src_size);
     return {begin,
-            std::clamp<int64_t>((end - 1) * axis.src_step + axis.offsets.back() + 1, begin, axis.src_size)};
+            std::clamp<int64_t>((end - 1) * axis.src_step + axis.highest_offset + 1, begin, axis.src_size)};
   }
 
   // Positions of a row of the output, which is at these places of the outer axes; `row_of` tells where

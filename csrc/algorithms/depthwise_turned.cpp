@@ -106,9 +106,9 @@ class DepthwiseTurned final : public Recipe {
   explicit DepthwiseTurned(const Problem& problem)
       : problem_(problem),
         activate_(problem),
-        axes_{phase_axis(problem.geometry.axes[0], problem.pass),
-              phase_axis(problem.geometry.axes[1], problem.pass),
-              phase_axis(problem.geometry.axes[2], problem.pass)},
+        axes_{PhaseAxis(problem.geometry.axes[0], problem.pass),
+              PhaseAxis(problem.geometry.axes[1], problem.pass),
+              PhaseAxis(problem.geometry.axes[2], problem.pass)},
         spread_(problem),
         taps_(problem.geometry.taps()),
         lanes_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))),
@@ -119,10 +119,7 @@ class DepthwiseTurned final : public Recipe {
         src_positions_(axes_[0].src_size * axes_[1].src_size * axes_[2].src_size),
         dst_positions_(axes_[0].dst_size * axes_[1].dst_size * axes_[2].dst_size),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
-        sum_(tconv::kernel(Family::depthwiseturned, problem.dtype, problem.isa)),
-        lists_(lists()) {
-    rows_ = lists_.rows ? axes_[0].src_size * axes_[1].src_size : 1;
-    row_ = src_positions_ / rows_;
+        sum_(tconv::kernel(Family::depthwiseturned, problem.dtype, problem.isa)) {
     const int64_t batch = problem.geometry.batch;
     // Whole sets, if there are enough for all threads.
     unit_blocks_ = ceil_div(kUnitBlocks, spread_.set_blocks()) * spread_.set_blocks();
@@ -131,6 +128,13 @@ class DepthwiseTurned final : public Recipe {
     sample_units_ = ceil_div(blocks_, unit_blocks_);
     threads_ = problem.threads;
     while (threads_ > 1 && workspace_bytes() > problem.workspace) --threads_;
+  }
+
+  void list() override {
+    for (PhaseAxis& axis : axes_) axis.list();
+    lists_ = lists();
+    rows_ = lists_.rows ? axes_[0].src_size * axes_[1].src_size : 1;
+    row_ = src_positions_ / rows_;
   }
 
   std::string kernel() const override { return sum_.name; }
@@ -216,7 +220,9 @@ class DepthwiseTurned final : public Recipe {
  private:
   size_t bias_bytes() const noexcept { return static_cast<size_t>(blocks_ * kTurnedMaps) * sizeof(T); }
   size_t strip_bytes() const noexcept {
-    return aligned(static_cast<size_t>(spread_.depth * map_elements()) * sizeof(T));
+    // Whichever way places are listed.
+    const int64_t rows = axes_[2].dst_size >= lanes_ ? axes_[0].src_size * axes_[1].src_size : 1;
+    return aligned(static_cast<size_t>(spread_.depth * (src_positions_ + rows) * kTurnedMaps) * sizeof(T));
   }
   // Of a map in a strip, for all lanes.
   int64_t map_elements() const noexcept { return rows_ * (row_ + 1) * kTurnedMaps; }
@@ -483,8 +489,8 @@ class DepthwiseTurned final : public Recipe {
   const Kernel& load_;
   const Kernel& sum_;
   Lists lists_;
-  int64_t rows_;  // of a strip
-  int64_t row_;   // positions of one
+  int64_t rows_ = 0;  // of a strip
+  int64_t row_ = 0;   // positions of one
   int64_t unit_blocks_ = 1;
   int64_t sample_units_ = 1;
   int threads_ = 1;
@@ -500,18 +506,11 @@ struct Reach {
 };
 
 Reach reach(const Axis& axis, Pass pass) noexcept {
-  int64_t taps = 0;
-  for (int64_t tap = 0; tap < axis.kernel; ++tap) {
-    const int64_t at = tap * axis.dilation - axis.pad_lo;
-    const int64_t begin = std::clamp<int64_t>(ceil_div(-at, axis.stride), 0, axis.size);
-    const int64_t end = floor_div(axis.out - 1 - at, axis.stride) + 1;
-    taps += std::clamp<int64_t>(end, begin, axis.size) - begin;
-  }
   const bool forward = pass == Pass::forward;
   const int64_t period = forward ? axis.stride / std::gcd(axis.stride, axis.dilation) : 1;
   const int64_t src_size = forward ? axis.size : axis.out;
   return {static_cast<double>(src_size), static_cast<double>(forward ? axis.out : axis.size),
-          static_cast<double>(forward ? axis.stride : 1), static_cast<double>(taps),
+          static_cast<double>(forward ? axis.stride : 1), static_cast<double>(axis.taps_inside()),
           static_cast<double>(std::min(ceil_div(axis.kernel, period), src_size))};
 }
 

@@ -73,9 +73,9 @@ class PhaseGemm final : public Recipe {
       : problem_(problem),
         activate_(problem),
         sides_(problem),
-        axes_{phase_axis(problem.geometry.axes[0], problem.pass),
-              phase_axis(problem.geometry.axes[1], problem.pass),
-              phase_axis(problem.geometry.axes[2], problem.pass)},
+        axes_{PhaseAxis(problem.geometry.axes[0], problem.pass),
+              PhaseAxis(problem.geometry.axes[1], problem.pass),
+              PhaseAxis(problem.geometry.axes[2], problem.pass)},
         gemm_(choose_tile(problem)),
         gather_(tconv::kernel(Family::gather, problem.dtype, problem.isa)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
@@ -101,11 +101,9 @@ class PhaseGemm final : public Recipe {
     offsets_ = 1;
     grid_ = 1;
     for (const PhaseAxis& axis : axes_) {
-      offsets_ *= static_cast<int64_t>(axis.offsets.size());
+      offsets_ *= axis.offset_count;
       grid_ *= axis.positions;
-      int64_t most = 0;
-      for (int64_t phase = 0; phase < axis.phases(); ++phase) most = std::max(most, axis.tap_count(phase));
-      phase_taps_ *= most;
+      phase_taps_ *= axis.most_taps;
     }
     positions_ = sides_.batch * grid_;
     // Samples innermost: a tile then holds one place of many samples, and taps outside the image drop out
@@ -129,6 +127,10 @@ class PhaseGemm final : public Recipe {
     }
     panel_kernel_ = &tconv::kernel(
         Family::panel, samples_inside_ ? compute_dtype(problem.dtype) : problem.dtype, problem.isa);
+  }
+
+  void list() override {
+    for (PhaseAxis& axis : axes_) axis.list();
   }
 
   std::string kernel() const override { return gemm_.name; }
@@ -252,8 +254,8 @@ class PhaseGemm final : public Recipe {
   // Whether some tap leads outside the image from some position.
   bool leaves_image() const noexcept {
     return std::any_of(axes_.begin(), axes_.end(), [](const PhaseAxis& axis) {
-      return axis.offsets.front() < 0 ||
-             (axis.positions - 1) * axis.src_step + axis.offsets.back() >= axis.src_size;
+      return axis.lowest_offset < 0 ||
+             (axis.positions - 1) * axis.src_step + axis.highest_offset >= axis.src_size;
     });
   }
 
@@ -876,10 +878,7 @@ double cost(const Problem& problem) {
   const Making making(problem);
   double offsets = 1;
   for (const Axis& axis : problem.geometry.axes) {
-    // A gradient reads another for every tap.
-    offsets *= static_cast<double>(problem.pass == Pass::forward
-                                       ? static_cast<int64_t>(phase_axis(axis, problem.pass).offsets.size())
-                                       : axis.kernel);
+    offsets *= static_cast<double>(PhaseAxis(axis, problem.pass).offset_count);
   }
   const Axis& x = problem.geometry.axes[2];
   const bool forward = problem.pass == Pass::forward;

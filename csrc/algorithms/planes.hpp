@@ -14,42 +14,56 @@ namespace tconv {
 // An axis of the large side by the residues of the stride: tap k of position i is element i + shift of the
 // plane of its residue.
 struct Planes {
-  std::vector<int64_t> residues;  // that taps have, ascending
-  std::vector<int64_t> plane;     // of each tap
-  std::vector<int64_t> shift;     // of each tap, from `first` on
-  int64_t first = 0;
-  int64_t spread = 0;  // the largest shift
+  explicit Planes(const Axis& axis) noexcept
+      : axis_(axis),
+        period_(axis.stride / std::gcd(axis.dilation, axis.stride)),
+        first(shift_of(0)),
+        spread(shift_of(axis.kernel - 1) - first) {}
 
-  explicit Planes(const Axis& axis) {
+  int64_t count() const noexcept { return std::min(axis_.kernel, period_); }
+
+  void list() {
+    shift.clear();
+    plane.clear();
+    shift.reserve(static_cast<size_t>(axis_.kernel));
+    plane.reserve(static_cast<size_t>(axis_.kernel));
     // Taps a period apart have one residue. Those of a whole period are all that the step divides alike.
-    const int64_t step = std::gcd(axis.dilation, axis.stride);
-    const int64_t period = axis.stride / step;
-    const int64_t count = std::min(axis.kernel, period);
-    shift.reserve(static_cast<size_t>(axis.kernel));
-    plane.reserve(static_cast<size_t>(axis.kernel));
-    for (int64_t k = 0; k < count; ++k) {
-      const int64_t at = k * axis.dilation - axis.pad_lo;
-      shift.push_back(floor_div(at, axis.stride));
-      plane.push_back(at - shift.back() * axis.stride);
+    for (int64_t k = 0; k < count(); ++k) {
+      shift.push_back(shift_of(k) - first);
+      plane.push_back(k * axis_.dilation - axis_.pad_lo - shift_of(k) * axis_.stride);
     }
     residues = plane;
-    if (count == period) {
+    if (count() == period_) {
+      const int64_t step = axis_.stride / period_;
       const int64_t least = plane.front() % step;
-      for (int64_t i = 0; i < count; ++i) residues[static_cast<size_t>(i)] = least + i * step;
+      for (int64_t i = 0; i < count(); ++i) residues[static_cast<size_t>(i)] = least + i * step;
       for (int64_t& p : plane) p /= step;
     } else {
       std::sort(residues.begin(), residues.end());
       for (int64_t& p : plane) p = std::lower_bound(residues.begin(), residues.end(), p) - residues.begin();
     }
-    for (size_t k = 0; static_cast<int64_t>(shift.size()) < axis.kernel; ++k) {
-      shift.push_back(shift[k] + period * axis.dilation / axis.stride);
+    for (size_t k = 0; static_cast<int64_t>(shift.size()) < axis_.kernel; ++k) {
+      shift.push_back(shift[k] + period_ * axis_.dilation / axis_.stride);
       plane.push_back(plane[k]);
     }
-    first = shift.front();
-    for (int64_t& s : shift) s -= first;
-    spread = shift.back();
   }
-  int64_t count() const noexcept { return static_cast<int64_t>(residues.size()); }
+
+ private:
+  // Position in its plane that a tap reads for position 0.
+  int64_t shift_of(int64_t k) const noexcept {
+    return floor_div(k * axis_.dilation - axis_.pad_lo, axis_.stride);
+  }
+
+  Axis axis_;
+  int64_t period_;
+
+ public:
+  int64_t first;
+  int64_t spread;  // the largest shift
+  // Empty before list().
+  std::vector<int64_t> residues;  // that taps have, ascending
+  std::vector<int64_t> plane;     // of each tap
+  std::vector<int64_t> shift;     // of each tap, from `first` on
 };
 
 // A row of the large side, or zeros where there is none, to a row of each plane along x, `pitch` apart: what

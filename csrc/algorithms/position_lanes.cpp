@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kMostRows = 4096;
 constexpr int64_t kMostTaps = 1 << 16;
-constexpr size_t kMostClasses = 64;
+constexpr int64_t kMostClasses = 64;
 constexpr int64_t kMostTogether = 64;  // splits of a row that are read at a time
 constexpr int64_t kMostPlanes = 256;   // of a strip, about
 constexpr int64_t kStripBytes = 512 << 10;
@@ -61,11 +61,20 @@ struct Class {
   std::vector<int64_t> shifts;
   std::vector<int64_t> planes;    // of LaneAxis::splits, one a shift
   std::vector<int64_t> residues;  // ascending
-  std::vector<int64_t> taps;      // k of each residue, shift by shift; where asked for
+  std::vector<int64_t> taps;      // k of each residue, shift by shift
+};
+
+// Classes of as many residues.
+struct Kind {
+  int64_t residues;  // of each
+  int64_t classes;
+  int64_t taps;  // of a residue of each, added up
 };
 
 // One axis: dst = q * dst_step + residue - pad reads src = (q + shift) * src_step + split.
 struct LaneAxis {
+  Axis axis;
+  bool forward;
   int64_t src_size;
   int64_t dst_size;
   int64_t src_step;
@@ -73,108 +82,126 @@ struct LaneAxis {
   int64_t pad;
   int64_t first;      // lowest q
   int64_t positions;  // number of q
+  int64_t period;     // taps of a residue are so many apart
   int64_t low;        // lowest shift
   int64_t halo;       // highest shift less lowest
-  bool irregular;     // more classes than are worth keeping apart; the rest is not there
+  int64_t split_count;
+  int64_t most_taps;  // of a residue
+  std::vector<Kind> kinds;
+  bool irregular = false;  // more classes than are worth keeping apart; not all are among the kinds
+  // Empty before list().
   std::vector<int64_t> splits;
   std::vector<Class> classes;
-};
 
-LaneAxis lane_axis(const Axis& axis, Pass pass, bool with_taps) {
-  LaneAxis made{};
-  const bool forward = pass == Pass::forward;
-  made.src_size = forward ? axis.size : axis.out;
-  made.dst_size = forward ? axis.out : axis.size;
-  made.src_step = forward ? 1 : axis.stride;
-  made.dst_step = forward ? axis.stride : 1;
-  made.pad = forward ? axis.pad_lo : 0;
-  made.first = floor_div(made.pad, made.dst_step);
-  made.positions = floor_div(made.pad + made.dst_size - 1, made.dst_step) - made.first + 1;
-  // Without dilation residues with as many taps are alike, and there are two such numbers at most.
-  const bool regular = forward && axis.dilation == 1;
-  // Taps of a residue are every `period`-th, from the first that has this residue.
-  const int64_t period = forward ? axis.stride / std::gcd(axis.stride, axis.dilation) : 1;
-  const int64_t whole = axis.kernel / period;
-  const int64_t rest = axis.kernel % period;
-  std::vector<int64_t> first_tap(static_cast<size_t>(made.dst_step), axis.kernel);
-  for (int64_t k = std::min(period, axis.kernel); k-- > 0;) {
-    first_tap[static_cast<size_t>(forward ? k * (axis.dilation % axis.stride) % axis.stride : 0)] = k;
-  }
-  // From one tap of a residue to the next; long kernels would wait for divisions.
-  const int64_t hop = forward ? -(period * axis.dilation / axis.stride) : axis.dilation;
-  const int64_t hop_shift = floor_div(hop, made.src_step);
-  const int64_t hop_split = hop - hop_shift * made.src_step;
-  std::vector<int64_t> plane_of(static_cast<size_t>(made.src_step), -1);  // of a split
-  // Where nothing runs and no classes are compared, of the shifts only their number and the ends count, and
-  // one cycle of taps has every split.
-  const bool only_ends = !with_taps && (regular || !forward);
-  const int64_t cycle = made.src_step / std::gcd(made.src_step, hop);
-  int64_t high = INT64_MIN;
-  made.low = INT64_MAX;
-  for (int64_t residue = 0; residue < made.dst_step; ++residue) {
-    const int64_t first = first_tap[static_cast<size_t>(residue)];
-    const auto count = static_cast<size_t>(first < axis.kernel ? whole + (first < rest) : 0);
-    Class* same = nullptr;
-    if (regular) {
-      for (Class& c : made.classes) {
-        if (c.shifts.size() == count) same = &c;
-      }
+  LaneAxis(const Axis& of, Pass pass)
+      : axis(of),
+        forward(pass == Pass::forward),
+        src_size(forward ? axis.size : axis.out),
+        dst_size(forward ? axis.out : axis.size),
+        src_step(forward ? 1 : axis.stride),
+        dst_step(forward ? axis.stride : 1),
+        pad(forward ? axis.pad_lo : 0),
+        first(floor_div(pad, dst_step)),
+        positions(floor_div(pad + dst_size - 1, dst_step) - first + 1),
+        period(dst_step / std::gcd(dst_step, axis.dilation)),
+        low(std::min(shift_of(0), shift_of(axis.kernel - 1))),
+        halo(std::max(shift_of(0), shift_of(axis.kernel - 1)) - low),
+        split_count(std::min(axis.kernel, src_step / std::gcd(src_step, axis.dilation))),
+        most_taps(ceil_div(axis.kernel, period)) {
+    int64_t found = 0;
+    for_classes([&](int64_t begin, int64_t end) {
+      add_kind(end - begin, taps_from(begin));
+      return ++found <= kMostClasses;
+    });
+    if (dst_step > first_taps()) {
+      add_kind(dst_step - first_taps(), 0);
+      ++found;
     }
-    if (same == nullptr) {
-      Class fresh;
-      fresh.shifts.resize(count);
-      fresh.planes.resize(only_ends ? 0 : count);
-      const int64_t offset =
-          forward ? -((first * axis.dilation - residue) / axis.stride) : first * axis.dilation - axis.pad_lo;
-      int64_t shift = floor_div(offset, made.src_step);
-      int64_t split = offset - shift * made.src_step;
-      const size_t walked = only_ends ? std::min(count, static_cast<size_t>(cycle)) : count;
-      for (size_t i = 0; i < walked; ++i) {
-        plane_of[static_cast<size_t>(split)] = 0;
-        fresh.shifts[i] = shift;
-        if (!only_ends) fresh.planes[i] = split;  // till all splits are known
+    irregular = found > kMostClasses;
+  }
+
+  void list() {
+    // Ascending, so that neighbours in the source are in neighbouring planes.
+    splits.clear();
+    for (int64_t k = 0; k < split_count; ++k) splits.push_back(offset_of(k) - shift_of(k) * src_step);
+    std::ranges::sort(splits);
+    std::vector<int64_t> plane_of(static_cast<size_t>(src_step), 0);
+    for (size_t plane = 0; plane < splits.size(); ++plane)
+      plane_of[static_cast<size_t>(splits[plane])] = static_cast<int64_t>(plane);
+    // From one tap of a residue to the next; long kernels would wait for divisions.
+    const int64_t hop = forward ? -(period * axis.dilation / axis.stride) : axis.dilation;
+    const int64_t hop_shift = floor_div(hop, src_step);
+    const int64_t hop_split = hop - hop_shift * src_step;
+    classes.clear();
+    std::vector<bool> reached(static_cast<size_t>(dst_step));
+    std::vector<std::pair<int64_t, int64_t>> first_taps_of;  // by residue
+    for_classes([&](int64_t begin, int64_t end) {
+      first_taps_of.clear();
+      for (int64_t k = begin; k < end; ++k)
+        first_taps_of.emplace_back(k * (axis.dilation % dst_step) % dst_step, k);
+      std::ranges::sort(first_taps_of);
+      Class& made = classes.emplace_back();
+      const int64_t count = taps_from(begin);
+      int64_t shift = shift_of(begin);
+      int64_t split = offset_of(begin) - shift * src_step;
+      for (int64_t i = 0; i < count; ++i) {
+        made.shifts.push_back(shift);
+        made.planes.push_back(plane_of[static_cast<size_t>(split)]);
         shift += hop_shift;
         split += hop_split;
-        if (split >= made.src_step) {
-          split -= made.src_step;
+        if (split >= src_step) {
+          split -= src_step;
           ++shift;
         }
       }
-      if (only_ends && count > 0)
-        fresh.shifts.back() = floor_div(offset + (static_cast<int64_t>(count) - 1) * hop, made.src_step);
-      if (count > 0) {
-        made.low = std::min({made.low, fresh.shifts.front(), fresh.shifts.back()});
-        high = std::max({high, fresh.shifts.front(), fresh.shifts.back()});
+      for (const auto& [residue, k] : first_taps_of) {
+        reached[static_cast<size_t>(residue)] = true;
+        made.residues.push_back(residue);
+        for (int64_t i = 0; i < count; ++i) made.taps.push_back(k + i * period);
       }
-      for (Class& c : made.classes) {
-        if (c.shifts == fresh.shifts && c.planes == fresh.planes) same = &c;
-      }
-      if (same == nullptr) {
-        if (made.classes.size() == kMostClasses) {
-          made.irregular = true;
-          break;
-        }
-        made.classes.push_back(std::move(fresh));
-        same = &made.classes.back();
-        same->residues.reserve(regular ? static_cast<size_t>(made.dst_step) : 1);
-        if (with_taps) same->taps.reserve(regular ? static_cast<size_t>(axis.kernel) : count);
-      }
+      return true;
+    });
+    if (dst_step == first_taps()) return;
+    Class& none = classes.emplace_back();
+    for (int64_t residue = 0; residue < dst_step; ++residue) {
+      if (!reached[static_cast<size_t>(residue)]) none.residues.push_back(residue);
     }
-    same->residues.push_back(residue);
-    for (int64_t k = first; with_taps && k < axis.kernel; k += period) same->taps.push_back(k);
   }
-  made.halo = high - made.low;
-  // Ascending, so that neighbours in the source are in neighbouring planes.
-  for (int64_t split = 0; split < made.src_step; ++split) {
-    if (plane_of[static_cast<size_t>(split)] < 0) continue;
-    plane_of[static_cast<size_t>(split)] = static_cast<int64_t>(made.splits.size());
-    made.splits.push_back(split);
+
+ private:
+  // Source position that a tap reads from position 0.
+  int64_t offset_of(int64_t k) const noexcept {
+    return forward ? -(k * axis.dilation / axis.stride) : k * axis.dilation - axis.pad_lo;
   }
-  for (Class& c : made.classes) {
-    for (int64_t& plane : c.planes) plane = plane_of[static_cast<size_t>(plane)];
+  int64_t shift_of(int64_t k) const noexcept { return floor_div(offset_of(k), src_step); }
+
+  // Those that are each the first of a residue.
+  int64_t first_taps() const noexcept { return std::min(period, axis.kernel); }
+  // Of the residue of such a one.
+  int64_t taps_from(int64_t first_tap) const noexcept {
+    return axis.kernel / period + (first_tap < axis.kernel % period ? 1 : 0);
   }
-  return made;
-}
+
+  // Calls `body(begin, end)` for the classes that have taps, each the residues of a run of first taps, until
+  // it returns false.
+  template <class Body>
+  void for_classes(const Body& body) const {
+    const int64_t more = axis.kernel % period;  // residues of a tap more than others
+    for (int64_t begin = 0; begin < first_taps();) {
+      int64_t end = forward ? ceil_div((1 - offset_of(begin)) * axis.stride, axis.dilation) : 1;
+      end = std::min(end, begin < more ? more : first_taps());
+      if (!body(begin, end)) return;
+      begin = end;
+    }
+  }
+
+  void add_kind(int64_t residues, int64_t taps) {
+    const auto known = std::ranges::find(kinds, residues, &Kind::residues);
+    Kind& kind = known != kinds.end() ? *known : kinds.emplace_back(Kind{residues, 0, 0});
+    ++kind.classes;
+    kind.taps += taps;
+  }
+};
 
 // What decides the order of packed weights: weights, stride and dilation, never sizes or pads.
 struct Layout {
@@ -197,17 +224,18 @@ struct Layout {
   int64_t column_maps;
   int64_t streams;
   int64_t residues;
-  int64_t taps;  // over all tiles
+  int64_t taps = 0;  // over all tiles
+  int64_t tile_count = 0;
   int64_t chunk;
+  const Kernel* gemm;
+  // Empty before list().
   std::vector<Row> rows;
   std::vector<Tile> tiles;
-  const Kernel* gemm;
 
-  // Rows and taps are what only running and packing need.
-  explicit Layout(const Problem& problem, bool with_rows)
-      : axes{lane_axis(problem.geometry.axes[0], problem.pass, with_rows),
-             lane_axis(problem.geometry.axes[1], problem.pass, with_rows),
-             lane_axis(problem.geometry.axes[2], problem.pass, with_rows)},
+  explicit Layout(const Problem& problem)
+      : axes{LaneAxis(problem.geometry.axes[0], problem.pass),
+             LaneAxis(problem.geometry.axes[1], problem.pass),
+             LaneAxis(problem.geometry.axes[2], problem.pass)},
         groups(problem.geometry.groups) {
     const Geometry& g = problem.geometry;
     const bool forward = problem.pass == Pass::forward;
@@ -219,42 +247,59 @@ struct Layout {
     // Fewer maps at a time where each has many splits, or a strip holds too few rows for its halo.
     if (splits() > 1) chunk = std::clamp<int64_t>(kMostPlanes / splits(), 1, chunk);
     gemm = &choose_tile(problem);
-    if (with_rows) rows.reserve(static_cast<size_t>(streams));
-    taps = 0;
-    int64_t first = 0;
-    for_classes([&](const Class& z, const Class& y, const Class& x) {
-      if (with_rows) add_rows(z, y, x, g.channels_last);
-      const int64_t count =
-          column_maps * static_cast<int64_t>(z.residues.size() * y.residues.size() * x.residues.size());
-      const auto class_taps = static_cast<int64_t>(z.shifts.size() * y.shifts.size() * x.shifts.size());
+    for_kinds([&](int64_t count, int64_t classes, int64_t class_taps) {
       const int64_t pieces = ceil_div(count, gemm->rows);
-      for (int64_t i = 0; i < pieces; ++i) {
-        const int64_t begin = first + count * i / pieces;
-        const int64_t end = first + count * (i + 1) / pieces;
-        tiles.push_back({{&z, &y, &x}, class_taps, begin, end - begin, taps});
-        taps += class_taps;
-      }
-      first += count;
+      tile_count += pieces * classes;
+      taps += pieces * class_taps;
     });
   }
 
-  template <class Body>
-  void for_classes(const Body& body) const {
+  void list(bool maps_inside) {
+    for (LaneAxis& axis : axes) axis.list();
+    rows.clear();
+    rows.reserve(static_cast<size_t>(streams));
+    tiles.clear();
+    tiles.reserve(static_cast<size_t>(tile_count));
+    int64_t first = 0;
+    int64_t first_tap = 0;
     for (const Class& z : axes[0].classes) {
       for (const Class& y : axes[1].classes) {
-        for (const Class& x : axes[2].classes) body(z, y, x);
+        for (const Class& x : axes[2].classes) {
+          add_rows(z, y, x, maps_inside);
+          const int64_t count = static_cast<int64_t>(rows.size()) - first;
+          const auto class_taps = static_cast<int64_t>(z.shifts.size() * y.shifts.size() * x.shifts.size());
+          const int64_t pieces = ceil_div(count, gemm->rows);
+          for (int64_t i = 0; i < pieces; ++i) {
+            const int64_t begin = first + count * i / pieces;
+            const int64_t end = first + count * (i + 1) / pieces;
+            tiles.push_back({{&z, &y, &x}, class_taps, begin, end - begin, first_tap});
+            first_tap += class_taps;
+          }
+          first += count;
+        }
+      }
+    }
+  }
+
+  // Calls `body(rows, classes, taps)` for classes of as many rows, whose taps are added up.
+  template <class Body>
+  void for_kinds(const Body& body) const {
+    for (const Kind& z : axes[0].kinds) {
+      for (const Kind& y : axes[1].kinds) {
+        for (const Kind& x : axes[2].kinds) {
+          body(column_maps * z.residues * y.residues * x.residues, z.classes * y.classes * x.classes,
+               z.taps * y.taps * x.taps);
+        }
       }
     }
   }
 
   double step_seconds(const Kernel& kernel) const {
     double seconds = 0;
-    for_classes([&](const Class& z, const Class& y, const Class& x) {
-      const auto count =
-          column_maps * static_cast<int64_t>(z.residues.size() * y.residues.size() * x.residues.size());
+    for_kinds([&](int64_t count, int64_t /*classes*/, int64_t class_taps) {
       const int64_t pieces = ceil_div(count, kernel.rows);
       seconds += (machine::rows_step_seconds(kernel, count) + static_cast<double>(pieces) * kStepSeconds) *
-                 static_cast<double>(z.shifts.size() * y.shifts.size() * x.shifts.size());
+                 static_cast<double>(class_taps);
     });
     return seconds;
   }
@@ -263,9 +308,8 @@ struct Layout {
   Layout(const Layout&) = delete;
   Layout& operator=(const Layout&) = delete;
 
-  int64_t splits() const noexcept {
-    return static_cast<int64_t>(axes[0].splits.size() * axes[1].splits.size() * axes[2].splits.size());
-  }
+  int64_t splits() const noexcept { return axes[0].split_count * axes[1].split_count * axes[2].split_count; }
+  int64_t most_taps() const noexcept { return axes[0].most_taps * axes[1].most_taps * axes[2].most_taps; }
   int64_t group_elements() const noexcept { return taps * depth_maps * gemm->rows; }
 
  private:
@@ -319,7 +363,7 @@ struct Blocks {
       count[a] = ceil_div(axis.positions, block[a]);
       size[a] = ceil_div(axis.positions, count[a]);
       strip[a] = size[a] + axis.halo;
-      splits *= static_cast<int64_t>(axis.splits.size());
+      splits *= axis.split_count;
     }
     const int64_t last = ((size[0] - 1) * strip[1] + size[1] - 1) * strip[2] + size[2];
     length = ceil_div(last, layout.gemm->lanes) * layout.gemm->lanes;
@@ -341,7 +385,7 @@ class PositionLanes final : public Recipe {
   explicit PositionLanes(const Problem& problem)
       : problem_(problem),
         activate_(problem),
-        layout_(problem, true),
+        layout_(problem),
         gemm_(*layout_.gemm),
         gather_(tconv::kernel(Family::gather, problem.dtype, problem.isa)),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
@@ -361,6 +405,8 @@ class PositionLanes final : public Recipe {
     dst_sample_ = dst_maps_ * z.dst_size * y.dst_size * x.dst_size;
     cut();
   }
+
+  void list() override { layout_.list(problem_.geometry.channels_last); }
 
   std::string kernel() const override { return gemm_.name; }
   size_t workspace_bytes() const noexcept override { return workspace_; }
@@ -484,18 +530,14 @@ class PositionLanes final : public Recipe {
     return aligned(static_cast<size_t>(layout_.group_elements()) * sizeof(T));
   }
   size_t bias_bytes() const noexcept {
-    return static_cast<size_t>(layout_.groups * gemm_.rows) * layout_.tiles.size() * sizeof(T);
-  }
-  size_t most_taps() const noexcept {
-    int64_t most = 1;
-    for (const auto& tile : layout_.tiles) most = std::max(most, tile.taps);
-    return static_cast<size_t>(most);
+    return static_cast<size_t>(layout_.groups * gemm_.rows * layout_.tile_count) * sizeof(T);
   }
   size_t worker_bytes() const noexcept {
     return aligned(sizeof(Border)) +
            aligned(static_cast<size_t>(blocks_.strip_elements(layout_)) * sizeof(T)) +
            aligned(static_cast<size_t>(blocks_.result_elements(layout_)) * sizeof(T)) +
-           aligned(most_taps() * 8) + aligned(static_cast<size_t>(gemm_.rows) * 8);
+           aligned(static_cast<size_t>(layout_.most_taps()) * 8) +
+           aligned(static_cast<size_t>(gemm_.rows) * 8);
   }
 
   Worker worker(char* memory) const noexcept {
@@ -504,7 +546,7 @@ class PositionLanes final : public Recipe {
     made.border = pieces.take<Border>(sizeof(Border));
     made.strip = pieces.take<T>(static_cast<size_t>(blocks_.strip_elements(layout_)) * sizeof(T));
     made.result = pieces.take<T>(static_cast<size_t>(blocks_.result_elements(layout_)) * sizeof(T));
-    made.b_offset = pieces.take<int64_t>(most_taps() * 8);
+    made.b_offset = pieces.take<int64_t>(static_cast<size_t>(layout_.most_taps()) * 8);
     made.rows = pieces.take<void*>(static_cast<size_t>(gemm_.rows) * 8);
     return made;
   }
@@ -1058,7 +1100,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   }
   if (g.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   for (const Axis& axis : g.axes) {
-    const LaneAxis lane = lane_axis(axis, problem.pass, false);
+    const LaneAxis lane(axis, problem.pass);
     if (lane.irregular) return "stride and dilation make too many kinds of phases";
     if (lane.halo > 4 * lane.positions + 256) return "kernel far longer than the image";
   }
@@ -1076,7 +1118,7 @@ double least_seconds(const Problem& problem) {
 }
 
 double cost(const Problem& problem) {
-  const Layout layout(problem, false);
+  const Layout layout(problem);
   const Kernel& gemm = *layout.gemm;
   const double width = machine::lanes(gemm.dtype, gemm.isa);
   const Geometry& g = problem.geometry;
@@ -1091,7 +1133,7 @@ double cost(const Problem& problem) {
   // Blocks add their halos; that is left out.
   const Blocks blocks(layout, whole);
   const double tiles = static_cast<double>(blocks.length) / gemm.lanes;
-  const double calls = tiles * static_cast<double>(layout.tiles.size());
+  const double calls = tiles * static_cast<double>(layout.tile_count);
   // Residues of a stride are taken apart on the way, long strides by turning squares, of which those of maps
   // that lie together are ragged.
   const int64_t step = layout.axes[2].src_step;

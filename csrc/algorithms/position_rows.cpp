@@ -51,17 +51,22 @@ class PositionRows final : public Recipe {
     columns_ = forward_ ? window_ : channels_;
     panels_ = ceil_div(columns_, rows_.lanes);
     positions_ = g.batch * g.small_positions();
-    segments_ = window_segments(g);
+    segments_.length = segment_length(g);
     steps_ = pair_ == nullptr ? depth_ : ceil_div(depth_, 2);
     as_they_lie_ = pair_ == nullptr ? problem.dtype == compute_dtype(problem.dtype)
                    : forward_       ? depth_ % 2 == 0
                                     : segments_.length % 2 == 0 && g.filters % 2 == 0;
-    for (const int64_t start : segments_.start) starts_.push_back(start / steps_of_element(rows_));
-    lane_runs_ =
-        lane_runs(forward_ ? segments_ : Segments{columns_, {0}}, columns_, panels_ * rows_.lanes, vector());
     whole_ = columns_ % rows_.lanes == 0 && (forward_ ? segments_.length : columns_) % vector() == 0;
     stream_ = forward_ && whole_ && filters_ % vector() == 0 && goes_past_caches(problem);
     cut();
+  }
+
+  void list() override {
+    segments_ = window_segments(problem_.geometry);
+    starts_.clear();
+    for (const int64_t start : segments_.start) starts_.push_back(start / steps_of_element(rows_));
+    lane_runs_ =
+        lane_runs(forward_ ? segments_ : Segments{columns_, {0}}, columns_, panels_ * rows_.lanes, vector());
   }
 
   std::string kernel() const override { return rows_.name; }

@@ -99,12 +99,17 @@ struct Segments {
   std::vector<int64_t> start;
 };
 
-// The window of a position where maps lie together, from its first element: all taps along the last axis, or
-// the filters of a group at one tap.
+// Neighbours in the window of a position where maps lie together: all taps along the last axis, or the
+// filters of a group at one tap.
+inline int64_t segment_length(const Geometry& g) noexcept {
+  return g.filters / g.groups * (g.groups > 1 ? 1 : g.axes[2].kernel);
+}
+
+// All of them, from the first element of the window.
 inline Segments window_segments(const Geometry& g) {
   const auto& [z, y, x] = g.axes;
   const int64_t apart = g.groups > 1 ? x.kernel : 1;
-  Segments made{g.filters / g.groups * x.kernel / apart, {}};
+  Segments made{segment_length(g), {}};
   for (int64_t tap_z = 0; tap_z < z.kernel; ++tap_z) {
     for (int64_t tap_y = 0; tap_y < y.kernel; ++tap_y) {
       for (int64_t tap = 0; tap < apart; ++tap)

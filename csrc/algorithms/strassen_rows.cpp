@@ -36,15 +36,18 @@ class StrassenRows final : public Recipe {
         half_(ceil_div(sample_positions_, kHalves)),
         pairs_(kernels(Family::strassen, problem.dtype, problem.isa), ceil_div(columns_, kHalves)),
         tile_rows_(pairs_.widest().rows),
-        vector_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))),
-        segments_(window_segments(problem.geometry)),
-        lane_runs_(lane_runs(segments_, columns_, kHalves * pairs_.start(pairs_.count()), vector_)) {
+        vector_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))) {
     const int64_t vector_bytes = vector_ * element();
-    whole_ = columns_ == kHalves * pairs_.start(pairs_.count()) &&
-             lane_runs_.runs.size() + 1 == lane_runs_.first.size();
-    stream_ = whole_ && segments_.length * element() % vector_bytes == 0 &&
-              filters_ * element() % vector_bytes == 0 && goes_past_caches(problem);
+    const int64_t length = segment_length(problem.geometry);
+    whole_ = columns_ == kHalves * pairs_.start(pairs_.count()) && length % vector_ == 0;
+    stream_ = whole_ && length * element() % vector_bytes == 0 && filters_ * element() % vector_bytes == 0 &&
+              goes_past_caches(problem);
     cut();
+  }
+
+  void list() override {
+    lane_runs_ = lane_runs(window_segments(problem_.geometry), columns_,
+                           kHalves * pairs_.start(pairs_.count()), vector_);
   }
 
   std::string kernel() const override { return pairs_.widest().name; }
@@ -349,8 +352,7 @@ class StrassenRows final : public Recipe {
   Panels pairs_;  // of half the columns
   int64_t tile_rows_;
   int64_t vector_;  // lanes of a vector
-  const Segments segments_;
-  const LaneRuns lane_runs_;
+  LaneRuns lane_runs_;
   bool whole_ = false;   // whether every vector is one run of the output
   bool stream_ = false;  // whether outputs go past the caches
   int64_t block_tiles_ = 1;

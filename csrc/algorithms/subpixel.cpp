@@ -60,6 +60,7 @@ class Subpixel final : public Recipe {
   explicit Subpixel(const Problem& problem)
       : problem_(problem), room_(problem), recipe_(solver(problem.pass).make(inner_of(problem))) {}
 
+  void list() override { recipe_->list(); }
   std::string kernel() const override { return recipe_->kernel(); }
   size_t workspace_bytes() const noexcept override { return room_.bytes() + recipe_->workspace_bytes(); }
   std::string packing_key() const override {

@@ -173,6 +173,10 @@ class WeightDots final : public Recipe {
     for (int a = 0; a < kAxes; ++a) within_[a] = problem.geometry.axes[a].within();
   }
 
+  void list() override {
+    for (Planes& axis : cut_.planes) axis.list();
+  }
+
   std::string kernel() const override { return cut_.kernel->name; }
   size_t workspace_bytes() const noexcept override { return total(); }
 

@@ -39,12 +39,22 @@ class WeightStrassen final : public Recipe {
         tiles_(ceil_div(channels_, kHalves * tile_rows_)),
         vector_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))),
         quarters_(tconv::kernel(Family::quarters, compute_dtype(problem.dtype), problem.isa)),
-        windows_(problem, starts()),
-        lane_runs_(lane_runs({columns_, {0}}, columns_, all_columns(), vector_)) {
+        windows_(problem) {
     cut();
   }
 
-  void list_runs() { windows_.list_runs(); }
+  void list() override {
+    std::vector<int64_t> starts;
+    for (int64_t pair = 0; pair < pairs_.count(); ++pair) {
+      starts.push_back(kHalves * pairs_.start(pair));
+      starts.push_back(pairs_.start(pair) + pairs_.start(pair + 1));
+    }
+    // Of both halves of all pairs, the last one's that there are not too.
+    const int64_t columns = kHalves * pairs_.start(pairs_.count());
+    starts.push_back(columns);
+    windows_.list(std::move(starts));
+    lane_runs_ = lane_runs({columns_, {0}}, columns_, columns, vector_);
+  }
 
   std::string kernel() const override { return pairs_.widest().name; }
   size_t workspace_bytes() const noexcept override { return total(); }
@@ -86,18 +96,6 @@ class WeightStrassen final : public Recipe {
     T* kept;   // tiles of the kernel
     void** outputs;
   };
-
-  // Of both halves of all pairs, the last one's that there are not too.
-  int64_t all_columns() const noexcept { return kHalves * pairs_.start(pairs_.count()); }
-  std::vector<int64_t> starts() const {
-    std::vector<int64_t> starts;
-    for (int64_t pair = 0; pair < pairs_.count(); ++pair) {
-      starts.push_back(kHalves * pairs_.start(pair));
-      starts.push_back(pairs_.start(pair) + pairs_.start(pair + 1));
-    }
-    starts.push_back(all_columns());
-    return starts;
-  }
 
   // Products lie a vector further apart than they need, or they share sets of the nearest cache.
   int64_t product_elements(int64_t step) const noexcept { return ceil_div(depth_, kHalves) * step + vector_; }
@@ -285,19 +283,11 @@ class WeightStrassen final : public Recipe {
   int64_t vector_;  // lanes of a vector
   const Kernel& quarters_;
   Windows<E> windows_;
-  const LaneRuns lane_runs_;
+  LaneRuns lane_runs_;
   int64_t depth_ = 1;  // positions that are multiplied at a time
   int64_t parts_ = 1;  // that tiles are shared in
   int threads_ = 1;
 };
-
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  return with_dtype(problem.dtype, [&](auto e) -> std::unique_ptr<Recipe> {
-    auto made = std::make_unique<WeightStrassen<decltype(e)>>(problem);
-    made->list_runs();
-    return made;
-  });
-}
 
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
@@ -332,6 +322,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm weight_strassen;
-const Algorithm weight_strassen{"weight_strassen", windows_refusal, cost, make, true};
+const Algorithm weight_strassen{"weight_strassen", windows_refusal, cost, make_stored<WeightStrassen>, true};
 
 }  // namespace tconv

@@ -48,8 +48,13 @@ class WeightWindows final : public Recipe {
         block_(std::lcm(kLineElements, int64_t{gemm_.rows})),
         blocks_(ceil_div(channels_, block_)),
         panels_(ceil_div(columns_, gemm_.lanes)),
-        windows_(problem, starts()) {
+        windows_(problem) {
     small_width_ = (blocks_ - 1) * block_ + step_of(blocks_ - 1);
+    cut();
+  }
+
+  void list() override {
+    tiles_.clear();
     for (int64_t block = 0; block < blocks_; ++block) {
       const int64_t rows = channels_of(block);
       const int64_t tiles = ceil_div(rows, gemm_.rows);
@@ -57,10 +62,10 @@ class WeightWindows final : public Recipe {
       for (int64_t begin = 0; begin < rows; begin += height)
         tiles_.push_back({block, begin, std::min(height, rows - begin)});
     }
-    cut();
+    std::vector<int64_t> starts;
+    for (int64_t panel = 0; panel <= panels_; ++panel) starts.push_back(panel * gemm_.lanes);
+    windows_.list(std::move(starts));
   }
-
-  void list_runs() { windows_.list_runs(); }
 
   std::string kernel() const override { return gemm_.name; }
   size_t workspace_bytes() const noexcept override { return total(); }
@@ -90,12 +95,6 @@ class WeightWindows final : public Recipe {
   }
 
  private:
-  std::vector<int64_t> starts() const {
-    std::vector<int64_t> starts;
-    for (int64_t panel = 0; panel <= panels_; ++panel) starts.push_back(panel * gemm_.lanes);
-    return starts;
-  }
-
   // Some positions, counted through all samples, and some panels of columns.
   struct Part {
     int64_t group;
@@ -224,14 +223,6 @@ class WeightWindows final : public Recipe {
   int64_t part_ = 1;   // panels that are
 };
 
-std::unique_ptr<Recipe> make(const Problem& problem) {
-  return with_dtype(problem.dtype, [&](auto e) -> std::unique_ptr<Recipe> {
-    auto made = std::make_unique<WeightWindows<decltype(e)>>(problem);
-    made->list_runs();
-    return made;
-  });
-}
-
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const Kernel& gemm = best_gemm(problem);
@@ -254,6 +245,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm weight_windows;
-const Algorithm weight_windows{"weight_windows", windows_refusal, cost, make};
+const Algorithm weight_windows{"weight_windows", windows_refusal, cost, make_stored<WeightWindows>};
 
 }  // namespace tconv

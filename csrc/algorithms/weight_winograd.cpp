@@ -5,6 +5,7 @@
 // Positions are cut into cells, which are as long along an axis as the tiles of its phases of several taps; a
 // phase of one tap has a tile for each position of a cell.
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstring>
@@ -36,10 +37,11 @@ constexpr double kSpaceSumSeconds = 10 / machine::kHertz;
 constexpr double kFarSumSeconds = 37 / machine::kHertz;  // the same added to sums beyond the second cache
 constexpr double kFarPointBytesPerSecond = 80e9;         // of points beyond it, mostly behind the products
 
-// Taps of an axis that are summed alike: from each of `first`, every stride-th.
+// Taps of an axis that are summed alike: from each base, every stride-th.
 struct Class {
   WinogradTile tile;
-  std::vector<int64_t> first;
+  int64_t bases = 0;
+  std::vector<int64_t> first = {};  // the bases; empty before Layout::list()
 
   int64_t points() const noexcept { return kWinogradPoints[tile]; }
   int64_t outputs() const noexcept { return kWinogradOutputs[tile]; }
@@ -56,26 +58,23 @@ constexpr double kMostError = 3;
 // Whether there are tiles for phases of so many taps.
 constexpr bool tiled(int64_t taps) noexcept { return taps >= 2 && taps <= std::ssize(kTiles) + 1; }
 
-// `length`: which of the tiles above; those of one column are equally long.
+// Of a phase of so many taps; `length`: which of the tiles above; those of one column are equally long.
+WinogradTile tile_of(const Axis& axis, int64_t taps, int length) noexcept {
+  return axis.dilation == 1 && axis.size > 1 && tiled(taps) ? kTiles[taps - 2][length] : kPlain;
+}
+
 std::vector<Class> classes(const Axis& axis, int length) {
   std::vector<Class> made;
-  const auto add = [&made](WinogradTile tile, int64_t first) {
-    for (Class& c : made) {
-      if (c.tile == tile) return c.first.push_back(first);
-    }
-    made.push_back({tile, {first}});
+  const auto add = [&](int64_t phases, int64_t taps) {
+    if (phases * taps == 0) return;
+    const WinogradTile tile = tile_of(axis, taps, length);
+    auto found = std::ranges::find(made, tile, &Class::tile);
+    if (found == made.end()) found = made.insert(found, Class{tile});
+    found->bases += tile == kPlain ? phases * taps : phases;
   };
-  const bool regular = axis.dilation == 1 && axis.size > 1;
-  for (int64_t k = 0; k < std::min(axis.kernel, axis.stride); ++k) {
-    const int64_t taps = ceil_div(axis.kernel - k, axis.stride);
-    const WinogradTile tile = regular && tiled(taps) ? kTiles[taps - 2][length] : kPlain;
-    if (tile != kPlain) {
-      add(tile, k);
-    } else {
-      for (int64_t tap = k; tap < axis.kernel; tap += axis.stride) add(kPlain, tap);
-    }
-  }
-  for (Class& c : made) std::sort(c.first.begin(), c.first.end());
+  const int64_t more = axis.kernel % axis.stride;  // phases of a tap more than others
+  add(more, axis.kernel / axis.stride + 1);
+  add(axis.stride - more, axis.kernel / axis.stride);
   return made;
 }
 
@@ -91,11 +90,45 @@ struct Combination {
     return product([&](int a) { return axis[a]->points(); });
   }
   int64_t bases() const {
-    return product([&](int a) { return static_cast<int64_t>(axis[a]->first.size()); });
+    return product([&](int a) { return axis[a]->bases; });
+  }
+};
+
+// What the classes of an axis add up to.
+struct AxisSums {
+  int64_t length = 1;     // positions of a cell
+  double points = 0;      // of the tiles of a cell
+  double bases = 0;       // of these, one for each base
+  double tiles = 0;       // of a cell
+  double base_tiles = 0;  // of these, one for each base
+  double classes = 0;
+  double all_bases = 0;       // of the classes
+  double products = 0;        // points of a tile of each class, one for each base
+  double plain_products = 0;  // of these, those of the plain tile
+  int64_t most_points = 0;    // of a tile
+  double error = 1;
+
+  AxisSums(const std::vector<Class>& of, int of_length) noexcept : classes(static_cast<double>(of.size())) {
+    for (const Class& c : of) length = std::max(length, c.length());
+    for (const Class& c : of) {
+      const auto count = static_cast<double>(c.tile == kPlain ? length : 1);
+      const auto base_count = static_cast<double>(c.bases);
+      const auto product_count = static_cast<double>(c.points()) * base_count;
+      points += count * static_cast<double>(c.points());
+      bases += count * product_count;
+      tiles += count;
+      base_tiles += count * base_count;
+      all_bases += base_count;
+      products += product_count;
+      if (c.tile == kPlain) plain_products += product_count;
+      most_points = std::max(most_points, c.points());
+      if (c.tile != kPlain) error = std::max(error, kError[c.outputs() - 2][of_length]);
+    }
   }
 };
 
 struct Layout {
+  int lengths[kAxes] = {};  // of the tiles of each axis
   std::vector<Class> classes[kAxes];
   std::vector<Combination> combinations;
   const Kernel* gemm = nullptr;
@@ -103,62 +136,67 @@ struct Layout {
 
   explicit Layout(const Problem& problem) {
     const Geometry& g = problem.geometry;
+    std::vector<AxisSums> of_length[kAxes];
+    for (int a = 0; a < kAxes; ++a) {
+      for (int length = 0; length < kLengths; ++length)
+        of_length[a].emplace_back(tconv::classes(g.axes[a], length), length);
+    }
     for (int choice = 0; choice < kLengths * kLengths * kLengths; ++choice) {
       const int length[kAxes] = {choice / kLengths / kLengths, choice / kLengths % kLengths,
                                  choice % kLengths};
       bool fits = true;
       double error = 1;
-      std::vector<Class> some[kAxes];
+      std::array<const AxisSums*, kAxes> some;
       for (int a = 0; a < kAxes; ++a) {
-        some[a] = tconv::classes(g.axes[a], length[a]);
-        fits &= length[a] == 0 || length_of(some[a]) > 1;
-        double worst = 1;
-        for (const Class& c : some[a]) {
-          fits &= c.points() <= std::max(4, problem.winograd_points);
-          if (c.tile != kPlain) worst = std::max(worst, kError[c.outputs() - 2][length[a]]);
-        }
-        error *= worst;
+        some[a] = &of_length[a][length[a]];
+        fits &= length[a] == 0 || some[a]->length > 1;
+        fits &= some[a]->most_points <= std::max(4, problem.winograd_points);
+        error *= some[a]->error;
       }
-      fits &= error <= kMostError;
-      if (!fits) continue;
-      const auto all = combine(some);
+      if (!fits || error > kMostError) continue;
       for (const Kernel& kernel : kernels(Family::gemm, compute_dtype(problem.dtype), problem.isa)) {
-        const double cost = cost_of(problem, some, all, kernel);
-        if (gemm == nullptr || cost < seconds) {
-          gemm = &kernel;
-          seconds = cost;
-          for (int a = 0; a < kAxes; ++a) classes[a] = some[a];
-        }
+        const double cost = cost_of(problem, some, kernel);
+        if (gemm != nullptr && cost >= seconds) continue;
+        gemm = &kernel;
+        seconds = cost;
+        std::copy_n(length, kAxes, lengths);
       }
     }
-    combinations = combine(classes);
+    for (int a = 0; a < kAxes; ++a) classes[a] = tconv::classes(g.axes[a], lengths[a]);
+    for (const Class& z : classes[0]) {
+      for (const Class& y : classes[1]) {
+        for (const Class& x : classes[2]) combinations.push_back({{&z, &y, &x}});
+      }
+    }
+  }
+
+  void list(const Geometry& g) {
+    for (int a = 0; a < kAxes; ++a) {
+      const Axis& axis = g.axes[a];
+      for (Class& c : classes[a]) c.first.clear();
+      for (int64_t k = 0; k < std::min(axis.kernel, axis.stride); ++k) {
+        const int64_t taps = ceil_div(axis.kernel - k, axis.stride);
+        const WinogradTile tile = tile_of(axis, taps, lengths[a]);
+        auto& first = std::ranges::find(classes[a], tile, &Class::tile)->first;
+        for (int64_t i = 0; i < (tile == kPlain ? taps : 1); ++i) first.push_back(k + i * axis.stride);
+      }
+      for (Class& c : classes[a]) std::ranges::sort(c.first);
+    }
   }
   // Combinations point into the classes.
   Layout(const Layout&) = delete;
   Layout& operator=(const Layout&) = delete;
 
   // Positions of a cell along an axis.
-  int64_t length(int axis) const noexcept { return length_of(classes[axis]); }
-
- private:
-  static int64_t length_of(const std::vector<Class>& some) noexcept {
+  int64_t length(int axis) const noexcept {
     int64_t longest = 1;
-    for (const Class& c : some) longest = std::max(longest, c.length());
+    for (const Class& c : classes[axis]) longest = std::max(longest, c.length());
     return longest;
   }
 
-  static std::vector<Combination> combine(const std::vector<Class> (&some)[kAxes]) {
-    std::vector<Combination> made;
-    for (const Class& z : some[0]) {
-      for (const Class& y : some[1]) {
-        for (const Class& x : some[2]) made.push_back({{&z, &y, &x}});
-      }
-    }
-    return made;
-  }
-
-  static double cost_of(const Problem& problem, const std::vector<Class> (&some)[kAxes],
-                        const std::vector<Combination>& all, const Kernel& kernel) {
+ private:
+  static double cost_of(const Problem& problem, const std::array<const AxisSums*, kAxes>& some,
+                        const Kernel& kernel) {
     const Geometry& g = problem.geometry;
     const int64_t channels = g.channels / g.groups;
     const int64_t filters = g.filters / g.groups;
@@ -172,21 +210,16 @@ struct Layout {
     int64_t cell[kAxes];
     for (int a = 0; a < kAxes; ++a) {
       const Axis& axis = g.axes[a];
-      cell[a] = length_of(some[a]);
+      cell[a] = some[a]->length;
       cells *= static_cast<double>(ceil_div(axis.size, cell[a]));
       if (a < 2)
         again *= std::max(1.0, static_cast<double>((cell[a] - 1) * axis.stride + axis.kernel) /
                                    static_cast<double>(cell[a] * axis.stride));
     }
     // Points of all tiles, of a channel and of a filter; those stay near that a round makes.
-    double points = 0;
-    double bases = 0;
-    for (const Combination& c : all) {
-      const auto tiles = static_cast<double>(
-          c.product([&](int a) { return c.axis[a]->tile == kPlain ? cell[a] : int64_t{1}; }));
-      points += tiles * static_cast<double>(c.points());
-      bases += tiles * static_cast<double>(c.points() * c.bases());
-    }
+    const auto& [z, y, x] = some;
+    const double points = z->points * y->points * x->points;
+    const double bases = z->bases * y->bases * x->bases;
     const double vectors = panels * kernel.lanes / width;
     const double small_vectors = std::ceil(static_cast<double>(channels) / width);
     const double large_vectors = std::ceil(static_cast<double>(filters) / width);
@@ -205,17 +238,13 @@ struct Layout {
     sum += far * cells * bases * panels * static_cast<double>(channels + blocks * kernel.lanes) * element /
            kFarPointBytesPerSecond;
     sum += cells * (bases * vectors + points * parts * static_cast<double>(channels) / width) * kPointSeconds;
-    double transforms = 0;
-    for (const Combination& c : all) {
-      const auto products = static_cast<double>(c.points() * c.bases());
-      sum += rounds * products *
-             (panels * static_cast<double>(blocks * ceil_div(kRows, kernel.rows)) * machine::kCallSeconds +
-              static_cast<double>(channels) * vectors *
-                  (c.axis[0]->tile == kPlain ? kSumSeconds : kSpaceSumSeconds));
-      double calls = static_cast<double>(c.bases()) * vectors + small_vectors * parts;
-      for (int a = 0; a < 2; ++a) calls *= static_cast<double>(c.axis[a]->tile == kPlain ? cell[a] : 1);
-      transforms += calls;
-    }
+    const double calls = z->products * panels * static_cast<double>(blocks * ceil_div(kRows, kernel.rows)) *
+                         machine::kCallSeconds;
+    const double summed =
+        z->plain_products * kSumSeconds + (z->products - z->plain_products) * kSpaceSumSeconds;
+    sum += rounds * y->products * x->products * (calls + static_cast<double>(channels) * vectors * summed);
+    const double transforms = z->base_tiles * y->base_tiles * x->all_bases * vectors +
+                              z->tiles * y->tiles * x->classes * small_vectors * parts;
     const int64_t band = std::clamp<int64_t>(kBandPositions / cell[2], 1, ceil_div(g.axes[2].size, cell[2]));
     sum += cells / static_cast<double>(band) * transforms * machine::kCallSeconds;
     if (rounds > 1 && kept * panel_sums > machine::kSecondCacheBytes)
@@ -253,6 +282,8 @@ class WeightWinograd final : public Recipe {
         panels_(ceil_div(filters_, gemm_.lanes)) {
     cut();
   }
+
+  void list() override { layout_.list(problem_.geometry); }
 
   std::string kernel() const override { return gemm_.name; }
   size_t workspace_bytes() const noexcept override { return workspace_; }

@@ -133,6 +133,8 @@ class WeightWinogradRows final : public Recipe {
     while (total() > problem.workspace && cut_.tiles > 1) cut_.tiles = ceil_div(cut_.tiles, 2);
   }
 
+  void list() override { cut_.x.list(); }
+
   std::string kernel() const override { return cut_.kernel->name; }
   size_t workspace_bytes() const noexcept override { return total(); }
 

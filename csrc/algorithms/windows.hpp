@@ -89,8 +89,7 @@ class Windows {
   using S = typename E::storage;
   using T = typename E::compute;
 
-  // Panels of columns begin at `starts`, the last of which is the end of all.
-  Windows(const Problem& problem, std::vector<int64_t> starts)
+  explicit Windows(const Problem& problem)
       : geometry_(problem.geometry),
         dtype_(problem.dtype),
         runs_(problem.geometry),
@@ -98,13 +97,18 @@ class Windows {
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         windows_(tconv::kernel(Family::windows, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
-        starts_(std::move(starts)),
         columns_(columns_of(problem.geometry)) {
     for (int a = 0; a < kAxes; ++a) within_[a] = geometry_.axes[a].within();
   }
 
-  // What copying needs beside, which takes long where windows are.
-  void list_runs() {
+  // What copying goes by. Panels of columns begin at `starts`, the last of which is the end of all.
+  void list(std::vector<int64_t> starts) {
+    starts_ = std::move(starts);
+    first_run_.clear();
+    list_.clear();
+    offsets_.clear();
+    first_alike_.clear();
+    alike_.clear();
     const auto& [az, ay, ax] = geometry_.axes;
     const size_t panels = starts_.size() - 1;
     first_run_.reserve(panels + 1);

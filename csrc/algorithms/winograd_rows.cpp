@@ -59,11 +59,11 @@ struct Sides {
   int64_t places_y;  // number of i
   int64_t first_x;
   int64_t places_x;
-  int64_t extent;              // of a row of a plane
-  int64_t left = 0;            // zeros before a row of the small side
-  int64_t turns = 1;           // forward, rows of the products that take turns in the output
-  std::vector<int64_t> plane;  // of each tap along x
-  std::vector<int64_t> shift;
+  int64_t extent;     // of a row of a plane
+  int64_t left = 0;   // zeros before a row of the small side
+  int64_t turns = 1;  // forward, rows of the products that take turns in the output
+  int64_t taps_x;     // of a phase
+  int64_t reach;      // positions by which its taps shift, at most
 
   explicit Sides(const Problem& problem)
       : forward(problem.pass == Pass::forward),
@@ -73,7 +73,8 @@ struct Sides {
         taps_y(y.kernel / y.stride) {
     const Geometry& g = problem.geometry;
     if (forward) {
-      const int64_t taps_x = ceil_div(x.kernel, x.stride);
+      taps_x = ceil_div(x.kernel, x.stride);
+      reach = taps_x - 1;
       const auto places = [](const Axis& axis, int64_t first) {
         return floor_div(axis.pad_lo + axis.out - 1, axis.stride) - first + 1;
       };
@@ -89,8 +90,6 @@ struct Sides {
       left = taps_x - 1 - first_x;
       extent = std::max(left + x.size, places_x + taps_x - 1);
       turns = last ? x.stride * outputs : x.stride;
-      plane.assign(static_cast<size_t>(taps_x), 0);
-      for (int64_t t = 0; t < taps_x; ++t) shift.push_back(taps_x - 1 - t);
     } else {
       const Planes apart(x);
       source = g.filters;
@@ -101,12 +100,11 @@ struct Sides {
       places_y = y.size;
       places_x = x.size;
       extent = x.size + apart.spread;
-      plane = apart.plane;
-      shift = apart.shift;
+      taps_x = x.kernel;
+      reach = apart.spread;
     }
   }
 
-  int64_t taps_x() const noexcept { return static_cast<int64_t>(shift.size()); }
   // Forward, what a row of the products is: a map, and a phase along each axis.
   int64_t output(int64_t row) const noexcept { return last ? row % outputs : row / (rows / outputs); }
   int64_t phase_y(int64_t row) const noexcept { return row / turns % y.stride; }
@@ -139,7 +137,7 @@ struct Cut {
     const Sides usual_sides(usual);
     for (const WinogradTile some : sides.taps_y == 2 ? kTwoTaps : kThreeTaps) {
       // A sum of few terms has little error of its own, and tiles of up to four points add little.
-      const int most = sides.maps * sides.taps_x() < kFewTerms ? 4 : std::max(4, problem.winograd_points);
+      const int most = sides.maps * sides.taps_x < kFewTerms ? 4 : std::max(4, problem.winograd_points);
       if (kWinogradPoints[some] > most) continue;
       for (const Kernel& one : kernels(Family::taps, compute_dtype(problem.dtype), problem.isa)) {
         const double cost = cost_of(usual, usual_sides, some, one);
@@ -167,7 +165,7 @@ struct Cut {
     const auto tiles = static_cast<double>(g.batch * ceil_div(sides.places_y, kWinogradOutputs[some]));
     const auto parts = static_cast<double>(ceil_div(sides.places_x, one.lanes));
     const double products =
-        static_cast<double>(sides.maps * sides.taps_x()) * machine::rows_step_seconds(one, sides.rows) +
+        static_cast<double>(sides.maps * sides.taps_x) * machine::rows_step_seconds(one, sides.rows) +
         static_cast<double>(ceil_div(sides.rows, one.rows)) * kTileSeconds;
     const auto planes = static_cast<double>(sides.planes * sides.maps);
     const double read = planes * static_cast<double>(ceil_div(sides.extent, width));
@@ -214,18 +212,24 @@ class WinogradRows final : public Recipe {
         row_tiles_(ceil_div(sides_.rows, cut_.kernel->rows)),
         skew_(-sides_.left & (kLineElements - 1)),
         pitch_((ceil_div(skew_ + std::max(sides_.extent,
-                                          ceil_div(sides_.places_x, lanes_) * lanes_ +
-                                              *std::max_element(sides_.shift.begin(), sides_.shift.end())),
+                                          ceil_div(sides_.places_x, lanes_) * lanes_ + sides_.reach),
                          kLineElements) |
                 1) *
                kLineElements) {
-    for (size_t t = 0; t < sides_.shift.size(); ++t)
-      offset_.push_back(sides_.plane[t] * points() * pitch_ + sides_.shift[t]);
     while (cut_.tiles > 1 && worker_bytes() + fixed_bytes() > problem.workspace)
       cut_.tiles = ceil_div(cut_.tiles, 2);
     threads_ = problem.threads;
     while (threads_ > 1 && total() > problem.workspace) --threads_;
     while (threads_ > 1 && cut_.tiles > 1 && units() < 4 * threads_) cut_.tiles = ceil_div(cut_.tiles, 2);
+  }
+
+  void list() override {
+    apart_.list();
+    offset_.clear();
+    for (size_t t = 0; t < static_cast<size_t>(sides_.taps_x); ++t) {
+      offset_.push_back(sides_.forward ? sides_.reach - static_cast<int64_t>(t)
+                                       : apart_.plane[t] * points() * pitch_ + apart_.shift[t]);
+    }
   }
 
   std::string kernel() const override { return cut_.kernel->name; }
@@ -253,7 +257,7 @@ class WinogradRows final : public Recipe {
       T* to = reinterpret_cast<T*>(packed) + tile * points() * tile_weights();
       bool finite = true;
       for (int64_t map = 0; map < sides_.maps; ++map) {
-        for (int64_t tap = 0; tap < sides_.taps_x(); ++tap, to += cut_.kernel->rows)
+        for (int64_t tap = 0; tap < sides_.taps_x; ++tap, to += cut_.kernel->rows)
           finite &= pack_column(static_cast<const S*>(weight), to, first, rows, map, tap);
       }
       return finite;
@@ -301,7 +305,7 @@ class WinogradRows final : public Recipe {
   int64_t units() const noexcept { return problem_.geometry.batch * blocks(); }
   // Of a tile of the products, the rows before which they are split evenly, and the weights of a point.
   int64_t first_row(int64_t tile) const noexcept { return sides_.rows * tile / row_tiles_; }
-  int64_t tile_weights() const noexcept { return sides_.maps * sides_.taps_x() * cut_.kernel->rows; }
+  int64_t tile_weights() const noexcept { return sides_.maps * sides_.taps_x * cut_.kernel->rows; }
   // Rows of the large side that a block meets in a phase.
   int64_t block_rows() const noexcept { return (cut_.tiles - 1) * outputs() + points(); }
 
@@ -455,7 +459,7 @@ class WinogradRows final : public Recipe {
     bool finite = true;
     TapsArgs args{};
     args.b_offset = offset_.data();
-    args.taps = sides_.taps_x();
+    args.taps = sides_.taps_x;
     args.depth = sides_.maps;
     args.b_step = sides_.planes * points() * pitch_;
     args.c = c;
