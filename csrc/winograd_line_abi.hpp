@@ -7,7 +7,7 @@
 
 // Family `winogradread`: as `strip` and then `winogradin`, storage type to compute type. The window of tile t
 // has its element i at the position first + t * outputs + i, zero where that is not one of `size`, and its
-// point p goes to dst[p * point_stride + t * tile_stride].
+// point p goes to dst[p * point_stride + t * tile_stride]. Maps that lie together may be more than a vector.
 struct WinogradReadArgs {
   const void* src;
   void* dst;
@@ -110,9 +110,52 @@ template <class E, WinogradTile tile>
   }
 }
 
+// Maps that lie together, a vector or more: all of a tile, one tile after the other, so that memory is read
+// as it lies. The last vector starts early rather than be filled up.
+template <class E, WinogradTile tile>
+[[gnu::noinline]] void winograd_read_together(const WinogradReadArgs& args) noexcept {
+  using S = typename E::storage;
+  using T = typename E::compute;
+  using Type = typename Vector<T>::type;
+  using Loose = typename Vector<T>::loose;
+  constexpr int lanes = Vector<T>::lanes;
+  constexpr int points = kWinogradPoints[tile];
+  Check<T> check;
+  WinogradReadArgs one = args;
+  one.maps = lanes;
+  one.tiles = 1;
+  for (int64_t t = 0; t < args.tiles; ++t, one.first += kWinogradOutputs[tile]) {
+    const bool inside = one.first >= 0 && one.first + points <= args.size;
+    const S* const src = static_cast<const S*>(args.src) + one.first * args.position_stride;
+    T* const dst = static_cast<T*>(args.dst) + t * args.tile_stride;
+    for (int64_t map = 0, left = args.maps; left > 0; left -= lanes, map += left < lanes ? left : lanes) {
+      if (!inside) {
+        one.src = static_cast<const S*>(args.src) + map;
+        one.dst = dst + map;
+        winograd_read_tiles<E, tile>(one);
+        continue;
+      }
+      Type d[points];
+#pragma GCC unroll 6
+      for (int k = 0; k < points; ++k) d[k] = Lanes<E>::load(src + k * args.position_stride + map);
+      check.template add<points>(d);
+      window_to_points<T>(tile, d);
+#pragma GCC unroll 6
+      for (int k = 0; k < points; ++k) *reinterpret_cast<Loose*>(dst + k * args.point_stride + map) = d[k];
+    }
+  }
+  if (!check.finite()) *args.finite = false;
+}
+
 template <class E>
 [[gnu::always_inline]] inline void winograd_read(const WinogradReadArgs& args) noexcept {
-  with_tile(args.tile, [&](auto tile) { winograd_read_tiles<E, tile.value>(args); });
+  with_tile(args.tile, [&](auto tile) {
+    if (args.map_stride == 1 && args.maps >= Vector<typename E::compute>::lanes) {
+      winograd_read_together<E, tile.value>(args);
+    } else {
+      winograd_read_tiles<E, tile.value>(args);
+    }
+  });
 }
 
 template <class E, WinogradTile tile>

@@ -170,7 +170,7 @@ class Winograd final : public Recipe {
         const int64_t unit = part.first_unit + i % units;
         const int64_t segments = layout_.list_segments(block, w.segments);
         if (w.block != block) {
-          for (int64_t s = 0; s < segments * layout_.depth_blocks(); ++s)
+          for (int64_t s = 0; s < segments * layout_.segment_parts(); ++s)
             windows_.transform(part, w, segments, s);
           w.block = block;
         }
@@ -184,7 +184,7 @@ class Winograd final : public Recipe {
     for (int64_t block = 0; block < layout_.blocks; ++block) {
       int64_t segments = 0;
       for (Worker<T>& w : workers) segments = layout_.list_segments(block, w.segments);
-      part.call.crew.share(segments * layout_.depth_blocks(), block_seconds / 10,
+      part.call.crew.share(segments * layout_.segment_parts(), block_seconds / 10,
                            [&](int64_t i, int member) noexcept {
                              windows_.transform(part, workers[static_cast<size_t>(member)], segments, i);
                            });
@@ -203,13 +203,13 @@ class Winograd final : public Recipe {
     const double seconds = layout_.all_seconds() / static_cast<double>(maps_.groups);
     const size_t apart = aligned(layout_.transformed_bytes()) / sizeof(T);
     part.call.crew.share(
-        layout_.blocks * layout_.depth_blocks(), seconds / 10, [&](int64_t i, int member) noexcept {
-          const int64_t block = i / layout_.depth_blocks();
+        layout_.blocks * layout_.segment_parts(), seconds / 10, [&](int64_t i, int member) noexcept {
+          const int64_t block = i / layout_.segment_parts();
           Worker<T> w = workers[static_cast<size_t>(member)];
           w.transformed = shared + static_cast<size_t>(block) * apart;
           const int64_t segments = layout_.list_segments(block, w.segments);
           for (int64_t s = 0; s < segments; ++s)
-            windows_.transform(part, w, segments, s * layout_.depth_blocks() + i % layout_.depth_blocks());
+            windows_.transform(part, w, segments, s * layout_.segment_parts() + i % layout_.segment_parts());
         });
     part.call.crew.share(layout_.units, seconds, [&](int64_t i, int member) noexcept {
       Worker<T> w = workers[static_cast<size_t>(member)];

@@ -18,6 +18,8 @@
 
 namespace tconv::filtering {
 
+// Tiles of which all maps are read together, by one thread.
+inline constexpr int64_t kTilesTogether = 8;
 // Read maps that one thread packs at a time.
 inline constexpr int64_t kPackedMaps = 64;
 
@@ -209,6 +211,12 @@ struct Layout {
   }
   int64_t block_tiles() const noexcept { return block_segments * segment_tiles; }
   int64_t depth_blocks() const noexcept { return ceil_div(maps.depth, maps.lanes); }
+  // Whether all maps of a tile are read together, as they lie.
+  bool reads_together() const noexcept { return line && src.map == 1 && maps.depth >= maps.lanes; }
+  // The parts of a segment that are transformed at a time: vectors of maps, or some tiles.
+  int64_t segment_parts() const noexcept {
+    return reads_together() ? ceil_div(segment_tiles, kTilesTogether) : depth_blocks();
+  }
   // Rows of outputs of a tile.
   int64_t output_rows() const noexcept {
     const TiledAxis& z = tiling.axes[0];

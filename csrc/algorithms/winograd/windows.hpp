@@ -22,8 +22,9 @@ class Windows {
         in_(kernel(Family::winogradin, compute_dtype(layout.problem.dtype), layout.problem.isa)),
         read_(kernel(Family::winogradread, layout.problem.dtype, layout.problem.isa)) {}
 
-  // Transforms the windows of one segment for one vector of maps.
+  // Transforms one part of the windows of one segment: those of one vector of maps, or some tiles.
   void transform(const Part<T>& part, Worker<T>& w, int64_t segments, int64_t index) const noexcept {
+    if (layout_.reads_together()) return transform_together(part, w, segments, index);
     const Segment& s = w.segments[index / layout_.depth_blocks()];
     const int64_t tiles = Layout::tiles_in(w.segments, segments);
     // The last vector starts early rather than be filled up.
@@ -122,6 +123,21 @@ class Windows {
   }
 
  private:
+  void transform_together(const Part<T>& part, Worker<T>& w, int64_t segments, int64_t index) const noexcept {
+    const Segment& s = w.segments[index / layout_.segment_parts()];
+    const int64_t first = index % layout_.segment_parts() * kTilesTogether;
+    const auto element = static_cast<int64_t>(storage_bytes(layout_.problem.dtype));
+    const int64_t offset = s.sample * layout_.src.sample + part.group * maps_.depth;
+    bool finite = true;
+    read_(WinogradReadArgs{static_cast<const char*>(part.call.source) + offset * element,
+                           w.transformed + (s.place + first) * layout_.row, &finite, layout_.src.map,
+                           layout_.src.axis[2], maps_.depth,
+                           (s.x + first) * x().outputs() + layout_.low_origin, x().src_size,
+                           Layout::tiles_in(w.segments, segments) * layout_.row, layout_.row,
+                           std::min(s.tiles - first, kTilesTogether), x().tile});
+    if (!finite) part.finite.store(false, std::memory_order_relaxed);
+  }
+
   const TiledAxis& y() const noexcept { return layout_.y(); }
   const TiledAxis& x() const noexcept { return layout_.x(); }
 
