@@ -307,10 +307,11 @@ class Winograd final : public Recipe {
     w.fetches[Layout::kAhead] = ahead;
     const T* const products = w.products;
     const bool whole = depth.end == layout_.depth;
+    // Windows before outputs, in case not all come in time: what is stored waits less than what is loaded.
+    Fetch* const fetch = w.fetches + Layout::kAhead + 1;
     int64_t lines =
-        whole ? outputs_.list_outputs(part, w, segments, unit, w.fetches + Layout::kAhead + 1) : 0;
-    if (next_block >= 0 && layout_.fetches_windows())
-      lines += windows_.list_sources(part, w, next_block, w.fetches + Layout::kAhead + 1 + lines);
+        next_block >= 0 && layout_.fetches_windows() ? windows_.list_sources(part, w, next_block, fetch) : 0;
+    if (whole) lines += outputs_.list_outputs(part, w, segments, unit, fetch + lines);
     for (int64_t chunk = 0; chunk < layout_.chunks_of(unit); ++chunk) {
       multiply_chunk(w, tiles, chunk, weights + layout_.chunk_start[static_cast<size_t>(chunk)] * point,
                      depth, w.fetches, Layout::kAhead + 1 + lines);
