@@ -25,22 +25,28 @@ struct DepthwiseArgs {
 };
 
 // Family `depthwiseturns`, storage type in and out, two phases of two taps that read neighbours in rows as
-// they lie: for 2 * i + p < count
-//   dst[2 * i + p] = bias + sum over rows r, t < 2 of src[r][first[p] + i - t] * weight[r][tap[2 * p + t]]
-// summed in the order of r, then t, where src is zero outside [0, size) and first[1] - first[0] is 0 or 1.
+// they lie. Output rows o < outputs, one or two, read the same rows; the next outputs read those that lie
+// `src_row` elements further on, and so on: for j < repeats and 2 * i + p < count
+//   dst[(j * outputs + o) * dst_row + 2 * i + p] = bias + sum over rows r, t < 2 of
+//       src[r][j * src_row + first[p] + i - t] * weight[o * rows + r][tap[2 * p + t]]
+// summed in the order of r, then t, where rows are zero outside [0, size) and first[1] - first[0] is 0 or 1.
 constexpr int kDepthwiseTurnsRows = 4;  // at most
 struct DepthwiseTurnsArgs {
   const void* const* src;
   const void* const* weight;
   int64_t rows;
+  int64_t outputs;
+  int64_t repeats;
+  int64_t src_row;
   int64_t size;
   int64_t first[2];
   const int64_t* tap;
   const void* bias;              // one element, or null
   const Activation* activation;  // or null
   void* dst;
+  int64_t dst_row;
   int64_t count;
-  bool stream;  // dst is lines of the cache, and goes past the caches
+  bool stream;  // rows of dst are lines of the cache, and go past the caches
 };
 
 // Family `depthwiselast`, storage type in and out, lanes being maps: for i < count, phases p and m < maps
@@ -212,8 +218,8 @@ template <class E, int... I>
 }
 
 // A vector of positions of both phases after the other, so that the output is written in order: each line of
-// a row is loaded once, and shifted in registers.
-template <class E, int R, int further>
+// a row is loaded once, and shifted in registers, for `O` output rows.
+template <class E, int R, int O, int further>
 [[gnu::always_inline]] inline void depthwise_turns_of(const DepthwiseTurnsArgs& args) noexcept {
   using S = typename E::storage;
   using T = typename E::compute;
@@ -223,7 +229,7 @@ template <class E, int R, int further>
   constexpr auto lanes = UpTo<N>{};
   const S* src[R + 1];
   Type before[R + 1];
-  T factor[R + 1][4];
+  T factor[R + 1][O][4];
   // Positions from `first[1]` on that lie in the rows.
   const int64_t begin = -args.first[1];
   const int64_t end = args.size - args.first[1];
@@ -233,19 +239,11 @@ template <class E, int R, int further>
   };
   const auto whole = [](const S* row, int64_t at)
                          __attribute__((always_inline)) { return L::load(row + at); };
-#pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) {
-    src[r] = static_cast<const S*>(args.src[r]) + args.first[1];
-    before[r] = part(src[r], -N);
-    const T* weight = static_cast<const T*>(args.weight[r]);
-#pragma GCC unroll 4
-    for (int t = 0; t < 4; ++t) factor[r][t] = weight[args.tap[t]];
-  }
   const T bias = args.bias == nullptr ? T{0} : *static_cast<const T*>(args.bias);
   const Activation* const activation = args.activation;
   struct Sums {
-    Type even;
-    Type odd;
+    Type even[O];
+    Type odd[O];
   };
   const auto finish = [bias, activation](Type sum) __attribute__((always_inline)) {
     sum += bias;
@@ -259,15 +257,26 @@ template <class E, int R, int further>
     for (int r = 0; r < R; ++r) {
       const Type here = load(src[r], at);
       const Type back = between<T, N - 1>(before[r], here, lanes);
-      sum.even += (further == 1 ? back : here) * factor[r][0];
-      sum.even += (further == 1 ? between<T, N - 2>(before[r], here, lanes) : back) * factor[r][1];
-      sum.odd += here * factor[r][2];
-      sum.odd += back * factor[r][3];
+      const Type middle = further == 1 ? back : here;
+      const Type first = further == 1 ? between<T, N - 2>(before[r], here, lanes) : back;
+#pragma GCC unroll 2
+      for (int o = 0; o < O; ++o) {
+        sum.even[o] += middle * factor[r][o][0];
+        sum.even[o] += first * factor[r][o][1];
+        sum.odd[o] += here * factor[r][o][2];
+        sum.odd[o] += back * factor[r][o][3];
+      }
       before[r] = here;
     }
-    return Sums{finish(sum.even), finish(sum.odd)};
+#pragma GCC unroll 2
+    for (int o = 0; o < O; ++o) {
+      sum.even[o] = finish(sum.even[o]);
+      sum.odd[o] = finish(sum.odd[o]);
+    }
+    return sum;
   };
-  S* const dst = static_cast<S*>(args.dst);
+  S* dst = static_cast<S*>(args.dst);
+  const int64_t dst_row = args.dst_row;
   const bool stream = args.stream;
   const int64_t positions = (args.count + 1) / 2;
   const int64_t last = end - N < args.count / 2 - N ? end - N : args.count / 2 - N;
@@ -275,36 +284,64 @@ template <class E, int R, int further>
   const auto edge = [&]() __attribute__((always_inline)) {
     const Sums sum = sum_at(at, part);
     const int64_t rest = args.count - 2 * at;
-    if (rest >= 2 * N) {
-      store_in_turns<E>(dst + 2 * at, sum.even, sum.odd, lanes);
-    } else {
-      Type pair[2];
-      zip<T, N>(sum.even, sum.odd, pair, lanes);
-      L::store(dst + 2 * at, pair[0], rest < N ? (int)rest : N);
-      if (rest > N) L::store(dst + 2 * at + N, pair[1], (int)rest - N);
+#pragma GCC unroll 2
+    for (int o = 0; o < O; ++o) {
+      S* const to = dst + o * dst_row + 2 * at;
+      if (rest >= 2 * N) {
+        store_in_turns<E>(to, sum.even[o], sum.odd[o], lanes);
+      } else {
+        Type pair[2];
+        zip<T, N>(sum.even[o], sum.odd[o], pair, lanes);
+        L::store(to, pair[0], rest < N ? (int)rest : N);
+        if (rest > N) L::store(to + N, pair[1], (int)rest - N);
+      }
     }
     at += N;
   };
-  while (at < positions && at < begin) edge();
+  for (int64_t repeat = 0; repeat < args.repeats; ++repeat) {
+    for (int64_t output = 0; output < args.outputs; output += O) {
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        src[r] = static_cast<const S*>(args.src[r]) + repeat * args.src_row + args.first[1];
+        before[r] = part(src[r], -N);
 #pragma GCC unroll 2
-  for (; at <= last; at += N) {
-    const Sums sum = sum_at(at, whole);
-    if (stream) [[unlikely]] {
-      whole_pair<E, true>(dst + 2 * at, sum.even, sum.odd);
-    } else {
-      store_in_turns<E>(dst + 2 * at, sum.even, sum.odd, lanes);
+        for (int o = 0; o < O; ++o) {
+          const T* weight = static_cast<const T*>(args.weight[(output + o) * R + r]);
+#pragma GCC unroll 4
+          for (int t = 0; t < 4; ++t) factor[r][o][t] = weight[args.tap[t]];
+        }
+      }
+      at = 0;
+      while (at < positions && at < begin) edge();
+#pragma GCC unroll 2
+      for (; at <= last; at += N) {
+        const Sums sum = sum_at(at, whole);
+#pragma GCC unroll 2
+        for (int o = 0; o < O; ++o) {
+          S* const to = dst + o * dst_row + 2 * at;
+          if (stream) [[unlikely]] {
+            whole_pair<E, true>(to, sum.even[o], sum.odd[o]);
+          } else {
+            store_in_turns<E>(to, sum.even[o], sum.odd[o], lanes);
+          }
+        }
+      }
+      while (at < positions) edge();
+      dst += O * dst_row;
     }
   }
-  while (at < positions) edge();
 }
 
-// Runs it for the number of rows the caller has.
+// Runs it for the numbers of rows the caller has.
 template <class E, int further, int R = kDepthwiseTurnsRows>
 [[gnu::always_inline]] inline void depthwise_turns_rows(const DepthwiseTurnsArgs& args) noexcept {
-  if (args.rows == R) {
-    depthwise_turns_of<E, R, further>(args);
-  } else if constexpr (R > 0) {
-    depthwise_turns_rows<E, further, R - 1>(args);
+  if (args.rows != R) {
+    if constexpr (R > 0) depthwise_turns_rows<E, further, R - 1>(args);
+  } else if (sizeof(typename E::storage) == sizeof(typename E::compute) || args.outputs == 1) {
+    depthwise_turns_of<E, R, 1, further>(args);
+  } else {
+    // Conversion is worth more than to write in order.
+    depthwise_turns_of<E, R, 2, further>(args);
   }
 }
 

@@ -197,7 +197,7 @@ class Depthwise final : public Recipe {
   }
   size_t worker_bytes() const noexcept {
     return aligned(strip_bytes()) + aligned(result_bytes()) +
-           2 * aligned(static_cast<size_t>(row_taps_) * sizeof(void*));
+           3 * aligned(static_cast<size_t>(row_taps_) * sizeof(void*));
   }
 
   Worker worker(char* memory) const noexcept {
@@ -403,13 +403,36 @@ class Depthwise final : public Recipe {
     int64_t phase;
     int64_t origin;  // source position that tap offsets count from
 
-    Cursor(const PhaseAxis& along, int64_t at) noexcept
-        : axis(along), phase(at % along.dst_step), origin(at / along.dst_step * along.src_step) {}
+    Cursor(const PhaseAxis& along, int64_t at) noexcept : axis(along) { move(at); }
 
+    void move(int64_t at) noexcept {
+      phase = at % axis.dst_step;
+      origin = at / axis.dst_step * axis.src_step;
+    }
     void advance() noexcept {
       if (++phase < axis.dst_step) return;
       phase = 0;
       origin += axis.src_step;
+    }
+    // Whether the taps of the next position lead to where those of this one do, in the same order.
+    bool next_reads_the_same() const noexcept {
+      const int64_t next = phase + 1 < axis.dst_step ? phase + 1 : 0;
+      const int64_t further = next == 0 ? axis.src_step : 0;
+      const PhaseTap* const tap = axis.taps_of(phase);
+      return std::equal(
+          tap, tap + axis.tap_count(phase), axis.taps_of(next), axis.taps_of(next) + axis.tap_count(next),
+          [further](const PhaseTap& a, const PhaseTap& b) { return a.offset == b.offset + further; });
+    }
+    // How many positions of this phase, from this one on, have the same taps in the image.
+    int64_t alike() const noexcept {
+      int64_t most = axis.positions;
+      const PhaseTap* tap = axis.taps_of(phase);
+      for (const PhaseTap* const end = tap + axis.tap_count(phase); tap < end; ++tap) {
+        const int64_t source = origin + tap->offset;
+        if (source >= axis.src_size) continue;
+        most = std::min(most, ceil_div((source < 0 ? 0 : axis.src_size) - source, axis.src_step));
+      }
+      return most;
     }
     // Calls `body(source index, kernel index)` for the taps that lead into the image.
     template <class Body>
@@ -652,6 +675,8 @@ class Depthwise final : public Recipe {
       for (int64_t phase = 0; phase < 2; ++phase) turns.first[phase] = x.taps_of(phase)->offset + of.first_x;
       turns.tap = strip_taps_.tap.data();
       turns.activation = activate_.get();
+      turns.src_row = y.src_step * x.src_size;
+      turns.dst_row = x.dst_size;
       turns.count = std::min(2 * of.positions, x.dst_size - 2 * of.first_x);
       turns.stream = stream;
     }
@@ -670,7 +695,20 @@ class Depthwise final : public Recipe {
         args.rows = turns.rows = list_rows(weights, w, of.group, column, place_z, place_y, row_of);
         if (turns_) {
           turns.dst = out + 2 * of.first_x;
+          turns.outputs = at_y + 1 < of.end_y && place_y.next_reads_the_same() ? 2 : 1;
+          turns.repeats =
+              turns.outputs == y.dst_step ? std::min((of.end_y - at_y) / turns.outputs, place_y.alike()) : 1;
+          if (turns.outputs == 2) {
+            place_y.advance();
+            Worker second = w;
+            second.weights += turns.rows;
+            list_rows(weights, second, of.group, column, place_z, place_y, row_of);
+          }
           sum_(turns);
+          const int64_t more = turns.outputs * turns.repeats - 1;
+          at_y += more;
+          out += more * x.dst_size;
+          place_y.move(at_y);
         } else if (x.phases() <= 2) {
           sum_phases(args, 0, x.phases(), of, out + of.first_x * x.phases());
         } else {
