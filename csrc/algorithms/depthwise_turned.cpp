@@ -24,6 +24,7 @@ namespace {
 
 constexpr int64_t kMostSource = 1 << 13;  // positions of the maps of a group, which the second cache holds
 constexpr int64_t kMostTaps = 1 << 15;    // of the places of a list
+constexpr int64_t kMostStride = 1 << 16;
 constexpr int64_t kMostListed = 1 << 12;  // of all places together, where a row fills vectors
 constexpr int64_t kUnitBlocks = 4;
 
@@ -569,6 +570,9 @@ std::array<bool, 2> may_list(const Problem& problem) noexcept {
 std::optional<std::string> refusal(const Problem& problem) {
   const Geometry& g = problem.geometry;
   if (g.channels_last) return "maps lie together";
+  for (const Axis& axis : g.axes) {
+    if (axis.stride > kMostStride) return "stride above " + std::to_string(kMostStride);
+  }
   const Spread spread(problem);
   const int64_t positions = problem.pass == Pass::forward ? g.small_positions() : g.large_positions();
   if (spread.depth * positions > kMostSource) {
