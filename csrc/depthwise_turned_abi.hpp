@@ -7,7 +7,7 @@
 // Maps that lie together, in elements: a position of the source, and a tap of the weights, hold so many.
 constexpr int kTurnedMaps = 16;
 // The longest period of places that share factors, if a vector has more lanes.
-constexpr int kTurnedPeriod = 4;
+constexpr int kTurnedPeriod = 8;
 
 // Family `depthwiseturned`, from the compute type to the storage type, lanes being maps up to the store.
 // Places go by squares, of as many as a vector has lanes, which have slots for so many taps: for place i of a
@@ -57,7 +57,7 @@ template <class E, int P, int... I>
     for (int64_t t = slots; t > 0; --t) {
       if constexpr (P < N) {
         Type factor[P];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int p = 0; p < P; ++p) factor[p] = C::load(weight + slot[p]);
         ((sum[I] += C::load(src + slot[P + I]) * factor[I % P]), ...);
       } else {
