@@ -405,14 +405,13 @@ class OverlapAdd final : public Recipe {
     args.dilation = x.kernel > 1 ? x.dilation : 1;
     args.length = x.out;
     args.run = w.runs;
-    args.sums = w.sums;
-    for (int64_t sample = 0; sample < samples.count; ++sample) {
-      args.out = samples.sums + (sample * g.filters + group * (g.filters / g.groups)) * g.large_positions();
-      for (int64_t row = 0; row < z.size * y.size; ++row) {
-        args.runs =
-            list(w.runs, columns, row / y.size * z.stride - z.pad_lo, row % y.size * y.stride - y.pad_lo);
+    for (int64_t row = 0; row < z.size * y.size; ++row) {
+      args.runs =
+          list(w.runs, columns, row / y.size * z.stride - z.pad_lo, row % y.size * y.stride - y.pad_lo);
+      for (int64_t sample = 0; sample < samples.count; ++sample) {
+        args.sums = w.sums + (sample * z.size * y.size + row) * x.size * gemm_.lanes;
+        args.out = samples.sums + (sample * g.filters + group * (g.filters / g.groups)) * g.large_positions();
         overlap_(args);
-        args.sums = static_cast<const T*>(args.sums) + x.size * gemm_.lanes;
       }
     }
   }
