@@ -20,9 +20,11 @@ constexpr int64_t kMostFilters = 64;                  // of a unit
 constexpr int64_t kChunkBytes = 64 << 10;             // of weights that lie in the cache, twice
 constexpr int64_t kPositions = 512;                   // of a block of samples, about
 constexpr double kRunSeconds = 12 / machine::kHertz;  // of adding a run of neighbours
-constexpr int64_t kAliasBytes = 4096;                 // channels so far apart meet in few sets of any cache
-constexpr double kMostTiles = 1.1;                    // over those of all samples together
-constexpr int64_t kShares = 8;                        // of work for each thread, about
+constexpr double kRowSeconds =
+    90 / machine::kHertz;              // of adding what a row gives of a panel, beside its runs
+constexpr int64_t kAliasBytes = 4096;  // channels so far apart meet in few sets of any cache
+constexpr double kMostTiles = 1.1;     // over those of all samples together
+constexpr int64_t kShares = 8;         // of work for each thread, about
 
 // The outputs that no other unit writes: those of some filters, or those of one filter that lie at some
 // residues of a long stride; and which weights go to them, in panels.
@@ -475,7 +477,11 @@ double cost(const Problem& problem) {
                       static_cast<double>(g.taps() / x.kernel * ceil_div(x.kernel, together));
   Problem unpacked = problem;
   unpacked.packed = true;  // weights are only read, as packed ones are
-  return products_seconds(best_tile(problem), g) + runs * kRunSeconds + machine::traffic_seconds(unpacked);
+  const Kernel& tile = best_tile(problem);
+  const auto rows = static_cast<double>(g.batch * g.axes[0].size * g.axes[1].size);
+  const double calls = rows * static_cast<double>(g.groups * Units(g, tile.lanes).panels());
+  return products_seconds(tile, g) + calls * kRowSeconds + runs * kRunSeconds +
+         machine::traffic_seconds(unpacked);
 }
 
 }  // namespace
