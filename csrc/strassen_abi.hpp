@@ -53,21 +53,36 @@ struct StrassenArgs {
 
 namespace {
 
-// Stores a tile of sums whose vectors or rows are not all whole. Not inline, for there are many cases.
-template <class E, int R, int V>
-[[gnu::noinline]] void strassen_store(const StrassenArgs& args, int row, int vector,
-                                      const typename Lanes<E>::type* sum) noexcept {
-  const auto begin = [&](int v) { return args.run + args.first_run[vector + v]; };
-  for (int r = 0; r < R && row + r < args.rows; r += args.phases) {
-    void* const c = args.c[(row + r) / args.phases];
-    if (c == nullptr) continue;
-    for (int v = 0; v < V; ++v) {
-      if (args.phases == 1 && args.stream) {
-        stream_out<E>(static_cast<typename E::storage*>(c) + begin(v)->offset, sum[r * V + v]);
-      } else if (args.phases == 1) {
-        spread_vector<E>(begin(v), begin(v + 1), c, sum[r * V + v]);
-      } else {
-        spread_pair<E>(begin(v), begin(v + 1), c, sum[r * V + v], sum[(r + 1) * V + v]);
+// Pairs of rows of V vectors that take turns, in the order of their outputs.
+template <class E, int R, int V, int... I>
+[[gnu::always_inline]] inline void turn_pairs(const typename Lanes<E>::type* sum,
+                                              typename Lanes<E>::type* turned, Sequence<I...>) noexcept {
+  constexpr int count = Lanes<E>::count;
+  (zip<typename E::compute, count>(sum[I + I / V * V], sum[I + I / V * V + V],
+                                   *reinterpret_cast<typename Lanes<E>::type(*)[2]>(turned + 2 * I),
+                                   UpTo<count>{}),
+   ...);
+}
+
+// Stores vectors of outputs, `phases` of each of V vectors of positions, that go to several runs: lanes and
+// places of a run are found once for all rows. Not inline, for there are many cases.
+template <class E, int V>
+[[gnu::noinline]] void spread_runs(const SpreadRun* run, const int32_t* first_run, void* const* c, int rows,
+                                   int phases, const typename Lanes<E>::type* value) noexcept {
+  using L = Lanes<E>;
+  for (int v = 0; v < V; ++v) {
+    for (int32_t r = first_run[v]; r < first_run[v + 1]; ++r) {
+      for (int part = 0; part < phases; ++part) {
+        const int begin = run[r].begin * phases - part * L::count;
+        const int end = run[r].end * phases - part * L::count;
+        const int first = begin > 0 ? begin : 0;
+        const int last = end < L::count ? end : L::count;
+        if (first >= last) continue;
+        for (int i = 0; i < rows; ++i) {
+          if (c[i] == nullptr) continue;
+          L::store_lanes(static_cast<typename E::storage*>(c[i]) + run[r].offset - begin,
+                         value[(i * V + v) * phases + part], first, last);
+        }
       }
     }
   }
@@ -228,8 +243,15 @@ template <class E, int R, int V, bool neighbours, int... I>
                   __attribute__((always_inline)) { whole_pair<E, false>(c, even, odd); });
       }
     } else {
-      const Type tile[R * V] = {sum[I]...};
-      strassen_store<E, R, V>(args, row, vector, tile);
+      Type tile[R * V];
+      if (args.phases == 1) {
+        ((tile[I] = sum[I]), ...);
+      } else {
+        turn_pairs<E, R, V>(sum, tile, UpTo<R / 2 * V>{});
+      }
+      const int rows = args.rows - row < R ? args.rows - row : R;
+      spread_runs<E, V>(args.run, args.first_run + vector, args.c + row / args.phases, rows / args.phases,
+                        args.phases, tile);
     }
     if (product == 5) {
       ((sum[I] = kept(3, I)), ...);
