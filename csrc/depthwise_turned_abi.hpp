@@ -16,7 +16,7 @@ constexpr int kTurnedPeriod = 8;
 //                          src[d * src_step + source[t][i] + m] * weight[d * weight_step + factor[t][i] + m]
 // summed in the order of d, then t, where `table` holds the factors of a slot, then its sources. Places a
 // period apart share their factors, of which the table holds those of a period. Reads kTurnedMaps maps of
-// source, weights and bias whatever `maps` is.
+// source, weights and bias whatever `maps` is. Without a table no place has a tap.
 struct DepthwiseTurnedArgs {
   const void* src;
   const void* weight;
@@ -24,7 +24,7 @@ struct DepthwiseTurnedArgs {
   int64_t src_step;
   int64_t weight_step;
   const int32_t* slots;          // of each square
-  const int32_t* table;          // of all squares
+  const int32_t* table;          // of all squares, or null
   int64_t period;                // at most kTurnedPeriod, or the lanes of a vector
   const void* bias;              // or null
   const Activation* activation;  // or null
@@ -112,9 +112,27 @@ template <class E, int P>
   }
 }
 
+// Places without a tap.
+template <class E>
+[[gnu::always_inline]] inline void turned_gap(const DepthwiseTurnedArgs& args) noexcept {
+  using L = Lanes<E>;
+  using T = typename E::compute;
+  for (int64_t m = 0; m < args.maps; ++m) {
+    typename L::type value = {};
+    if (args.bias != nullptr) value += static_cast<const T*>(args.bias)[m];
+    if (args.activation != nullptr) value = activated<T>(value, *args.activation);
+    auto* const dst = static_cast<typename E::storage*>(args.dst) + m * args.dst_map;
+    int64_t i = 0;
+    for (; i + L::count <= args.places; i += L::count) L::store(dst + i, value);
+    if (i < args.places) L::store(dst + i, value, (int)(args.places - i));
+  }
+}
+
 template <class E, int P = kTurnedPeriod>
 [[gnu::always_inline]] inline void depthwise_turned(const DepthwiseTurnedArgs& args) noexcept {
-  if constexpr (P == 0) {
+  if (P == kTurnedPeriod && args.table == nullptr) {
+    turned_gap<E>(args);
+  } else if constexpr (P == 0) {
     turned_squares<E, Lanes<E>::count>(args);
   } else if (P < Lanes<E>::count && args.period == P) {
     turned_squares<E, P>(args);

@@ -77,9 +77,11 @@ struct Places {
   size_t cost() const noexcept { return table.size() + 80 * slots.size(); }
 };
 
+constexpr size_t kGap = SIZE_MAX;
+
 // Places that a call of the kernel computes.
 struct Run {
-  size_t list;     // of Places
+  size_t list;     // of Places, or kGap where no tap leads to them
   int64_t origin;  // of the source, in elements
   int64_t dst;
   int64_t places;
@@ -93,7 +95,7 @@ struct Lists {
 
   size_t cost() const noexcept {
     size_t sum = 0;
-    for (const Run& run : runs) sum += places[run.list].cost() + 30;
+    for (const Run& run : runs) sum += (run.list == kGap ? 0 : places[run.list].cost()) + 30;
     return sum;
   }
 };
@@ -290,11 +292,14 @@ class DepthwiseTurned final : public Recipe {
     args.dst_map = spread_.map_step() * dst_positions_;
     args.maps = maps;
     for (const Run& run : lists_.runs) {
-      const Places& places = lists_.places[run.list];
-      args.src = strip + run.origin;
-      args.slots = places.slots.data();
-      args.table = places.table.data();
-      args.period = places.period;
+      args.table = nullptr;
+      if (run.list != kGap) {
+        const Places& places = lists_.places[run.list];
+        args.src = strip + run.origin;
+        args.slots = places.slots.data();
+        args.table = places.table.data();
+        args.period = places.period;
+      }
       args.dst = out + run.dst;
       args.places = run.places;
       sum_(args);
@@ -366,7 +371,13 @@ class DepthwiseTurned final : public Recipe {
     by_rows.rows = true;
     std::map<std::vector<Tap>, size_t> known;
     for (size_t r = 0; r < rows.size(); ++r) {
-      const int64_t first = rows[r].empty() ? 0 : rows[r].front().first;
+      if (rows[r].empty()) {
+        if (r == 0 || !rows[r - 1].empty())
+          by_rows.runs.push_back({kGap, 0, static_cast<int64_t>(r) * x.dst_size, 0});
+        by_rows.runs.back().places += x.dst_size;
+        continue;
+      }
+      const int64_t first = rows[r].front().first;
       for (Tap& tap : rows[r]) tap.first -= first;
       const auto [found, fresh] = known.try_emplace(rows[r], by_rows.places.size());
       if (fresh) {
@@ -550,11 +561,14 @@ std::array<Listed, 2> ways_to_list(const Problem& problem) noexcept {
   const bool alike = z.period * y.period * x.period == 1;
   const double slots = alike || x.dst_size < lanes ? z.most * y.most * x.most : row_slots;
   const double rows = z.dst_size * y.dst_size;
+  const double reached = std::min(z.dst_size, z.taps) * std::min(y.dst_size, y.taps);  // by some tap
+  const double stored = reached + (rows - reached) / 4;  // as long as others take
   const double places = rows * x.dst_size;
-  return {Listed{z.taps * y.taps * x.taps, whole(z.src_size * y.src_size * x.src_size), whole(places),
-                 summed(places) * slots * loads(alike ? 1 : lanes), 1},
-          Listed{z.most * y.most * x.taps, z.src_size * y.src_size * whole(x.src_size),
-                 rows * whole(x.dst_size), rows * summed(x.dst_size) * row_slots * loads(x.period), rows}};
+  return {
+      Listed{z.taps * y.taps * x.taps, whole(z.src_size * y.src_size * x.src_size), whole(places),
+             summed(places) * slots * loads(alike ? 1 : lanes), 1},
+      Listed{z.most * y.most * x.taps, z.src_size * y.src_size * whole(x.src_size),
+             stored * whole(x.dst_size), rows * summed(x.dst_size) * row_slots * loads(x.period), reached}};
 }
 
 // Whether places are listed together, and by rows.
