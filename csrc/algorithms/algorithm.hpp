@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cmath>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -140,14 +141,19 @@ std::unique_ptr<Recipe> make_stored(const Problem& problem) {
   });
 }
 
-// Algorithms may differ in the last bit, and a batch must give the same bits whole or in parts: so they are
-// compared for this batch, which the call does not decide. Layers of many weights seldom see more than a
-// sample.
-inline int64_t usual_batch(const Geometry& geometry) noexcept {
+// As many samples as fill tiles. Layers of many weights seldom see more than one.
+inline int64_t filling_batch(const Geometry& geometry) noexcept {
   constexpr int64_t positions = 256;
   constexpr int64_t many_weights = 4 << 20;
   if (geometry.weight_elements() > many_weights) return 1;
   return std::max<int64_t>(1, positions / geometry.small_positions());
+}
+
+// Algorithms may differ in the last bit, and a batch must give the same bits whole or in parts: so they are
+// compared for this batch, which the call does not decide. It is as many times one sample as it goes into
+// those that fill tiles.
+inline int64_t usual_batch(const Geometry& geometry) noexcept {
+  return std::lround(std::sqrt(filling_batch(geometry)));
 }
 
 // Positions from which an axis is long.

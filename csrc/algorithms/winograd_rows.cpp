@@ -133,7 +133,7 @@ struct Cut {
     // Tiles decide bits, so they are chosen for a batch that the call does not decide; and packed weights, so
     // maps of about the same sizes take the same.
     Problem usual = of_usual_size(problem);
-    usual.geometry.batch = usual_batch(usual.geometry);
+    usual.geometry.batch = filling_batch(usual.geometry);
     const Sides usual_sides(usual);
     for (const WinogradTile some : sides.taps_y == 2 ? kTwoTaps : kThreeTaps) {
       // A sum of few terms has little error of its own, and tiles of up to four points add little.

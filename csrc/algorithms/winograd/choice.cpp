@@ -179,7 +179,7 @@ ChosenTiles find_choice(const Problem& problem, const Maps& maps) {
   }
   // Weights are read once for the tiles of a block, which holds several samples if they are small and there
   // are as many.
-  const int64_t samples = usual_batch(problem.geometry);
+  const int64_t samples = filling_batch(problem.geometry);
   const double batch = samples == 1 ? 1 : std::pow(static_cast<double>(samples), 0.75);
   ChosenTiles chosen{};
   double least = -1;
