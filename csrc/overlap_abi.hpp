@@ -54,6 +54,8 @@ struct OverlapArgs {
 namespace {
 
 constexpr int kStepsOfACopy = 4;
+// Elements between the row of positions that is multiplied and what is fetched: rows of channels lie apart.
+constexpr int kElementsAhead = 32;
 // Rows of weights between the one that is copied and the one that is fetched: the time memory takes.
 constexpr int kCopiesAhead = 12;
 
@@ -96,6 +98,7 @@ template <class E, int R, int V, int... I>
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * lanes);
     ((sum[I] += right[I % V] * a[I / V]), ...);
+    __builtin_prefetch(a + kElementsAhead);
     a += args.a_step;
     b += V * lanes;
   };
@@ -178,11 +181,12 @@ template <class E>
   const int64_t dilation = args.dilation;
 #if defined(__AVX512F__)
   // Elements of a run to lanes a dilation apart.
-  decltype(L::load(sums) < L::load(sums)) from_lane{};
-  uint32_t mask[L::count + 1] = {};
+  typename L::type middle;  // of each lane
+  for (int i = 0; i < L::count; ++i) middle[i] = static_cast<T>(i + 0.5);
+  const auto element = __builtin_convertvector(middle / static_cast<T>(dilation), decltype(middle == middle));
+  uint32_t apart = 0;
   int64_t some = 0;
-  for (int i = 0; i < L::count; ++i) from_lane[i] = static_cast<int>(i / dilation);
-  for (int64_t i = 0; i < L::count; i += dilation, ++some) mask[some + 1] = mask[some] | 1U << i;
+  for (int64_t i = 0; i < L::count; i += dilation, ++some) apart |= 1U << i;
 #endif
   for (int64_t p = 0; p < args.positions; ++p, sums += args.step) {
     for (const OverlapRun* run = args.run; run < args.run + args.runs; ++run) {
@@ -195,8 +199,8 @@ template <class E>
       T* to = out + run->row + at;
 #if defined(__AVX512F__)
       for (; left > 4 && some > 2; left -= some, from += some, to += some * dilation) {
-        const uint32_t lanes = mask[left < some ? left : some];
-        const auto sum = L::load(to, lanes) + __builtin_shuffle(L::load(from), from_lane);
+        const uint32_t lanes = left < some ? apart & L::first(left * dilation) : apart;
+        const auto sum = L::load(to, lanes) + __builtin_shuffle(L::load(from), element);
         if constexpr (same<E, f32>) {
           _mm512_mask_storeu_ps(to, static_cast<__mmask16>(lanes), (__m512)sum);
         } else {

@@ -195,9 +195,17 @@ class OverlapAdd final : public Recipe {
     T* sums;          // outputs, in the compute type
     S* out;
   };
+  // A row of taps, or a part of it: its run for a position whose first output begins a row, and how far from
+  // there it lies along the outer axes.
+  struct TapRow {
+    OverlapRun run;
+    int64_t z;
+    int64_t y;
+  };
   struct Worker {
     T* weights[2];  // chunks of a panel
     T* sums;        // of a panel: [position][lane]
+    TapRow* rows;   // of a panel
     OverlapRun* runs;
   };
   struct Range {
@@ -232,7 +240,9 @@ class OverlapAdd final : public Recipe {
                    sizeof(T));
   }
   size_t worker_bytes() const noexcept {
-    return 2 * chunk_bytes() + sums_bytes() + aligned(static_cast<size_t>(gemm_.lanes) * sizeof(OverlapRun));
+    const auto lanes = static_cast<size_t>(gemm_.lanes);
+    return 2 * chunk_bytes() + sums_bytes() + aligned(lanes * sizeof(TapRow)) +
+           aligned(lanes * sizeof(OverlapRun));
   }
   size_t total() const noexcept {
     return source_bytes() + stage_bytes() + worker_bytes() * static_cast<size_t>(threads_);
@@ -242,6 +252,7 @@ class OverlapAdd final : public Recipe {
     Worker made{};
     for (T*& chunk : made.weights) chunk = pieces.take<T>(chunk_bytes());
     made.sums = pieces.take<T>(sums_bytes());
+    made.rows = pieces.take<TapRow>(static_cast<size_t>(gemm_.lanes) * sizeof(TapRow));
     made.runs = pieces.take<OverlapRun>(static_cast<size_t>(gemm_.lanes) * sizeof(OverlapRun));
     return made;
   }
@@ -400,6 +411,7 @@ class OverlapAdd final : public Recipe {
            const Units::Columns& columns) const noexcept {
     const Geometry& g = problem_.geometry;
     const auto& [z, y, x] = g.axes;
+    const int64_t count = list(w.rows, columns);
     OverlapArgs args{};
     args.step = gemm_.lanes;
     args.positions = x.size;
@@ -408,8 +420,18 @@ class OverlapAdd final : public Recipe {
     args.length = x.out;
     args.run = w.runs;
     for (int64_t row = 0; row < z.size * y.size; ++row) {
-      args.runs =
-          list(w.runs, columns, row / y.size * z.stride - z.pad_lo, row % y.size * y.stride - y.pad_lo);
+      // Those that go to rows of the output.
+      args.runs = 0;
+      const int64_t at_z = row / y.size * z.stride - z.pad_lo;
+      const int64_t at_y = row % y.size * y.stride - y.pad_lo;
+      for (const TapRow* tap = w.rows; tap < w.rows + count; ++tap) {
+        const int64_t out_z = at_z + tap->z;
+        const int64_t out_y = at_y + tap->y;
+        if (out_z < 0 || out_z >= z.out || out_y < 0 || out_y >= y.out) continue;
+        OverlapRun& run = w.runs[args.runs++];
+        run = tap->run;
+        run.row += (out_z * y.out + out_y) * x.out;
+      }
       for (int64_t sample = 0; sample < samples.count; ++sample) {
         args.sums = w.sums + (sample * z.size * y.size + row) * x.size * gemm_.lanes;
         args.out = samples.sums + (sample * g.filters + group * (g.filters / g.groups)) * g.large_positions();
@@ -418,21 +440,19 @@ class OverlapAdd final : public Recipe {
     }
   }
 
-  // The runs of a panel's columns for positions whose first output lies at these places of the outer axes.
-  int64_t list(OverlapRun* runs, const Units::Columns& columns, int64_t at_z, int64_t at_y) const noexcept {
+  // The rows of taps of a panel's columns.
+  int64_t list(TapRow* rows, const Units::Columns& columns) const noexcept {
     const auto& [z, y, x] = problem_.geometry.axes;
     int64_t count = 0;
-    int64_t row = columns.first / x.kernel;  // of taps, through all filters
+    int64_t row = columns.first / x.kernel;  // through all filters
     int64_t tap = columns.first % x.kernel;
     for (int64_t lane = 0; lane < columns.count; ++row, tap = 0) {
       const int64_t length = std::min(x.kernel - tap, columns.count - lane);
-      const int64_t out_y = at_y + row % y.kernel * y.dilation;
-      const int64_t out_z = at_z + row / y.kernel % z.kernel * z.dilation;
-      if (out_y >= 0 && out_y < y.out && out_z >= 0 && out_z < z.out) {
-        const int64_t filter = row / y.kernel / z.kernel;
-        runs[count++] = {static_cast<int32_t>(lane), static_cast<int32_t>(length),
-                         ((filter * z.out + out_z) * y.out + out_y) * x.out, tap * x.dilation - x.pad_lo};
-      }
+      const int64_t filter = row / y.kernel / z.kernel;
+      rows[count++] = {{static_cast<int32_t>(lane), static_cast<int32_t>(length),
+                        filter * problem_.geometry.large_positions(), tap * x.dilation - x.pad_lo},
+                       row / y.kernel % z.kernel * z.dilation,
+                       row % y.kernel * y.dilation};
       lane += length;
     }
     return count;
@@ -469,19 +489,19 @@ std::optional<std::string> refusal(const Problem& problem) {
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const Axis& x = g.axes[2];
+  const auto width = static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa));
   // Elements of a run that are added at a time.
-  const auto together = std::max<int64_t>(
-      1,
-      ceil_div(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa)), x.dilation));
+  const int64_t together = std::max<int64_t>(1, ceil_div(width, x.dilation));
   const double runs = static_cast<double>(g.batch * g.small_positions() * g.filters) *
                       static_cast<double>(g.taps() / x.kernel * ceil_div(x.kernel, together));
+  const double copied = static_cast<double>(g.weight_elements()) / static_cast<double>(width);
   Problem unpacked = problem;
   unpacked.packed = true;  // weights are only read, as packed ones are
   const Kernel& tile = best_tile(problem);
   const auto rows = static_cast<double>(g.batch * g.axes[0].size * g.axes[1].size);
   const double calls = rows * static_cast<double>(g.groups * Units(g, tile.lanes).panels());
   return products_seconds(tile, g) + calls * kRowSeconds + runs * kRunSeconds +
-         machine::traffic_seconds(unpacked);
+         copied * machine::kCopySeconds + machine::traffic_seconds(unpacked);
 }
 
 }  // namespace
