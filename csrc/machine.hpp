@@ -79,6 +79,14 @@ inline double far_seconds(const Problem& problem, double bytes) noexcept {
   return stays_near(problem) ? 0 : bytes / kFarBytesPerSecond;
 }
 
+// Whether maps of a group are parts of lines of memory, which come anew for every group; and what one takes.
+inline bool far_parts(const Problem& problem) noexcept {
+  const Geometry& g = problem.geometry;
+  return g.channels_last && g.groups > 1 && !stays_near(problem) &&
+         static_cast<double>(g.filters) > lanes(compute_dtype(problem.dtype), problem.isa);
+}
+inline constexpr double kFarPartSeconds = 45 / kHertz;
+
 // What an algorithm takes at least that does every product of the definition: those of the small positions
 // whose windows the large side holds, at full speed.
 inline double least_seconds(const Problem& problem) noexcept {

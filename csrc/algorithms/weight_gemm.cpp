@@ -21,17 +21,23 @@ constexpr size_t kSumBytes = 1 << 20;
 constexpr int64_t kPanelBytes = 20 << 10;
 constexpr int64_t kPiece = 256;
 // What a tile costs beside its products: for all of them, and a vector of sums that is not near; a row of
-// positions that is listed for it, and one that is copied; a vector that is mirrored, of the side in the rows
-// of which processors read ahead, and of the other.
+// positions that is listed for it, and one that is copied.
 constexpr double kTileSeconds = 70 / machine::kHertz;
 constexpr double kListSeconds = 20 / machine::kHertz;
-constexpr double kRowSeconds = 50 / machine::kHertz;
-constexpr double kSmallSeconds = 2.5 / machine::kHertz;
-constexpr double kPartSeconds = 20 / machine::kHertz;  // a vector of part of a row of maps that lie together
-constexpr double kLargeSeconds = 30 / machine::kHertz;
-constexpr double kLineSeconds = 16 / machine::kHertz;    // a mirrored vector where one holds all maps
-constexpr double kFarSums = 2;                           // times as long, where they leave the second cache
-constexpr double kSquareSeconds = 80 / machine::kHertz;  // sums mirrored, a square of a vector's lanes
+constexpr double kRowSeconds = 110 / machine::kHertz;
+constexpr double kNearSums = 1.7;  // times as long as alone; more where they leave the second cache
+constexpr double kFarSums = 3.6;
+// A vector that is moved: mirrored, of the side in the rows of which processors read ahead, and of the other,
+// where one vector holds all maps or not; in order, of either side. Short rows are parts of vectors.
+constexpr double kSmallSeconds = 7.5 / machine::kHertz;
+constexpr double kLineSeconds = 2.5 / machine::kHertz;
+constexpr double kLargeSeconds = 7 / machine::kHertz;
+constexpr double kSmallLastSeconds = 6.5 / machine::kHertz;
+constexpr double kLargeLastSeconds = 4.5 / machine::kHertz;
+constexpr double kPartSeconds = 8 / machine::kHertz;     // the same of a group
+constexpr double kShortRows = 2;                         // times as long
+constexpr double kFarRows = 4;                           // the same from memory, mirrored
+constexpr double kSquareSeconds = 30 / machine::kHertz;  // sums mirrored, a square of a vector's lanes
 constexpr double kClearBytesPerSecond = 60e9;
 
 // What lies in rows and lanes, and the kernel for it. A span is what one product makes for each channel: the
@@ -127,19 +133,24 @@ class WeightGemm final : public Recipe {
     const double rounds = boxes * ratio(block_samples_ * block_[0] * block_[1], rows_at_a_time());
     const double panels =
         static_cast<double>(roles_.spans) * ratio(roles_.lanes_large ? roles_.width : channels_, gemm_.lanes);
-    const double products = positions * roles_.step_seconds +
-                            rounds * roles_.sum_seconds * (far ? kFarSums : 1) +
+    const double products = positions * inside_share() * roles_.step_seconds +
+                            rounds * roles_.sum_seconds * (far ? kFarSums : kNearSums) +
                             positions / static_cast<double>(block_[2]) * panels * kListSeconds;
 
     // The parts of the sums each stage what they need of both sides.
     const double wides = ratio(roles_.width, wide_part_);
     const double others = ratio(channels_, channel_part_) * ratio(roles_.spans, span_part_);
     const auto vectors = [&](int64_t maps) { return ratio(maps, lanes); };
+    const double part = machine::far_parts(problem_) ? machine::kFarPartSeconds : kPartSeconds;
+    const double packed = !last ? kSmallSeconds : g.groups > 1 ? part : kSmallLastSeconds;
     const double small = positions * wides * others * ratio(channel_part_, unit()) *
-                         vectors(std::min(unit(), channel_part_)) * (last ? kPartSeconds : kSmallSeconds);
+                         vectors(std::min(unit(), channel_part_)) * packed;
     const double rows =
         static_cast<double>(g.batch * g.axes[0].out * g.axes[1].out) * groups * again * wides * others;
-    const double moved = last ? machine::kCopySeconds : kept_maps() <= lanes ? kLineSeconds : kLargeSeconds;
+    const double mirrored = (kept_maps() <= lanes ? kLineSeconds : kLargeSeconds) *
+                            (machine::stays_near(problem_) ? 1 : kFarRows) *
+                            (g.axes[2].out < lanes ? kShortRows : 1);
+    const double moved = !last ? mirrored : g.groups > 1 ? part : kLargeLastSeconds;
     const double large =
         rows * (static_cast<double>(g.axes[2].out) * vectors(kept_maps()) * moved + kRowSeconds);
     const double cleared = static_cast<double>(small_bytes() + large_bytes()) / kClearBytesPerSecond;
@@ -152,7 +163,7 @@ class WeightGemm final : public Recipe {
     const double read =
         static_cast<double>(g.small_elements()) * wides * others +
         (last ? static_cast<double>(g.large_elements()) * again * others * (roles_.joined ? wides : 1) : 0);
-    return products + small + large + cleared + stored * (far ? kFarSums : 1) +
+    return products + small + large + cleared + stored * (far ? 2 : 1) +
            machine::far_seconds(problem_,
                                 (read + weights) * static_cast<double>(storage_bytes(problem_.dtype)));
   }
@@ -216,6 +227,26 @@ class WeightGemm final : public Recipe {
     int64_t* large_offset;
     void** c;
   };
+
+  // The share of products with places on the large side; along joined taps all are computed.
+  double inside_share() const noexcept {
+    double share = 1;
+    for (int a = 0; a < (roles_.joined ? 2 : kAxes); ++a) {
+      const Axis& axis = problem_.geometry.axes[a];
+      const Box all{
+          0,
+          1,
+          {},
+          {problem_.geometry.axes[0].size, problem_.geometry.axes[1].size, problem_.geometry.axes[2].size}};
+      int64_t pairs = 0;
+      for (int64_t k = 0; k < axis.kernel; ++k) {
+        const auto [begin, end] = inside(a, all, k);
+        pairs += end - begin;
+      }
+      share *= static_cast<double>(pairs) / static_cast<double>(axis.size * axis.kernel);
+    }
+    return share;
+  }
 
   int64_t reach(int axis, int64_t size) const noexcept {
     const Axis& a = problem_.geometry.axes[axis];

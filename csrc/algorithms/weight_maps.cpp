@@ -20,10 +20,14 @@ constexpr int64_t kMostSums = 1 << 12;  // of a filter
 // a line.
 constexpr int64_t kMostVectors = 4;
 constexpr int64_t kLeastPiece = 16;
-constexpr int64_t kPieceBytes = 512 << 10;  // of a row at a time, which all taps find in the caches
-constexpr double kStepSeconds = 1.6 / machine::kHertz;  // of a product
-constexpr double kRowSeconds = 55 / machine::kHertz;    // of the taps along x of a row
-constexpr double kTapSeconds = 16 / machine::kHertz;    // of each tap of a position that lacks some
+constexpr int64_t kPieceBytes = 512 << 10;            // of a row at a time, which all taps find in the caches
+constexpr double kStepSeconds = 2 / machine::kHertz;  // of a product
+constexpr double kAgain = 1.2;                        // times as long, for one of several maps of a group
+constexpr double kAgainFar = 1.8;                     // the same where positions are many lines apart
+constexpr double kStoreSeconds = 3 / machine::kHertz;  // of a weight
+constexpr double kRowSeconds = 30 / machine::kHertz;   // of the taps along x of a row
+constexpr double kTapSeconds = 16 / machine::kHertz;   // of each tap of a position that lacks some
+constexpr double kRunShare = 0.35;                     // of parts of positions, to read whole rows
 
 // Maps of the small side in a group.
 int64_t depth(const Geometry& g) noexcept { return g.channels / g.groups; }
@@ -204,11 +208,21 @@ double cost(const Problem& problem) {
   const auto rows = static_cast<double>(z.kernel * y.kernel);
   const auto [begin, end] = x.within();
   const auto apart = static_cast<double>((x.size - (end - begin)) * x.kernel);
+  // Of the large side what taps meet.
+  double met = static_cast<double>(g.large_elements());
+  for (const Axis& axis : g.axes)
+    met *= std::min(1.0, static_cast<double>(axis.kernel) / static_cast<double>(axis.stride));
+  const double bytes =
+      (static_cast<double>(g.small_elements()) + met) * static_cast<double>(storage_bytes(problem.dtype));
+  const bool runs = g.filters <= kMostVectors * static_cast<int64_t>(lanes);
+  const double read = bytes / machine::kStoreBytesPerSecond /
+                      (machine::stays_near(problem) ? machine::kNearGain : 1) * (runs ? kRunShare : 1);
+  const double step = kStepSeconds * (depth(g) == 1 ? 1 : runs ? kAgain : kAgainFar);
   return vectors *
-             (rows * (static_cast<double>(x.kernel) * kStepSeconds +
+             (rows * (static_cast<double>(x.kernel) * step +
                       (kRowSeconds + apart * kTapSeconds) / static_cast<double>(x.size)) +
               (groups_have_maps(g) ? map_spread_seconds(depth(g), g.filters / g.groups, lanes, false) : 0)) +
-         machine::traffic_seconds(problem);
+         read + static_cast<double>(g.weight_elements()) * kStoreSeconds;
 }
 
 }  // namespace

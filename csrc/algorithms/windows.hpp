@@ -54,7 +54,7 @@ inline double windows_seconds(const Problem& problem, double panels, bool near) 
   // For each run of a position, the same where they are pairs, or where it leaves the image, a run where some
   // do and a panel once for a row of positions, and a vector, most of them read from afar, above all where
   // windows of maps that lie together do not overlap, so that each is read once; a vector mirrored in a
-  // square.
+  // square. Parts of lines of memory take longer than all else.
   constexpr double move_seconds = 1.6 / machine::kHertz;
   constexpr double clipped_seconds = 5 / machine::kHertz;
   constexpr double row_seconds = 20 / machine::kHertz;
@@ -79,7 +79,8 @@ inline double windows_seconds(const Problem& problem, double panels, bool near) 
   const double windows = all_runs * (pairs ? pair_seconds : move_seconds) +
                          row / static_cast<double>(x.size) +
                          (pairs ? 0 : static_cast<double>(columns_of(g)) / width * vector);
-  return small + windows;
+  const double parts = machine::far_parts(problem) ? static_cast<double>(runs.runs + 1) : 0;
+  return std::max(small + windows, parts * machine::kFarPartSeconds);
 }
 
 // Positions are counted through all samples.
