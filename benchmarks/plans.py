@@ -3,10 +3,10 @@
     python benchmarks/plans.py --count 2000 --seed 1 --json benchmarks/results/plans.json
 
 Geometries are drawn at random, in the format of tests/problems/layers.txt: one to three axes, kernels of up to a
-million taps, strides of up to a hundred thousand, dilation, pads, thousands of groups, batches of up to 1000. Each is
-planned in its three passes, in either layout, for any element type, weights plain or prepared, and in workspaces
-from 64 KB on; the time is the least of several, so that it is that of the code and not of the lines of memory that
-others have emptied. The arrays of a geometry need no more than a gigabyte; none is made.
+million taps, strides of up to a hundred thousand, dilation, pads, thousands of groups, batches of up to 1000. Each
+is planned in its three passes, in either layout, for any element type, weights plain or prepared, and in workspaces
+from 64 KB on. The time is the least of several, so it is that of the code, and not of lines of memory that others
+have emptied. The arrays of a geometry need no more than a gigabyte; none is made.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -98,6 +99,34 @@ def test_axes_that_lie_as_one_are_one(name: str, last: bool) -> None:
     assert made(line, alone) == made(alone, line, alone) == made(line)
     assert made(line, plain(3), plain(4)) == made(line, plain(12))
     assert made(line, plain(12)) != made(plain(12), line)
+
+
+def test_a_first_call_of_many_threads_has_the_bits_of_one() -> None:
+    """What a call goes by is listed by the first one, whichever thread makes it."""
+    cases = {
+        Geometry(1, 5, 3, 1, (Axis(9, 37, 8, 4, 1, 2, 1, 0),) * 2): (
+            "phase_gemm",
+            "position_lanes",
+            "weight_windows",
+        ),
+        Geometry(1, 19, 19, 19, (Axis(9, 37, 8, 4, 1, 2, 1, 0),) * 2): ("depthwise", "depthwise_turned"),
+    }
+    for geometry, algorithms in cases.items():
+        case = example(geometry, "float32")
+        for algorithm in algorithms:
+            name = "weight_gradient" if algorithm.startswith("weight") else "forward"
+            expected = run(plan(geometry, name, algorithm=algorithm), case, name)
+            _core.clear_cache()
+            fresh = plan(replace(geometry), name, algorithm=algorithm)
+            start = threading.Barrier(4)
+
+            def compute(_: int, fresh: Any = fresh, name: str = name, start: Any = start) -> np.ndarray:
+                start.wait()
+                return run(fresh, case, name)  # noqa: B023 - joined before the next case
+
+            with ThreadPoolExecutor(4) as pool:
+                for found in pool.map(compute, range(4)):
+                    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

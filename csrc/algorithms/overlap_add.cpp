@@ -57,13 +57,13 @@ class Units {
   int64_t count() const noexcept { return ceil_div(filters_, together_) * parts_; }
   // Panels of all units of a group.
   int64_t panels() const noexcept {
-    int64_t sum = 0;
     if (residues_ == 0) {
       const int64_t rest = filters_ % together_;
       return filters_ / together_ * ceil_div(together_ * taps_, lanes_) + ceil_div(rest * taps_, lanes_);
     }
-    for (int64_t part = 0; part < parts_; ++part) sum += panels(part);
-    return sum * filters_;
+    // The residues come once more in a row of taps where they begin in what whole strides leave of it.
+    const int64_t turns = row_ / stride_ * parts_ + ceil_div(row_ % stride_, residues_);
+    return taps_ / row_ * turns * filters_;
   }
   int64_t panels(int64_t unit) const noexcept {
     if (residues_ == 0) return ceil_div(filters(unit) * taps_, lanes_);
