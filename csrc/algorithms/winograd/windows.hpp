@@ -150,9 +150,10 @@ class Windows {
            s.x * x().outputs() * x().src_step * layout_.src.axis[2];
   }
 
-  // Elements from the windows of `index` to those that are transformed next.
+  // Elements from the windows of `index` to those that are fetched meanwhile: the next, or where maps lie
+  // together, and every position is a line of its own that comes late, those after the next.
   int64_t to_next_windows(const Worker<T>& w, int64_t segments, int64_t index) const noexcept {
-    const int64_t next = index + 1;
+    const int64_t next = index + (layout_.src.map == 1 ? 2 : 1);
     if (next >= segments * layout_.depth_blocks()) return 0;
     return windows_at(w.segments[next / layout_.depth_blocks()], next % layout_.depth_blocks()) -
            windows_at(w.segments[index / layout_.depth_blocks()], index % layout_.depth_blocks());
