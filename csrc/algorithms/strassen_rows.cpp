@@ -18,7 +18,9 @@ namespace {
 
 constexpr int kHalves = 2;
 constexpr int64_t kBlockBytes = 256 << 10;  // of operands that one thread makes of the input at a time
-constexpr int64_t kLeastTiles = 16;         // of a block, for all of which a pair of panels is read once
+constexpr int64_t kNearBytes = 512 << 10;   // of them, that stay in the second cache beside a pair of panels
+constexpr int64_t kLeastTiles = 16;         // of a block, for all of which a pair of panels is read once,
+constexpr int64_t kLeastNearTiles = 8;      // and of one that stays near
 constexpr int64_t kPackedSteps = 8;         // of depth that a thread packs side by side
 
 template <class T>
@@ -160,7 +162,9 @@ class StrassenRows final : public Recipe {
     threads_ = problem_.threads;
     const int64_t tiles = ceil_div(rows(), tile_rows_);
     const int64_t tile_bytes = tile_elements() * static_cast<int64_t>(sizeof(T));
-    block_tiles_ = std::min(tiles, std::max(kBlockBytes / tile_bytes, kLeastTiles));
+    const int64_t near = kNearBytes / tile_bytes;
+    const int64_t least = near < kLeastNearTiles ? kLeastTiles : std::min(near, kLeastTiles);
+    block_tiles_ = std::min(tiles, std::max(kBlockBytes / tile_bytes, least));
     const auto total = [&] {
       return (problem_.packed ? 0 : aligned(packed_bytes())) + bias_bytes() +
              worker_bytes() * static_cast<size_t>(threads_);
