@@ -1001,7 +1001,11 @@ class Times {
         vectors * vector_ * (0.6 + 0.65 * lists * x_.taps) + calls * (10 + 3 * lists + 0.3 * lists * x_.taps);
     if (phases > 2) sums += static_cast<double>(g.large_elements()) * 0.3;
     if (takes_turns(problem_) && depth * z_.most_taps * y_.most_taps <= kDepthwiseTurnsRows) {
-      return sums + batch_ * groups_ * z_.dst_size * blocks * 25;
+      // Rows of which the next read what lies further on are summed in one call.
+      const Axis& y = g.axes[1];
+      const bool repeats = y.stride == 1 || (y.stride == 2 && y.kernel % 2 == 0 && y.dilation == 1);
+      const double row = 1 + 3.5 * lists + std::ceil(block / width_) * vector_ * (1 + 1.1 * lists);
+      return calls * (row + (repeats ? 0 : 16)) + batch_ * groups_ * columns * z_.dst_size * blocks * 60;
     }
     // A strip of as many rows as it holds is filled for each few rows of the result.
     const auto line = static_cast<double>(kMostLanes);
