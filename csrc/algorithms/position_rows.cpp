@@ -12,6 +12,7 @@
 #include "algorithms/spread_rows.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
+#include "packing.hpp"
 #include "rows_abi.hpp"
 
 namespace tconv {
@@ -277,8 +278,31 @@ class PositionRows final : public Recipe {
             channels_ * element(), step, count, panels * (block_positions_ / rows_.rows)};
   }
 
+  // Sources of a block that are rows of a matrix, to the compute type.
+  void copy_matrix(const Worker& w, int64_t count) const noexcept {
+    const int64_t channels = problem_.geometry.channels;
+    if (channels == depth_) {
+      convert_run(load_, w.source[0], w.copied, count * depth_);
+    } else {
+      MoveArgs args{};
+      args.src = w.source[0];
+      args.src_row = channels;
+      args.src_column = args.dst_column = 1;
+      args.dst = w.copied;
+      args.dst_row = steps_;
+      args.rows = count;
+      args.columns = depth_;
+      load_(args);
+    }
+    for (int64_t i = 0; i < count; ++i) w.source[i] = w.copied + i * steps_;
+  }
+
   // Sources of a block, one behind the other, to the compute type or whole pairs.
   void copy(const Worker& w, int64_t count) const noexcept {
+    if (forward_ && pair_ == nullptr) {
+      copy_matrix(w, count);
+      return;
+    }
     const int64_t length = forward_ ? depth_ : segments_.length;
     MoveArgs args{};
     args.rows = 1;
