@@ -161,7 +161,6 @@ class OverlapAdd final : public Recipe {
     const Buffer scratch(total());
     Pieces pieces(scratch.data());
     T* const source = pieces.take<T>(source_bytes());
-    T* const stage = pieces.take<T>(stage_bytes());
     char* const workers = pieces.rest();
     call.crew.limit(threads_);
     const double seconds = machine::seconds(problem_) * threads_;
@@ -169,8 +168,7 @@ class OverlapAdd final : public Recipe {
     for (int64_t first = 0; first < g.batch; first += samples_) {
       const int64_t samples = std::min(samples_, g.batch - first);
       const int64_t before = first * g.filters * g.large_positions();
-      Samples block{call, samples, source, stage, static_cast<S*>(call.out) + before};
-      if constexpr (std::is_same_v<S, T>) block.sums = block.out;
+      Samples block{call, samples, source, static_cast<S*>(call.out) + before};
       if (lies_) {
         block.source = static_cast<const T*>(call.source) + first * g.channels * g.small_positions();
       } else {
@@ -192,7 +190,6 @@ class OverlapAdd final : public Recipe {
     const Call& call;
     int64_t count;
     const T* source;  // packed, or where it lies
-    T* sums;          // outputs, in the compute type
     S* out;
   };
   // A row of taps, or a part of it: its run for a position whose first output begins a row, and how far from
@@ -207,6 +204,12 @@ class OverlapAdd final : public Recipe {
     T* sums;        // of a panel: [position][lane]
     TapRow* rows;   // of a panel
     OverlapRun* runs;
+    T* stage;  // outputs of a unit on their way to a shorter type: [sample][filter][position]
+  };
+  // Outputs of a unit in the compute type, from its first filter of the first sample on.
+  struct Outputs {
+    T* first;
+    int64_t sample;  // elements from one sample to the next
   };
   struct Range {
     int64_t first;
@@ -226,11 +229,10 @@ class OverlapAdd final : public Recipe {
     return aligned(static_cast<size_t>(problem_.geometry.channels * tiles(samples_) * gemm_.rows) *
                    sizeof(T));
   }
-  // Outputs on their way to a shorter type.
   size_t stage_bytes() const noexcept {
     if constexpr (std::is_same_v<S, T>) return 0;
-    const Geometry& g = problem_.geometry;
-    return aligned(static_cast<size_t>(samples_ * g.filters * g.large_positions()) * sizeof(T));
+    return aligned(static_cast<size_t>(samples_ * units_.filters(0) * problem_.geometry.large_positions()) *
+                   sizeof(T));
   }
   size_t chunk_bytes() const noexcept {
     return aligned(static_cast<size_t>(chunk_ * gemm_.lanes) * sizeof(T));
@@ -242,11 +244,9 @@ class OverlapAdd final : public Recipe {
   size_t worker_bytes() const noexcept {
     const auto lanes = static_cast<size_t>(gemm_.lanes);
     return 2 * chunk_bytes() + sums_bytes() + aligned(lanes * sizeof(TapRow)) +
-           aligned(lanes * sizeof(OverlapRun));
+           aligned(lanes * sizeof(OverlapRun)) + stage_bytes();
   }
-  size_t total() const noexcept {
-    return source_bytes() + stage_bytes() + worker_bytes() * static_cast<size_t>(threads_);
-  }
+  size_t total() const noexcept { return source_bytes() + worker_bytes() * static_cast<size_t>(threads_); }
   Worker worker(char* memory) const noexcept {
     Pieces pieces(memory);
     Worker made{};
@@ -254,6 +254,7 @@ class OverlapAdd final : public Recipe {
     made.sums = pieces.take<T>(sums_bytes());
     made.rows = pieces.take<TapRow>(static_cast<size_t>(gemm_.lanes) * sizeof(TapRow));
     made.runs = pieces.take<OverlapRun>(static_cast<size_t>(gemm_.lanes) * sizeof(OverlapRun));
+    made.stage = pieces.take<T>(stage_bytes());
     return made;
   }
 
@@ -312,7 +313,6 @@ class OverlapAdd final : public Recipe {
       args.copy_step = columns_;
       return std::min(chunk_, depth_ - place.chunk * chunk_);
     };
-    for (int64_t unit = units.first; unit < units.end; ++unit) set(samples, group, unit);
     int buffer = 0;
     if (next.unit < units.end) {
       PlainGemmArgs args{};
@@ -320,50 +320,68 @@ class OverlapAdd final : public Recipe {
       args.copy_to = w.weights[buffer];
       gemm_(args);
     }
-    while (next.unit < units.end) {
-      if (samples.call.crew.stopped(member)) return;
-      const Place now = next;
-      next = advance(now);
-      PlainGemmArgs args{};
-      const int64_t copies = next.unit < units.end ? copy(next, args) : 0;
-      const S* const copied = static_cast<const S*>(args.copy_from);
-      args.b = w.weights[buffer];
-      buffer = 1 - buffer;
-      args.depth = std::min(chunk_, depth_ - now.chunk * chunk_);
-      args.accumulate = now.chunk > 0;
-      args.a_step = lies_ ? positions : gemm_.rows;
-      for (int64_t tile = 0; tile < count; ++tile) {
-        const int64_t begin = copies * tile / count;
-        args.copies = copies * (tile + 1) / count - begin;
-        args.copy_from = copied + begin * columns_;
-        args.copy_to = w.weights[buffer] + begin * gemm_.lanes;
-        int64_t at = tile * gemm_.rows;
-        int64_t end = std::min<int64_t>(at + gemm_.rows, samples.count * positions);
-        if (lies_) {
-          const int64_t sample = tile / sample_tiles_;
-          const int64_t part = tile % sample_tiles_;
-          at = positions * part / sample_tiles_;
-          end = positions * (part + 1) / sample_tiles_;
-          args.a = samples.source +
-                   (sample * problem_.geometry.channels + group * depth_ + now.chunk * chunk_) * positions +
-                   at;
-          at += sample * positions;
-          end += sample * positions;
-        } else {
-          args.a = samples.source + ((group * count + tile) * depth_ + now.chunk * chunk_) * gemm_.rows;
+    for (int64_t unit = units.first; unit < units.end; ++unit) {
+      const Outputs to = outputs(samples, w, group, unit);
+      set(samples, to, group, unit);
+      while (next.unit == unit) {
+        if (samples.call.crew.stopped(member)) return;
+        const Place now = next;
+        next = advance(now);
+        PlainGemmArgs args{};
+        const int64_t copies = next.unit < units.end ? copy(next, args) : 0;
+        const S* const copied = static_cast<const S*>(args.copy_from);
+        args.b = w.weights[buffer];
+        buffer = 1 - buffer;
+        args.depth = std::min(chunk_, depth_ - now.chunk * chunk_);
+        args.accumulate = now.chunk > 0;
+        args.a_step = lies_ ? positions : gemm_.rows;
+        for (int64_t tile = 0; tile < count; ++tile) {
+          const int64_t begin = copies * tile / count;
+          args.copies = copies * (tile + 1) / count - begin;
+          args.copy_from = copied + begin * columns_;
+          args.copy_to = w.weights[buffer] + begin * gemm_.lanes;
+          int64_t at = tile * gemm_.rows;
+          int64_t end = std::min<int64_t>(at + gemm_.rows, samples.count * positions);
+          if (lies_) {
+            const int64_t sample = tile / sample_tiles_;
+            const int64_t part = tile % sample_tiles_;
+            at = positions * part / sample_tiles_;
+            end = positions * (part + 1) / sample_tiles_;
+            args.a = samples.source +
+                     (sample * problem_.geometry.channels + group * depth_ + now.chunk * chunk_) * positions +
+                     at;
+            at += sample * positions;
+            end += sample * positions;
+          } else {
+            args.a = samples.source + ((group * count + tile) * depth_ + now.chunk * chunk_) * gemm_.rows;
+          }
+          args.c = w.sums + at * gemm_.lanes;
+          args.rows = static_cast<int32_t>(end - at);
+          gemm_(args);
         }
-        args.c = w.sums + at * gemm_.lanes;
-        args.rows = static_cast<int32_t>(end - at);
-        gemm_(args);
+        if (now.chunk + 1 < chunks_) continue;
+        auto panel = units_.columns(unit, now.panel);
+        panel.first -= units_.first_filter(unit) * problem_.geometry.taps();
+        add(samples.count, w, to, panel);
       }
-      if (now.chunk + 1 == chunks_) add(samples, w, group, units_.columns(now.unit, now.panel));
+      finish(samples, to, group, unit);
     }
-    for (int64_t unit = units.first; unit < units.end; ++unit) finish(samples, group, unit);
   }
 
-  // Calls `work(first output, how many, filter)` for all runs of outputs of a unit.
+  Outputs outputs(const Samples& samples, const Worker& w, int64_t group, int64_t unit) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const int64_t positions = g.large_positions();
+    if constexpr (std::is_same_v<S, T>) {
+      const int64_t filter = group * (g.filters / g.groups) + units_.first_filter(unit);
+      return {samples.out + filter * positions, g.filters * positions};
+    }
+    return {w.stage, units_.filters(unit) * positions};
+  }
+
+  // Calls `work(sums, how many, filter, place in the output)` for all runs of outputs of a unit.
   template <class Work>
-  void each_run(int64_t samples, int64_t group, int64_t unit, const Work& work) const noexcept {
+  void each_run(int64_t samples, const Outputs& to, int64_t group, int64_t unit,
+                const Work& work) const noexcept {
     const Geometry& g = problem_.geometry;
     const Axis& x = g.axes[2];
     const int64_t positions = g.large_positions();
@@ -371,18 +389,19 @@ class OverlapAdd final : public Recipe {
       for (int64_t f = 0; f < units_.filters(unit); ++f) {
         const int64_t filter = group * (g.filters / g.groups) + units_.first_filter(unit) + f;
         const int64_t out = (sample * g.filters + filter) * positions;
+        T* const sums = to.first + sample * to.sample + f * positions;
         if (units_.whole()) {
-          work(out, positions, filter);
+          work(sums, positions, filter, out);
           continue;
         }
         const int64_t length = units_.end_residue(unit) - units_.first_residue(unit);
         const int64_t start = units_.first_residue(unit) - x.pad_lo;
-        for (int64_t row = out; row < out + positions; row += x.out) {
+        for (int64_t row = 0; row < positions; row += x.out) {
           for (int64_t at = start - ceil_div(start + length, x.stride) * x.stride; at < x.out;
                at += x.stride) {
             const int64_t begin = std::max<int64_t>(at, 0);
             const int64_t end = std::min(at + length, x.out);
-            if (begin < end) work(row + begin, end - begin, filter);
+            if (begin < end) work(sums + row + begin, end - begin, filter, out + row + begin);
           }
         }
       }
@@ -390,27 +409,26 @@ class OverlapAdd final : public Recipe {
   }
 
   // Bias, to which everything is added.
-  void set(const Samples& samples, int64_t group, int64_t unit) const noexcept {
+  void set(const Samples& samples, const Outputs& to, int64_t group, int64_t unit) const noexcept {
     const S* const bias = static_cast<const S*>(samples.call.bias);
-    each_run(samples.count, group, unit, [&](int64_t first, int64_t count, int64_t filter) {
-      std::fill_n(samples.sums + first, count, bias == nullptr ? T{0} : E::load(bias[filter]));
+    each_run(samples.count, to, group, unit, [&](T* sums, int64_t count, int64_t filter, int64_t /*out*/) {
+      std::fill_n(sums, count, bias == nullptr ? T{0} : E::load(bias[filter]));
     });
   }
 
-  void finish(const Samples& samples, int64_t group, int64_t unit) const noexcept {
+  void finish(const Samples& samples, const Outputs& to, int64_t group, int64_t unit) const noexcept {
     if (std::is_same_v<S, T> && activate_.get() == nullptr) return;
-    each_run(samples.count, group, unit, [&](int64_t first, int64_t count, int64_t) {
-      activate_(samples.sums + first, count);
+    each_run(samples.count, to, group, unit, [&](T* sums, int64_t count, int64_t /*filter*/, int64_t out) {
+      activate_(sums, count);
       if constexpr (std::is_same_v<S, T>) return;
-      convert_run(store_, samples.sums + first, samples.out + first, count);
+      convert_run(store_, sums, samples.out + out, count);
     });
   }
 
-  // Adds the sums of a panel.
-  void add(const Samples& samples, const Worker& w, int64_t group,
+  // Adds the sums of a panel, whose columns count from the unit's first filter.
+  void add(int64_t samples, const Worker& w, const Outputs& to,
            const Units::Columns& columns) const noexcept {
-    const Geometry& g = problem_.geometry;
-    const auto& [z, y, x] = g.axes;
+    const auto& [z, y, x] = problem_.geometry.axes;
     const int64_t count = list(w.rows, columns);
     OverlapArgs args{};
     args.step = gemm_.lanes;
@@ -432,9 +450,9 @@ class OverlapAdd final : public Recipe {
         run = tap->run;
         run.row += (out_z * y.out + out_y) * x.out;
       }
-      for (int64_t sample = 0; sample < samples.count; ++sample) {
+      for (int64_t sample = 0; sample < samples; ++sample) {
         args.sums = w.sums + (sample * z.size * y.size + row) * x.size * gemm_.lanes;
-        args.out = samples.sums + (sample * g.filters + group * (g.filters / g.groups)) * g.large_positions();
+        args.out = to.first + sample * to.sample;
         overlap_(args);
       }
     }
@@ -497,11 +515,16 @@ double cost(const Problem& problem) {
   const double copied = static_cast<double>(g.weight_elements()) / static_cast<double>(width);
   Problem unpacked = problem;
   unpacked.packed = true;  // weights are only read, as packed ones are
+  // Outputs of shorter types are numbers of the compute type before.
+  unpacked.dtype = compute_dtype(problem.dtype);
+  const double staged = storage_bytes(problem.dtype) < storage_bytes(unpacked.dtype)
+                            ? static_cast<double>(g.large_elements()) / static_cast<double>(width)
+                            : 0;
   const Kernel& tile = best_tile(problem);
   const auto rows = static_cast<double>(g.batch * g.axes[0].size * g.axes[1].size);
   const double calls = rows * static_cast<double>(g.groups * Units(g, tile.lanes).panels());
   return products_seconds(tile, g) + calls * kRowSeconds + runs * kRunSeconds +
-         copied * machine::kCopySeconds + machine::traffic_seconds(unpacked);
+         (copied + 2 * staged) * machine::kCopySeconds + machine::traffic_seconds(unpacked);
 }
 
 }  // namespace
