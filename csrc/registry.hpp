@@ -64,7 +64,8 @@ enum class Family : uint8_t {
   pointwise,
   pool,
   positions,
-  assemble
+  assemble,
+  depthwisephases
 };
 
 struct Kernel {

@@ -1,0 +1,5 @@
+#include "depthwise_phases_abi.hpp"
+
+extern "C" void TCONV_KERNEL_NAME(const void* args) noexcept {
+  depthwise_phases<f16>(*static_cast<const DepthwisePhasesArgs*>(args));
+}
