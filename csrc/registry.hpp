@@ -65,7 +65,8 @@ enum class Family : uint8_t {
   pool,
   positions,
   assemble,
-  depthwisephases
+  depthwisephases,
+  merge
 };
 
 struct Kernel {

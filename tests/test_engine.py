@@ -183,6 +183,8 @@ def test_strassen_is_as_accurate_as_the_definition(isa: str) -> None:
     for maps in (2, 16, 96, 1024):
         case = example(replace(STRASSEN, channels=maps), "float32")
         assert_accurate(case, "forward", "strassen", isa=isa)
+        if maps % 4 == 0:
+            assert_accurate(case, "forward", "strassen_twice", isa=isa)
         case = example(replace(STRASSEN, channels=maps, channels_last=True), "float32")
         assert_accurate(case, "forward", "strassen_rows", isa=isa)
         case = example(replace(STRASSEN, filters=maps), "float32")
@@ -198,10 +200,17 @@ def test_strassen_packs_weights_past_the_caches() -> None:
     assert case.weight.nbytes * 7 / 4 > 8 << 20
     for threads in (1, 3):
         assert_accurate(case, "forward", "strassen", threads=threads)
+        assert_accurate(case, "forward", "strassen_twice", threads=threads)
 
 
 @pytest.mark.parametrize(
-    ("name", "algorithm"), [("forward", "strassen"), ("data_gradient", "strassen"), ("forward", "strassen_rows")]
+    ("name", "algorithm"),
+    [
+        ("forward", "strassen"),
+        ("forward", "strassen_twice"),
+        ("data_gradient", "strassen"),
+        ("forward", "strassen_rows"),
+    ],
 )
 def test_a_sample_by_strassen_has_the_bits_it_has_alone(name: str, algorithm: str) -> None:
     case = example(replace(STRASSEN, channels_last=algorithm == "strassen_rows"), "float32")
@@ -245,7 +254,7 @@ def test_the_gradients_by_strassen_mix_nothing_that_is_not_finite(array: str, va
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("array", ["small", "weight"])
-@pytest.mark.parametrize("algorithm", ["strassen", "strassen_rows"])
+@pytest.mark.parametrize("algorithm", ["strassen", "strassen_twice", "strassen_rows"])
 def test_strassen_mixes_nothing_that_is_not_finite(algorithm: str, array: str, packed: bool, value: float) -> None:
     case = example(replace(STRASSEN, channels_last=algorithm == "strassen_rows"), "float32")
     getattr(case, array)[1, 1, 0, 1] = value

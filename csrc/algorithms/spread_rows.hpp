@@ -34,6 +34,14 @@ inline const Kernel& widest(std::span<const Kernel> candidates) {
   return *std::max_element(candidates.begin(), candidates.end(), has_fewer_lanes);
 }
 
+// Positions of each of the parts that Strassen's algorithm takes a sample in, but for the last one: whole
+// vectors where a few more do not matter.
+inline int64_t part_positions(const Geometry& g, int64_t parts, int64_t vector) noexcept {
+  constexpr int64_t many_vectors = 16;
+  const int64_t part = ceil_div(g.small_positions(), parts);
+  return part < many_vectors * vector ? part : ceil_div(part, vector) * vector;
+}
+
 // Lanes are cut into panels of the widest kernel of a family and, so that few are wasted, up to two of the
 // narrowest.
 class Panels {

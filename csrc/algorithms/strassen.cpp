@@ -27,18 +27,11 @@ constexpr int64_t kPackedSteps = 8;         // of depth that it packs side by si
 constexpr int64_t kFilledSteps = 2;
 // And what comes to the second cache meanwhile, so many steps further on.
 constexpr int64_t kStepsAhead = 4;
-constexpr int64_t kManyVectors = 16;
 // Of half the depth that is multiplied at a time, so that a panel of it stays in the second cache, where sums
 // can wait for the rest in the output.
 constexpr int64_t kMostDepth = 512;
 constexpr int64_t kStripElements = 4096;  // that are brought into order at a time, in the nearest cache
 constexpr int kHalves = 2;
-
-// Positions of the first half of a sample, whole vectors where a few more do not matter.
-int64_t first_half(const Geometry& g, int64_t vector) noexcept {
-  const int64_t half = ceil_div(g.small_positions(), kHalves);
-  return half < kManyVectors * vector ? half : ceil_div(half, vector) * vector;
-}
 
 // Of half the depth, what is multiplied at a time; in the data gradient whole filters.
 int64_t chunk_of(const Problem& problem) noexcept {
@@ -65,7 +58,7 @@ class Strassen final : public Recipe {
         unspread_(tconv::kernel(Family::unspread, problem.dtype, problem.isa)),
         forward_(problem.pass == Pass::forward),
         vector_(vector_of(problem)),
-        half_(first_half(problem.geometry, vector_)),
+        half_(part_positions(problem.geometry, kHalves, vector_)),
         panels_(kernels(Family::strassen, problem.dtype, problem.isa), problem.geometry.batch * half_),
         tile_rows_(panels_.widest().rows) {
     const Geometry& g = problem.geometry;
@@ -649,7 +642,7 @@ double cost(const Problem& problem) {
   const auto depth = static_cast<double>((forward ? channels : window) / kHalves);
   const int64_t rows = forward ? window : channels;
   const auto groups = static_cast<double>(g.groups);
-  const auto lanes = static_cast<double>(g.batch * first_half(g, vector));
+  const auto lanes = static_cast<double>(g.batch * part_positions(g, kHalves, vector));
   const double calls =
       static_cast<double>(ceil_div(rows, kHalves * tile.rows)) * groups * std::max(1.0, lanes / tile.lanes);
   // A tile is kept, or stored, after every product, and others are added to it.
