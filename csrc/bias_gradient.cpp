@@ -64,13 +64,17 @@ template <class E>
 void sum_columns(const typename E::storage* grad, int64_t outer, int64_t step, int64_t maps, int64_t run,
                  typename E::storage* out, const Kernel& kernel, Pace pace) {
   constexpr int64_t block = 128;
+  constexpr int64_t few = 16;  // that are read column by column, from the nearest cache
   const int64_t columns = maps * run;
   const int64_t together = step == columns && columns <= kWide ? kWide / std::gcd(columns, kWide) : 1;
   Sum totals[kMostColumns];
   double sums[kWide * kWide];
   const auto add = [&](int64_t first, int64_t rows, int64_t joined) {
     std::fill_n(sums, joined * columns, 0.0);
-    kernel(SumArgs{grad + first * step, rows, joined * step, joined * columns, sums});
+    for (int64_t row = 0; row < rows; row += few) {
+      kernel(SumArgs{grad + (first + row * joined) * step, std::min(few, rows - row), joined * step,
+                     joined * columns, sums});
+    }
     for (int64_t i = columns; i < joined * columns; ++i) sums[i % columns] += sums[i];
     for (int64_t m = 0; m < maps; ++m)
       totals[m].add(std::accumulate(sums + m * run, sums + (m + 1) * run, 0.0));
