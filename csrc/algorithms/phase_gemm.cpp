@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
@@ -516,7 +517,7 @@ class PhaseGemm final : public Recipe {
         for (int64_t j = job; j < stop; ++j) multiply(run, w, group, j, j - job, chunk, maps, count, tiles);
       }
       if (!direct_store_) {
-        for (int64_t j = job; j < stop; ++j) store_job(run.call.out, w, group, j, j - job, count);
+        for (int64_t j = job; j < stop; ++j) store_job(run, w, group, j, j - job, count);
       }
     }
   }
@@ -637,9 +638,15 @@ class PhaseGemm final : public Recipe {
     return {index / phases, index % phases / phases_y, index % phases_y};
   }
 
+  // Whether no tap leads to the rows of a job, which are filled where maps lie apart.
+  bool gap(const Job& j) const noexcept {
+    return dst_.map != 1 && axes_[0].tap_count(j.phase_z) * axes_[1].tap_count(j.phase_y) == 0;
+  }
+
   void multiply(const Run& run, Worker& w, int64_t group, int64_t job_index, int64_t slot, int64_t chunk,
                 int64_t maps, int64_t count, int64_t tiles) const noexcept {
     const Job j = job(job_index);
+    if (gap(j)) return;
     const auto& [z, y, x] = axes_;
     const int64_t panel = group * panels_ + j.panel;
     const int64_t lanes = std::min<int64_t>(gemm_.lanes, sides_.column_maps - j.panel * gemm_.lanes);
@@ -709,13 +716,14 @@ class PhaseGemm final : public Recipe {
   }
 
   // Moves the strip of one job to the output, a run of neighbours at a time.
-  void store_job(void* out, const Worker& w, int64_t group, int64_t job_index, int64_t slot,
+  void store_job(const Run& run, const Worker& w, int64_t group, int64_t job_index, int64_t slot,
                  int64_t count) const noexcept {
     const Job j = job(job_index);
+    const bool filled = gap(j);
     const int64_t step = axes_[2].dst_step;
     const int64_t lanes = std::min<int64_t>(gemm_.lanes, sides_.column_maps - j.panel * gemm_.lanes);
     T* strip = w.strip + slot * strip_rows() * gemm_.lanes;
-    activate_(strip, count * step * gemm_.lanes);
+    if (!filled) activate_(strip, count * step * gemm_.lanes);
     const int64_t element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     MoveArgs args{};
     int64_t end;
@@ -728,8 +736,12 @@ class PhaseGemm final : public Recipe {
           (end - 1 - begin) * step + std::min(step, axes_[2].dst_size - w.places[end - 1].t[2] * step);
       const int64_t at = p.base + j.phase_z * dst_.axis[0] + j.phase_y * dst_.axis[1] +
                          (group * sides_.column_maps + j.panel * gemm_.lanes) * dst_.map;
+      if (filled) {
+        fill(run, group * panels_ + j.panel, lanes, at, width);
+        continue;
+      }
       args.src = strip + begin * step * gemm_.lanes;
-      args.dst = static_cast<char*>(out) + at * element;
+      args.dst = static_cast<char*>(run.call.out) + at * element;
       if (dst_.map == 1) {
         args.rows = width;
         args.columns = lanes;
@@ -747,6 +759,19 @@ class PhaseGemm final : public Recipe {
       }
       store_(args);
     }
+  }
+
+  // Neighbours in the output that no tap leads to, in each map of a panel.
+  void fill(const Run& run, int64_t panel, int64_t lanes, int64_t at, int64_t width) const noexcept {
+    with_dtype(problem_.dtype, [&](auto e) {
+      using E = decltype(e);
+      auto* out = static_cast<typename E::storage*>(run.call.out) + at;
+      for (int64_t lane = 0; lane < lanes; ++lane, out += dst_.map) {
+        T value = run.bias == nullptr ? T{0} : run.bias[panel * gemm_.lanes + lane];
+        activate_(&value, 1);
+        std::fill_n(out, width, E::store(static_cast<typename E::compute>(value)));
+      }
+    });
   }
 
   Problem problem_;
@@ -823,7 +848,8 @@ struct Making {
   const Kernel& tile;
   double grid;  // positions of all samples and groups
   double phases;
-  double share = 1;  // of the products
+  double share = 1;   // of the products
+  double filled = 0;  // share of the phases, those that no tap leads to and that are no work but to fill
   double panels;
   double pairing;  // steps of depth in an element
 
@@ -840,11 +866,17 @@ struct Making {
         alone(problem.geometry.channels_last && sides.groups > 1 ? 2.5 : 1) {
     const bool forward = problem.pass == Pass::forward;
     double pairs = 1;
+    double reached = 1;
     for (const Axis& axis : problem.geometry.axes) {
       grid *= static_cast<double>(forward ? ceil_div(axis.out, axis.stride) : axis.size);
       phases *= static_cast<double>(forward ? std::min(axis.stride, axis.out) : 1);
       pairs *= share_made(axis, false);
+      if (forward && &axis != &problem.geometry.axes[2]) {
+        const int64_t period = axis.stride / std::gcd(axis.stride, axis.dilation);
+        reached *= static_cast<double>(std::min(period, axis.kernel)) / static_cast<double>(axis.stride);
+      }
     }
+    if (!problem.geometry.channels_last) filled = 1 - reached;
     inside = sides.batch >= 4 && grid <= static_cast<double>(kSmallMap) && pairs < 1;
     for (const Axis& axis : problem.geometry.axes) {
       const bool rows = &axis == &problem.geometry.axes[2] && !inside;
@@ -860,15 +892,16 @@ struct Making {
     const double steps = grid * share * panels * static_cast<double>(sides.taps) *
                          std::ceil(static_cast<double>(sides.depth_maps) / pairing);
     const double lanes = machine::lanes(tile.dtype, tile.isa);
-    const double scattered = grid * phases * panels * tile.lanes / lanes * alone;
+    const double made = grid * phases * panels * (1 - filled * 0.75);
+    const double scattered = made * tile.lanes / lanes * alone;
     // Maps that lie apart are stored by squares of positions, about half of whose time goes to mirror them
     // whether positions fill them or not.
     const double run = stored_run(problem);
     const double squares =
         problem.geometry.channels_last ? 1 : (1 + std::ceil(run / lanes) * lanes / run) / 2;
     return steps * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
-           scattered * squares * machine::kScatterSeconds +
-           grid * phases * panels / tile.rows * machine::kCallSeconds + machine::traffic_seconds(problem);
+           scattered * squares * machine::kScatterSeconds + made / tile.rows * machine::kCallSeconds +
+           machine::traffic_seconds(problem);
   }
 };
 
