@@ -22,9 +22,11 @@ constexpr int64_t kPanelBytes = 256 << 10;  // of windows that are copied at a t
 constexpr int64_t kMostPositions = 2048;    // of a block
 constexpr int64_t kLineElements = 16;
 constexpr int64_t kNearBytes = 512 << 10;
-constexpr double kCopiedSeconds = 30 / machine::kHertz;  // of a step of depth of a panel that is copied
-constexpr double kFillSeconds = 20 / machine::kHertz;    // of a row of a strip that is filled
-constexpr double kUnitSeconds = 280 / machine::kHertz;   // of a block
+constexpr double kTileSeconds = 90 / machine::kHertz;     // of a tile, beside its products
+constexpr double kWeightSeconds = 2.6 / machine::kHertz;  // of a weight that comes near
+constexpr double kCopiedSeconds = 22 / machine::kHertz;   // of a step of depth of a panel that is copied
+constexpr double kFillSeconds = 24 / machine::kHertz;     // of a row of a strip that is filled
+constexpr double kUnitSeconds = 280 / machine::kHertz;    // of a block
 
 bool inside(const Geometry& g) noexcept {
   return std::all_of(g.axes.begin(), g.axes.end(), [](const Axis& a) {
@@ -500,8 +502,8 @@ double cost(const Problem& problem) {
   const auto units = static_cast<double>(g.batch * g.groups * blocks.blocks());
   const int64_t panels = ceil_div(blocks.positions(), gemm.lanes);
   const double products = machine::rows_step_seconds(gemm, channels);
-  const auto calls = static_cast<double>(ceil_div(channels, gemm.rows)) * machine::kCallSeconds;
-  const double apart = g.axes[2].stride == 1 ? 1 : g.axes[2].stride <= 8 ? 1.5 : 3;
+  const auto calls = static_cast<double>(ceil_div(channels, gemm.rows)) * kTileSeconds;
+  const double apart = g.axes[2].stride == 1 ? 0.3 : g.axes[2].stride <= 8 ? 0.5 : 1;
   const double strips = static_cast<double>(g.filters / g.groups * blocks.map_elements) / width * apart *
                         machine::kGatherSeconds;
   // Weights beyond the second cache are read again for each block.
@@ -510,11 +512,14 @@ double cost(const Problem& problem) {
   const double fills = static_cast<double>(g.filters / g.groups * blocks.rows[0] * blocks.rows[1] *
                                            std::min(g.axes[2].stride, g.axes[2].kernel)) *
                        kFillSeconds;
+  Problem maps = problem;
+  maps.packed = true;
   return units * (kUnitSeconds +
                   static_cast<double>(panels) *
                       (static_cast<double>(depth) * (products + kCopiedSeconds) + calls) +
                   strips + fills + again) +
-         machine::traffic_seconds(problem);
+         machine::traffic_seconds(maps, 0) * (machine::stays_near(problem) ? 0.2 : 1) +
+         static_cast<double>(g.weight_elements()) * kWeightSeconds;
 }
 
 }  // namespace

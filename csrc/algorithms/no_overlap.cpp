@@ -603,7 +603,7 @@ double cost(const Problem& problem) {
   const double calls = std::ceil(rows / tile.rows) * groups * std::max(1.0, positions / tile.lanes);
   const double stores = tile.rows * tile.lanes / vector * 2.0;
   // Vectors of the gradient whose taps are taken apart, mostly read from afar.
-  const double apart = forward ? 0 : positions * groups * depth / vector;
+  const double apart = forward ? 0 : positions * groups * depth / vector * short_rows(g.axes[2].size, vector);
   const double steps = std::ceil(depth / static_cast<double>(steps_of_element(tile)));
   return calls * (steps * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
                   stores / machine::kHertz) +

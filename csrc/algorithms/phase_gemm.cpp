@@ -32,6 +32,38 @@ constexpr double kRunSeconds = 25 / machine::kHertz;
 constexpr double kPlaceSeconds = 10 / machine::kHertz;
 constexpr double kTurnedSeconds = 2 / machine::kHertz;    // an element whose samples become innermost
 constexpr double kStartSeconds = 3500 / machine::kHertz;  // of all else
+// A plain weight of a gradient that is packed, in the second cache and beyond it.
+constexpr double kNearWeightSeconds = 0.7 / machine::kHertz;
+constexpr double kFarWeightSeconds = 2.6 / machine::kHertz;
+
+// How many times as long parts of the work take in a pass: products, vectors that are stored, runs and places
+// that are found, elements that are turned.
+struct Figures {
+  double products;
+  double stored;
+  double runs;
+  double places;
+  double turned;
+};
+constexpr Figures kForward{1, 1, 1, 1, 1};
+constexpr Figures kGradient{1.1, 1.7, 1.5, 1, 0.35};
+constexpr Figures kGradientLast{1.2, 1, 1.3, 0.8, 0.25};
+
+const Figures& figures_of(const Problem& problem) noexcept {
+  if (problem.pass == Pass::forward) return kForward;
+  return problem.geometry.channels_last ? kGradientLast : kGradient;
+}
+
+// The arrays once. A gradient's maps are charged with what moves them, unless they come from memory.
+double array_seconds(const Problem& problem) noexcept {
+  if (problem.pass == Pass::forward) return machine::traffic_seconds(problem);
+  Problem maps = problem;
+  maps.packed = true;
+  const auto weights = static_cast<double>(problem.geometry.weight_elements());
+  const bool near = weights * compute_bytes(problem.dtype) < machine::kSecondCacheBytes;
+  return (machine::stays_near(problem) ? 0 : machine::traffic_seconds(maps, 0)) +
+         (problem.packed ? 0 : weights * (near ? kNearWeightSeconds : kFarWeightSeconds));
+}
 
 // The problem as products: which maps are gathered and which are made.
 struct Sides {
@@ -899,9 +931,10 @@ struct Making {
     const double run = stored_run(problem);
     const double squares =
         problem.geometry.channels_last ? 1 : (1 + std::ceil(run / lanes) * lanes / run) / 2;
-    return steps * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
-           scattered * squares * machine::kScatterSeconds + made / tile.rows * machine::kCallSeconds +
-           machine::traffic_seconds(problem);
+    const Figures& figures = figures_of(problem);
+    return steps * figures.products * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
+           scattered * squares * figures.stored * machine::kScatterSeconds +
+           made / tile.rows * machine::kCallSeconds + array_seconds(problem);
   }
 };
 
@@ -925,20 +958,25 @@ double cost(const Problem& problem) {
   const double neighbours = making.inside && apart > 1 ? samples : positions * samples;
   const double rows = making.grid / neighbours;
   const double row = neighbours / std::min(width, static_cast<double>(making.tile.rows));
-  // Positions far apart share no line of the cache.
-  const double lines = making.inside ? making.share : std::clamp(0.75 * apart, 1.0, 16.0) * making.alone;
+  // Positions far apart share no line of the cache; those of a gradient are taken apart, a few at a time.
+  const bool last = problem.geometry.channels_last;
+  const double far = forward ? std::clamp(0.75 * apart, 1.0, 16.0) * making.alone
+                     : last  ? (making.sides.groups > 1 ? 2 : 0.3)
+                             : std::clamp(1.05 * apart, 1.6, 5.0);
+  const double lines = making.inside ? making.share : far;
   const double gathered = rows * (row + 0.5) * offsets * depth * lines;
   const auto source =
       static_cast<double>(forward ? problem.geometry.small_elements() : problem.geometry.large_elements());
-  const double turned = making.inside ? source * kTurnedSeconds : 0;
+  const Figures& figures = figures_of(problem);
+  const double turned = making.inside ? source * figures.turned * kTurnedSeconds : 0;
   // Where maps lie together, memory gives short runs of plain weights, slowly.
   const auto weights = static_cast<double>(problem.geometry.weight_elements()) *
                        static_cast<double>(compute_bytes(problem.dtype));
-  const bool late = !problem.packed && problem.geometry.channels_last && weights > machine::kLastCacheBytes;
+  const bool late = forward && !problem.packed && last && weights > machine::kLastCacheBytes;
   return kStartSeconds + turned + making.seconds(problem) +
          (late ? weights / machine::kPackBytesPerSecond : 0) +
-         offsets * (rows * kRunSeconds +
-                    (problem.geometry.channels_last && depth > 1 ? making.grid * kPlaceSeconds : 0)) +
+         offsets * (rows * figures.runs * kRunSeconds +
+                    (last && depth > 1 ? making.grid * figures.places * kPlaceSeconds : 0)) +
          gathered * (machine::kGatherSeconds + (making.pairing - 1) * machine::kCopySeconds);
 }
 

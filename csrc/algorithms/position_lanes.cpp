@@ -25,12 +25,10 @@ constexpr int64_t kMostPlanes = 256;   // of a strip, about
 constexpr int64_t kStripBytes = 512 << 10;
 constexpr int64_t kResultBytes = 384 << 10;
 constexpr double kStepSeconds = 0.5 / machine::kHertz;  // of a tile, beside its products
-constexpr double kTileSeconds = 60 / machine::kHertz;   // of a call, beside its steps
 constexpr double kUnitSeconds = 500 / machine::kHertz;  // of a group of a sample
-constexpr double kApartFillSeconds =
-    26 / machine::kHertz;               // of a row of a strip whose elements are taken apart
-constexpr int64_t kMostLinesAhead = 8;  // fetched in a step
-constexpr int64_t kPlainTiles = 2;      // of a block that is read where it lies
+constexpr double kWeightSeconds = 7 / machine::kHertz;  // of a weight, packed one by one
+constexpr int64_t kMostLinesAhead = 8;                  // fetched in a step
+constexpr int64_t kPlainTiles = 2;                      // of a block that is read where it lies
 
 // What is moved beside the products costs, in seconds.
 struct Moves {
@@ -39,20 +37,29 @@ struct Moves {
   double fill;    // a row of a strip
   double result;  // a row of results
   double row;     // a row of the output
+  double call;    // a tile of the products
 };
-constexpr Moves cycles(double load, double store, double fill, double result, double row) {
-  return {load / machine::kHertz, store / machine::kHertz, fill / machine::kHertz, result / machine::kHertz,
-          row / machine::kHertz};
+constexpr Moves cycles(double load, double store, double fill, double result, double row, double call) {
+  return {load / machine::kHertz,   store / machine::kHertz, fill / machine::kHertz,
+          result / machine::kHertz, row / machine::kHertz,   call / machine::kHertz};
 }
-constexpr Moves kMapsApart = cycles(4, 7, 9, 13, 20);
+constexpr Moves kMapsApart = cycles(4, 7, 9, 13, 20, 60);
 // Where maps lie together, squares are turned on the way; of a group's few maps every element is moved alone.
-constexpr Moves kMapsTogether = cycles(1.4, 0.7, 3.5, 4, 40);
-constexpr Moves kGroupsTogether = cycles(4, 5, 3.5, 4, 40);
+constexpr Moves kMapsTogether = cycles(1.4, 0.7, 3.5, 4, 40, 60);
+constexpr Moves kGroupsTogether = cycles(4, 5, 3.5, 4, 40, 60);
+// A gradient's outputs lie as results do. Sources are taken apart along a stride.
+constexpr Moves kGradient = cycles(4, 4, 9, 4, 26, 60);
+constexpr Moves kGradientTakenApart = cycles(4, 4, 26, 4, 26, 60);
+constexpr Moves kTogetherTakenApart = cycles(4, 4, 4, 3, 160, 160);
+
+bool takes_apart(const Problem& problem) noexcept {
+  return problem.pass == Pass::data_gradient && problem.geometry.axes[2].stride > 1;
+}
 
 const Moves& moves(const Problem& problem) {
   const Geometry& g = problem.geometry;
-  // Calibrated for sources that are read as they lie.
-  if (!g.channels_last || (problem.pass == Pass::data_gradient && g.axes[2].stride > 1)) return kMapsApart;
+  if (takes_apart(problem)) return g.channels_last ? kTogetherTakenApart : kGradientTakenApart;
+  if (!g.channels_last) return problem.pass == Pass::forward ? kMapsApart : kGradient;
   return g.groups > 1 ? kGroupsTogether : kMapsTogether;
 }
 
@@ -1110,8 +1117,7 @@ std::optional<std::string> refusal(const Problem& problem) {
 // All products at full speed, and what cost() adds for arrays and what is stored.
 double least_seconds(const Problem& problem) {
   const Geometry& g = problem.geometry;
-  const auto made =
-      static_cast<double>(problem.pass == Pass::forward ? g.large_elements() : g.small_elements());
+  const auto made = static_cast<double>(problem.pass == Pass::forward ? g.large_elements() : 0);
   return machine::least_seconds(problem) +
          made / machine::lanes(compute_dtype(problem.dtype), problem.isa) * moves(problem).store +
          machine::traffic_seconds(problem);
@@ -1134,17 +1140,22 @@ double cost(const Problem& problem) {
   const Blocks blocks(layout, whole);
   const double tiles = static_cast<double>(blocks.length) / gemm.lanes;
   const double calls = tiles * static_cast<double>(layout.tile_count);
-  // Residues of a stride are taken apart on the way, long strides by turning squares, of which those of maps
-  // that lie together are ragged.
+  const auto held = [&](int64_t elements) {
+    return static_cast<double>(elements) * compute_bytes(gemm.dtype) < machine::kSecondCacheBytes;
+  };
+  // Residues of a stride are taken apart on the way, long strides by turning squares; all the slower where
+  // the second cache, or the last, does not hold the source.
   const int64_t step = layout.axes[2].src_step;
-  const double apart = step == 1 ? 1 : step < 8 ? 1.5 : g.channels_last ? 20 : 6;
+  const bool near = held(g.small_elements() + g.large_elements());
+  const bool far = !machine::stays_near(problem);
+  const double one_by_one = (g.channels_last ? (near ? 1.8 : 2.6) : 1.4) * (far ? 2.5 : 1);
+  const double apart = step == 1 ? 1 : step < 8 ? one_by_one : near ? 5 : 18;
   // Where maps are innermost and a group has few, they are loaded and stored alone, from a line that the
   // second cache does not keep for the next group where there are many.
-  const bool kept = static_cast<double>((g.small_positions() + g.large_positions()) * g.channels) *
-                        compute_bytes(gemm.dtype) <
-                    machine::kSecondCacheBytes;
+  const bool kept = held((g.small_positions() + g.large_positions()) * g.channels);
   const auto alone = [&](int64_t maps) {
     if (!g.channels_last || layout.groups == 1) return 1.0;
+    if (step > 1) return width * (step >= 8 && !near ? 5 : far ? 1 : 0.4);
     return std::max(1.0, width * (kept ? 0.6 : 1.5) / std::min(width, static_cast<double>(maps)));
   };
   const double loaded = static_cast<double>(layout.depth_maps * blocks.plane) / width *
@@ -1155,19 +1166,22 @@ double cost(const Problem& problem) {
       std::ceil(positions * static_cast<double>(layout.streams) * compute_bytes(gemm.dtype) / kResultBytes);
   const double again = weights > kResultBytes ? rounds * weights / machine::kReadBytesPerSecond : 0;
   // Packing gathers them one by one.
-  const double packing = problem.packed ? 0 : static_cast<double>(g.weight_elements()) * 2e-9;
-  const double stored = positions * static_cast<double>(layout.streams) / width * alone(layout.column_maps);
+  const double packing = problem.packed || problem.pass == Pass::data_gradient
+                             ? 0
+                             : static_cast<double>(g.weight_elements()) * kWeightSeconds;
+  const double stored =
+      positions * static_cast<double>(layout.streams) / width * (step > 1 ? 1 : alone(layout.column_maps));
   const auto& [z, y, x] = layout.axes;
   const double rows = static_cast<double>(z.dst_size * y.dst_size) *
                       static_cast<double>(g.channels_last ? 1 : layout.column_maps);
   // Rows of strips that are filled, and of results.
   const double fills =
       static_cast<double>(layout.depth_maps * layout.splits() * blocks.strip[0] * blocks.strip[1]) *
-      (step == 1 ? move.fill : kApartFillSeconds);
+      move.fill;
   const double results = static_cast<double>(layout.streams * whole[0] * whole[1]) * move.result;
   return units * (kUnitSeconds + fills + results +
                   tiles * static_cast<double>(layout.depth_maps) * layout.step_seconds(gemm) +
-                  calls * kTileSeconds + loaded * move.load + stored * move.store + rows * move.row + again) +
+                  calls * move.call + loaded * move.load + stored * move.store + rows * move.row + again) +
          packing + machine::traffic_seconds(problem);
 }
 

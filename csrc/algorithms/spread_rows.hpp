@@ -12,6 +12,12 @@
 
 namespace tconv {
 
+// How many times as long it takes to move rows of `size` a vector of `lanes` at a time where they are
+// shorter.
+inline double short_rows(int64_t size, double lanes) noexcept {
+  return std::clamp(lanes / static_cast<double>(size), 1.0, 4.0);
+}
+
 inline constexpr int64_t kMostSpreadRows = 1 << 20;
 // Operands of Strassen's products that are made of weights, which lie in the order in which they are read.
 inline constexpr double kQuarterBytesPerSecond = 14e9;

@@ -648,8 +648,10 @@ double cost(const Problem& problem) {
   // A tile is kept, or stored, after every product, and others are added to it.
   const double stores = static_cast<double>(tile.rows * tile.lanes / vector) * 2.5;
   // Operands that are made of the input, which lies far apart.
-  const double copied =
-      (forward ? 2.5 : 2.8) * lanes / static_cast<double>(vector) * groups * depth * kStrassenProducts;
+  const double copy =
+      forward ? 2.5
+              : (g.axes[2].stride > 2 ? 6 : 3) * short_rows(g.axes[2].size, static_cast<double>(vector));
+  const double copied = copy * lanes / static_cast<double>(vector) * groups * depth * kStrassenProducts;
   return calls * kStrassenProducts *
              (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
               stores / machine::kHertz) +

@@ -21,8 +21,12 @@ constexpr int64_t kApart = 48;            // the same where windows do not overl
 constexpr int64_t kPart = 64;             // channels of a block, at most
 // Weights come in pieces of a few rows.
 constexpr double kWeightBytesPerSecond = 18e9;
-constexpr double kReadBytesPerSecond = 15e9;
-constexpr double kNearBytesPerSecond = 40e9;
+constexpr double kNearWeightBytesPerSecond = 140e9;  // where the second cache holds them
+// The gradient, by the cache that holds all.
+constexpr double kFarBytesPerSecond = 15e9;
+constexpr double kReadBytesPerSecond = 25e9;
+constexpr double kNearBytesPerSecond = 200e9;
+constexpr double kSumSeconds = 4 / machine::kHertz;  // of an output, beside its products
 // What a tile costs beside its products: for a run of the window, and a call.
 constexpr double kRunCycles = 4;
 constexpr double kCallCycles = 70;
@@ -373,7 +377,7 @@ double cost(const Problem& given) {
   const double calls = std::max(1.0, bytes / static_cast<double>(kChunkBytes));
   const auto tile = [&](int64_t columns) {
     const double loads = static_cast<double>(dots.rows + columns) * cycle;
-    const double step = 1.1 * std::max(static_cast<double>(dots.rows * columns) * cycle, loads);
+    const double step = 1.07 * std::max(static_cast<double>(dots.rows * columns) * cycle, loads);
     return steps * step + static_cast<double>(windows.runs) * kRunCycles + calls * kCallCycles;
   };
   // A column that is left alone has a tile of its own.
@@ -382,13 +386,17 @@ double cost(const Problem& given) {
                        (left == 0 ? 0 : tile(left == 1 ? 1 : dots.lanes));
   const bool copies = !inside(g.axes[2]) || problem.dtype != compute_dtype(problem.dtype);
   const auto stored = static_cast<double>(storage_bytes(problem.dtype));
-  const double read = (copies ? 2 : 1) * static_cast<double>(g.large_elements()) * stored;
+  double read = (copies ? 2 : 1) * static_cast<double>(g.large_elements()) * stored;
+  for (const Axis& axis : g.axes)
+    read *= std::min(1.0, static_cast<double>(axis.kernel) / static_cast<double>(axis.stride));
   const double weights = static_cast<double>(g.weight_elements()) * stored;
   const double all = read + weights + static_cast<double>(g.small_elements()) * stored;
-  const double rate = all < machine::kSecondCacheBytes ? kNearBytesPerSecond : kReadBytesPerSecond;
+  const double rate = all < machine::kSecondCacheBytes ? kNearBytesPerSecond
+                      : machine::stays_near(problem)   ? kReadBytesPerSecond
+                                                       : kFarBytesPerSecond;
   return rows * tiles / machine::kHertz + read / rate +
-         static_cast<double>(g.small_elements()) / width * machine::kCopySeconds +
-         weights / kWeightBytesPerSecond;
+         static_cast<double>(g.small_elements()) * kSumSeconds +
+         weights / (weights < machine::kSecondCacheBytes ? kNearWeightBytesPerSecond : kWeightBytesPerSecond);
 }
 
 }  // namespace
