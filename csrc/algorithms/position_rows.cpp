@@ -379,10 +379,12 @@ double cost(const Problem& problem) {
   // Neighbours of a window on the large side.
   const auto run = static_cast<double>(g.groups > 1 ? 1 : g.axes[2].kernel);
   const double runs = positions * static_cast<double>(g.groups * g.taps()) / run;
+  // What a gradient reads is charged with its products.
+  const double arrays = forward ? 1 : machine::stays_near(problem) ? 0.15 : 1.5;
   return runs * machine::kGatherSeconds +
          calls * (std::ceil(depth / in_step) * machine::tile_step_seconds(tile, tile.rows) +
                   machine::kCallSeconds + tile.rows * tile.lanes / vector / machine::kHertz) +
-         converted * machine::kCopySeconds + machine::traffic_seconds(problem);
+         converted * machine::kCopySeconds + machine::traffic_seconds(problem) * arrays;
 }
 
 }  // namespace

@@ -650,7 +650,7 @@ double cost(const Problem& problem) {
   // Operands that are made of the input, which lies far apart.
   const double copy =
       forward ? 2.5
-              : (g.axes[2].stride > 2 ? 6 : 3) * short_rows(g.axes[2].size, static_cast<double>(vector));
+              : (g.axes[2].stride > 2 ? 6 : 2.9) * short_rows(g.axes[2].size, static_cast<double>(vector));
   const double copied = copy * lanes / static_cast<double>(vector) * groups * depth * kStrassenProducts;
   return calls * kStrassenProducts *
              (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +

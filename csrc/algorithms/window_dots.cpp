@@ -22,10 +22,10 @@ constexpr int64_t kPart = 64;             // channels of a block, at most
 // Weights come in pieces of a few rows.
 constexpr double kWeightBytesPerSecond = 18e9;
 constexpr double kNearWeightBytesPerSecond = 140e9;  // where the second cache holds them
-// The gradient, by the cache that holds all.
-constexpr double kFarBytesPerSecond = 15e9;
-constexpr double kReadBytesPerSecond = 25e9;
+// The gradient, by what holds all: the second cache, the last one with room to spare, or less.
 constexpr double kNearBytesPerSecond = 200e9;
+constexpr double kReadBytesPerSecond = 80e9;
+constexpr double kFarBytesPerSecond = 20e9;
 constexpr double kSumSeconds = 4 / machine::kHertz;  // of an output, beside its products
 // What a tile costs beside its products: for a run of the window, and a call.
 constexpr double kRunCycles = 4;
@@ -391,9 +391,9 @@ double cost(const Problem& given) {
     read *= std::min(1.0, static_cast<double>(axis.kernel) / static_cast<double>(axis.stride));
   const double weights = static_cast<double>(g.weight_elements()) * stored;
   const double all = read + weights + static_cast<double>(g.small_elements()) * stored;
-  const double rate = all < machine::kSecondCacheBytes ? kNearBytesPerSecond
-                      : machine::stays_near(problem)   ? kReadBytesPerSecond
-                                                       : kFarBytesPerSecond;
+  const double rate = all < machine::kSecondCacheBytes     ? kNearBytesPerSecond
+                      : all < machine::kLastCacheBytes / 8 ? kReadBytesPerSecond
+                                                           : kFarBytesPerSecond;
   return rows * tiles / machine::kHertz + read / rate +
          static_cast<double>(g.small_elements()) * kSumSeconds +
          weights / (weights < machine::kSecondCacheBytes ? kNearWeightBytesPerSecond : kWeightBytesPerSecond);

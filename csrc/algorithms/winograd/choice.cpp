@@ -343,8 +343,10 @@ double cost(const Problem& problem) {
     const bool few = problem.pass == Pass::data_gradient && g.taps() * maps.lanes > kMostTaps;
     const double runs = !g.channels_last ? 1 : few ? 2 : plain > machine::kLastCacheBytes ? 1.5 : 1;
     const Packing way = packing_of(problem, all.classes, choice[0], choice[1], choice[2]);
+    // Those of a gradient in three dimensions come late.
+    const bool late = way == Packing::near && problem.pass == Pass::data_gradient;
     weights = elements * static_cast<double>(compute_bytes(problem.dtype)) / machine::kReadBytesPerSecond +
-              runs * packing_seconds(bytes, way);
+              (late ? 2.5 : 1) * runs * packing_seconds(bytes, way);
   }
   Problem traffic = problem;
   traffic.packed = true;
