@@ -7,7 +7,6 @@
 #include <cmath>
 #include <map>
 #include <numeric>
-#include <ranges>
 #include <span>
 #include <utility>
 #include <vector>
@@ -306,7 +305,7 @@ class DepthwiseTurned final : public Recipe {
     }
   }
 
-  // A tap of the source by a tap of the weights, as offsets of elements.
+  // A position of the source by a tap of the weights.
   using Tap = std::pair<int64_t, int64_t>;
   // Those of neighbouring places, one behind the other, in ascending order of the weights.
   template <class T>
@@ -363,12 +362,15 @@ class DepthwiseTurned final : public Recipe {
     if (!fills || (rows.size() > 1 && row_taps * along_x.taps.size() <= kMostListed)) {
       TapLists<Tap> taps;
       for (const auto& row : rows) append(taps, row, along_x, x.src_size);
-      all.places.push_back(places_of(taps, src_positions_));
+      all.places.push_back(places_of(taps, taps_, src_positions_));
       all.runs.push_back({0, 0, 0, dst_positions_});
       if (!fills) return all;
     }
     Lists by_rows;
     by_rows.rows = true;
+    TapLists<Tap> taps_x;
+    append(taps_x, {{0, 0}}, along_x, 0);
+    const Places of_row = places_of(taps_x, x.kernel, x.src_size);
     std::map<std::vector<Tap>, size_t> known;
     for (size_t r = 0; r < rows.size(); ++r) {
       if (rows[r].empty()) {
@@ -380,11 +382,7 @@ class DepthwiseTurned final : public Recipe {
       const int64_t first = rows[r].front().first;
       for (Tap& tap : rows[r]) tap.first -= first;
       const auto [found, fresh] = known.try_emplace(rows[r], by_rows.places.size());
-      if (fresh) {
-        TapLists<Tap> taps;
-        append(taps, rows[r], along_x, x.src_size + 1);
-        by_rows.places.push_back(places_of(taps, x.src_size));
-      }
+      if (fresh) by_rows.places.push_back(repeated(of_row, rows[r], x.src_size + 1));
       by_rows.runs.push_back({found->second, first * (x.src_size + 1) * kTurnedMaps,
                               static_cast<int64_t>(r) * x.dst_size, x.dst_size});
     }
@@ -397,44 +395,70 @@ class DepthwiseTurned final : public Recipe {
     for (size_t place = 0; place < along_x.places(); ++place) {
       for (const auto& [src, weight] : row) {
         for (const PhaseTap& tap : along_x.of(place))
-          to.taps.emplace_back((src * pitch + tap.offset) * kTurnedMaps, (weight + tap.k) * kTurnedMaps);
+          to.taps.emplace_back(src * pitch + tap.offset, weight + tap.k);
       }
       to.end_place();
     }
   }
 
+  // The places of a row that reads several of the source, `pitch` positions apart, each as `one` does: zeros
+  // are behind each of them.
+  Places repeated(const Places& one, const std::vector<Tap>& row, int64_t pitch) const {
+    Places made{one.slots, {}, one.period};
+    for (int32_t& slots : made.slots) slots *= static_cast<int32_t>(row.size());
+    made.table.resize(one.table.size() * row.size());
+    const auto period = static_cast<size_t>(one.period);
+    const size_t width = period + static_cast<size_t>(lanes_);
+    const int32_t* square = one.table.data();
+    int32_t* to = made.table.data();
+    for (const int32_t slots : one.slots) {
+      const int32_t* const end = square + static_cast<size_t>(slots) * width;
+      for (const auto& [src, weight] : row) {
+        const auto source = static_cast<int32_t>(src * pitch * kTurnedMaps);
+        const auto factor = static_cast<int32_t>(weight * kTurnedMaps);
+        for (const int32_t* slot = square; slot < end; slot += width, to += width) {
+          for (size_t i = 0; i < period; ++i) to[i] = slot[i] + factor;
+          for (size_t i = period; i < width; ++i) to[i] = slot[i] + source;
+        }
+      }
+      square = end;
+    }
+    return made;
+  }
+
   // The factors of each place of a period, which those a period apart in a square share.
-  using Factors = std::vector<std::vector<int64_t>>;
+  struct Factors {
+    std::vector<std::vector<int64_t>> of;
+    // Of each tap of the weights, the round in which it was met last, and its slot.
+    std::vector<size_t> met;
+    std::vector<size_t> slot;
+    size_t round = 0;
+
+    Factors(size_t period, int64_t weights)
+        : of(period), met(static_cast<size_t>(weights)), slot(static_cast<size_t>(weights)) {}
+  };
 
   // Finds them for the square of places that begins at one, and returns how many slots they take.
   size_t share(const TapLists<Tap>& taps, size_t begin, Factors& factors) const {
     size_t slots = 0;
-    for (size_t p = 0; p < factors.size(); ++p) {
-      auto& some = factors[p];
+    for (size_t p = 0; p < factors.of.size(); ++p) {
+      auto& some = factors.of[p];
       some.clear();
-      for (size_t i = p; i < static_cast<size_t>(lanes_); i += factors.size()) {
-        const auto more = taps.of(begin + i) | std::views::transform(&Tap::second);
-        if (std::ranges::includes(some, more)) continue;
-        const auto middle = some.insert(some.end(), more.begin(), more.end());
-        if (middle == some.begin()) continue;
-        std::ranges::inplace_merge(some, middle);
-        some.erase(std::ranges::unique(some).begin(), some.end());
+      ++factors.round;
+      for (size_t i = p; i < static_cast<size_t>(lanes_); i += factors.of.size()) {
+        for (const auto& [source, weight] : taps.of(begin + i)) {
+          size_t& met = factors.met[static_cast<size_t>(weight)];
+          if (met == factors.round) continue;
+          met = factors.round;
+          some.push_back(weight);
+        }
       }
       slots = std::max(slots, some.size());
     }
     return slots;
   }
 
-  // The slots of all squares where places a period apart share factors.
-  size_t shared_slots(const TapLists<Tap>& taps, int64_t period) const {
-    Factors factors(static_cast<size_t>(period));
-    size_t slots = 0;
-    for (size_t begin = 0; begin < taps.places(); begin += static_cast<size_t>(lanes_))
-      slots += share(taps, begin, factors);
-    return slots;
-  }
-
-  // The same where they do not: as many as the place of most taps has.
+  // The slots of all squares where places do not share factors: as many as the place of most taps has.
   size_t slots_apart(const TapLists<Tap>& taps) const noexcept {
     size_t slots = 0;
     for (size_t begin = 0; begin < taps.places(); begin += static_cast<size_t>(lanes_)) {
@@ -446,38 +470,42 @@ class DepthwiseTurned final : public Recipe {
     return slots;
   }
 
-  // `zeros` is a position of the source.
-  Places places_of(const TapLists<Tap>& taps, int64_t zeros) const {
+  // `weights` is how many taps they have, `zeros` a position of the source.
+  Places places_of(const TapLists<Tap>& taps, int64_t weights, int64_t zeros) const {
+    const auto lanes = static_cast<size_t>(lanes_);
     const size_t least = slots_apart(taps);
-    int64_t period = lanes_;
-    size_t size = least * static_cast<size_t>(2 * lanes_);
-    for (int64_t shorter = 1; shorter <= std::min<int64_t>(kTurnedPeriod, lanes_ - 1); ++shorter) {
-      const size_t slots = shared_slots(taps, shorter);
-      const size_t shared = slots * static_cast<size_t>(shorter + lanes_);
-      if (shared < size) {
-        size = shared;
-        period = shorter;
-      }
-      if (slots == least) break;
+    size_t period = lanes;
+    size_t size = least * 2 * lanes;
+    for (size_t shorter = 1; shorter <= kTurnedPeriod && least * (shorter + lanes) < size; ++shorter) {
+      Factors factors(shorter, weights);
+      size_t slots = 0;
+      for (size_t begin = 0; begin < taps.places() && slots * (shorter + lanes) < size; begin += lanes)
+        slots += share(taps, begin, factors);
+      if (slots * (shorter + lanes) >= size) continue;
+      size = slots * (shorter + lanes);
+      period = shorter;
     }
-    Places made{{}, {}, period};
+    Places made{{}, {}, static_cast<int64_t>(period)};
     made.table.reserve(size);
-    Factors factors(static_cast<size_t>(period));
-    const auto width = static_cast<size_t>(period + lanes_);
-    for (size_t begin = 0; begin < taps.places(); begin += static_cast<size_t>(lanes_)) {
+    Factors factors(period, weights);
+    const size_t width = period + lanes;
+    for (size_t begin = 0; begin < taps.places(); begin += lanes) {
       const size_t slots = share(taps, begin, factors);
       made.slots.push_back(static_cast<int32_t>(slots));
       const size_t start = made.table.size();
       made.table.resize(start + slots * width, static_cast<int32_t>(zeros * kTurnedMaps));
       int32_t* const table = made.table.data() + start;
-      for (size_t p = 0; p < factors.size(); ++p) {
-        for (size_t slot = 0; slot < slots; ++slot)
-          table[slot * width + p] = slot < factors[p].size() ? static_cast<int32_t>(factors[p][slot]) : 0;
-        for (size_t i = p; i < static_cast<size_t>(lanes_); i += factors.size()) {
-          size_t slot = 0;
-          for (const auto& [source, factor] : taps.of(begin + i)) {
-            while (factors[p][slot] != factor) ++slot;
-            table[slot * width + factors.size() + i] = static_cast<int32_t>(source);
+      for (size_t p = 0; p < period; ++p) {
+        auto& some = factors.of[p];
+        std::ranges::sort(some);
+        for (size_t slot = 0; slot < slots; ++slot) {
+          table[slot * width + p] = slot < some.size() ? static_cast<int32_t>(some[slot] * kTurnedMaps) : 0;
+          if (slot < some.size()) factors.slot[static_cast<size_t>(some[slot])] = slot;
+        }
+        for (size_t i = p; i < lanes; i += period) {
+          for (const auto& [source, weight] : taps.of(begin + i)) {
+            table[factors.slot[static_cast<size_t>(weight)] * width + period + i] =
+                static_cast<int32_t>(source * kTurnedMaps);
           }
         }
       }
