@@ -30,6 +30,9 @@ template <class E, int N>
   for (; count > 0; --count) {
     if constexpr (sizeof *src == sizeof *dst) {
       memcpy(dst, src, N * sizeof *dst);
+    } else if constexpr (N > 2) {
+      // GCC would convert one at a time.
+      copy<E, plain<E>>(src, 0, dst, 0, 1, N);
     } else {
       for (int j = 0; j < N; ++j) dst[j] = E::load(src[j]);
     }
