@@ -21,7 +21,7 @@ constexpr int64_t kChunkBytes = 64 << 10;             // of weights that lie in 
 constexpr int64_t kPositions = 512;                   // of a block of samples, about
 constexpr double kRunSeconds = 12 / machine::kHertz;  // of adding a run of neighbours
 constexpr double kRowSeconds =
-    90 / machine::kHertz;              // of adding what a row gives of a panel, beside its runs
+    60 / machine::kHertz;              // of adding what a row gives of a panel, beside its runs
 constexpr int64_t kAliasBytes = 4096;  // channels so far apart meet in few sets of any cache
 constexpr double kMostTiles = 1.1;     // over those of all samples together
 constexpr int64_t kShares = 8;         // of work for each thread, about

@@ -23,6 +23,7 @@ constexpr double kPieceSeconds = 1 / machine::kHertz;   // of a vector that is a
 constexpr double kPlaceSeconds = 2 / machine::kHertz;   // of a vector that is stored
 constexpr double kApartSeconds = 14 / machine::kHertz;  // of a vector whose maps are taken apart
 constexpr double kShortSeconds = 12 / machine::kHertz;  // of a part of a vector of float16 or bfloat16
+constexpr double kPackSeconds = 9 / machine::kHertz;    // of a weight that is packed alone
 // Packed weights that the second cache does not keep from one tile to the next, and how fast others come.
 constexpr double kNearBytes = 512 << 10;
 constexpr double kFarBytesPerSecond = 200e9;
@@ -456,6 +457,10 @@ double cost(const Problem& problem) {
   const double converted = as_they_lie(tile, problem) ? 0 : static_cast<double>(g.small_elements()) / vector;
   const double apart =
       g.channels_last || g.filters == 1 ? 0 : static_cast<double>(g.large_elements()) / vector;
+  // Plain weights of filters that lie apart, few of whose taps go to a panel.
+  const double few = std::max(0.0, 1 - tile.lanes / static_cast<double>(g.filters));
+  const double packing =
+      problem.packed || g.channels_last ? 0 : static_cast<double>(g.weight_elements()) * few * kPackSeconds;
   // Rows are fetched during the products of those before, which hides half of it.
   const double fetched = static_cast<double>(g.small_elements()) *
                          static_cast<double>(storage_bytes(problem.dtype)) *
@@ -463,8 +468,8 @@ double cost(const Problem& problem) {
   return products_seconds(tile, g) +
          rows * (vectors * (pieces * kPieceSeconds + kPlaceSeconds) + machine::kCallSeconds +
                  (parts ? static_cast<double>(x.places) * kShortSeconds : 0)) +
-         converted * machine::kCopySeconds + apart * kApartSeconds + machine::traffic_seconds(problem) -
-         fetched;
+         converted * machine::kCopySeconds + apart * kApartSeconds + packing +
+         machine::traffic_seconds(problem) - fetched;
 }
 
 }  // namespace
