@@ -46,11 +46,15 @@ constexpr Moves cycles(double load, double store, double fill, double result, do
 constexpr Moves kMapsApart = cycles(4, 7, 9, 13, 20, 60);
 // Where maps lie together, squares are turned on the way; of a group's few maps every element is moved alone.
 constexpr Moves kMapsTogether = cycles(1.4, 0.7, 3.5, 4, 40, 60);
+constexpr Moves kFarMapsTogether = cycles(1.4, 11, 3.5, 4, 40, 60);
 constexpr Moves kGroupsTogether = cycles(4, 5, 3.5, 4, 40, 60);
 // A gradient's outputs lie as results do. Sources are taken apart along a stride.
 constexpr Moves kGradient = cycles(4, 4, 9, 4, 26, 60);
 constexpr Moves kGradientTakenApart = cycles(4, 4, 26, 4, 26, 60);
 constexpr Moves kTogetherTakenApart = cycles(4, 4, 4, 3, 160, 160);
+
+constexpr int64_t kFarBytes = 12 << 20;  // of an output that the last cache keeps only in part
+constexpr int64_t kManyMaps = 64;        // whose results do not stay near until they are turned
 
 bool takes_apart(const Problem& problem) noexcept {
   return problem.pass == Pass::data_gradient && problem.geometry.axes[2].stride > 1;
@@ -60,7 +64,11 @@ const Moves& moves(const Problem& problem) {
   const Geometry& g = problem.geometry;
   if (takes_apart(problem)) return g.channels_last ? kTogetherTakenApart : kGradientTakenApart;
   if (!g.channels_last) return problem.pass == Pass::forward ? kMapsApart : kGradient;
-  return g.groups > 1 ? kGroupsTogether : kMapsTogether;
+  if (g.groups > 1) return kGroupsTogether;
+  if (problem.pass != Pass::forward) return kMapsTogether;
+  if (g.filters >= kManyMaps) return kMapsApart;
+  const int64_t bytes = g.large_elements() * static_cast<int64_t>(storage_bytes(problem.dtype));
+  return bytes > kFarBytes ? kFarMapsTogether : kMapsTogether;
 }
 
 // Residues of the stride that read the same shifts of the source.
