@@ -123,6 +123,8 @@ def main() -> None:
         row: dict[str, Any] = {"layer": problem.name, "ratio": {}}
         for pass_ in PASSES:
             found = measure(layer, pass_, options.threads, opponents, options.seconds)
+            for refusal in found["refusals"].values():
+                print(refusal)
             row["ratio"].update(found["ratio"])
             times = found["milliseconds"]
             for mode, peer in found["best peer"].items():

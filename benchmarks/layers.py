@@ -2,11 +2,11 @@
 
     python benchmarks/layers.py --threads 1 --json benchmarks/results/layers.json
 
-The process is pinned to as many cores as it may use threads. Every result is checked against float64. `forward`
-times tconv with weights prepared, in one shot, and channel-last, every result in fresh memory; `backward` the
-gradients of data, weight and bias together, in either layout. Prepared and channel-last are compared with the best
-way of any peer, whatever its layout; one-shot and backward with the best of those that prepare nothing (PyTorch,
-JAX).
+The process is pinned to as many cores as it may use threads. Every result is checked against float64, and a peer's
+way that computes something else is left out. `forward` times tconv with weights prepared, in one shot, and
+channel-last, every result in fresh memory; `backward` the gradients of data, weight and bias together, in either
+layout. Prepared and channel-last are compared with the best way of any peer, whatever its layout; one-shot and
+backward with the best of those that prepare nothing (PyTorch, JAX).
 Rows that a run leaves out stay in the JSON file. Run it on cores that nothing else uses.
 """
 
@@ -97,17 +97,17 @@ def expected_of(layer: Layer, pass_: str) -> tuple[Array, ...]:
 
 
 def check(name: str, way: Way, expected: Iterable[Array], largest: float) -> float:
-    """Return the seconds of one call; stop the benchmark where a way computes something else."""
+    """Return the seconds of one call; raise ValueError where a way computes something else."""
     before = time.perf_counter()
     result = way.run()
     seconds = time.perf_counter() - before
     found = way.read(result)
     for got, wanted in zip(found, expected, strict=True):
         if got.shape != wanted.shape:
-            raise SystemExit(f"{name}: got shape {got.shape}; need {wanted.shape}")
+            raise ValueError(f"{name}: got shape {got.shape}; need {wanted.shape}")
         error = float(np.abs(got.astype(np.float64) - wanted).max() / np.abs(wanted).max())
         if not error < largest:
-            raise SystemExit(f"{name}: off by {error:.1e} of the largest value")
+            raise ValueError(f"{name}: off by {error:.1e} of the largest value")
     return seconds
 
 
@@ -130,7 +130,16 @@ def measure(layer: Layer, pass_: str, threads: int, opponents: dict[str, Any], s
             eager.update(found)
     expected = expected_of(layer, pass_)
     largest = LARGEST_ERROR[layer.dtype]
-    first = {name: check(f"{layer.name}: {name}", way, expected, largest) for name, way in ways.items()}
+    first = {}
+    for name, way in list(ways.items()):
+        try:
+            first[name] = check(f"{layer.name}: {name}", way, expected, largest)
+        except ValueError as error:
+            if name in ours:
+                raise
+            refusals[name] = str(error)
+            del ways[name]
+            eager.discard(name)
     # Whoever takes more than a second and ten times as long as the best is not asked again.
     longest = max(1.0, 10 * min(first.values()))
     times = {name: [taken] for name, taken in first.items() if taken > longest}
