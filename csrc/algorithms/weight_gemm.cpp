@@ -233,17 +233,7 @@ class WeightGemm final : public Recipe {
     double share = 1;
     for (int a = 0; a < (roles_.joined ? 2 : kAxes); ++a) {
       const Axis& axis = problem_.geometry.axes[a];
-      const Box all{
-          0,
-          1,
-          {},
-          {problem_.geometry.axes[0].size, problem_.geometry.axes[1].size, problem_.geometry.axes[2].size}};
-      int64_t pairs = 0;
-      for (int64_t k = 0; k < axis.kernel; ++k) {
-        const auto [begin, end] = inside(a, all, k);
-        pairs += end - begin;
-      }
-      share *= static_cast<double>(pairs) / static_cast<double>(axis.size * axis.kernel);
+      share *= static_cast<double>(axis.taps_inside()) / static_cast<double>(axis.size * axis.kernel);
     }
     return share;
   }
