@@ -963,7 +963,7 @@ double cost(const Problem& problem) {
   const double far = forward ? std::clamp(0.75 * apart, 1.0, 16.0) * making.alone
                      : last  ? (making.sides.groups > 1 ? 2 : 0.3)
                              : std::clamp(1.05 * apart, 1.6, 5.0);
-  const double lines = making.inside ? making.share : far;
+  const double lines = making.inside ? (forward ? 2 : 1) * making.share : far;
   const double gathered = rows * (row + 0.5) * offsets * depth * lines;
   const auto source =
       static_cast<double>(forward ? problem.geometry.small_elements() : problem.geometry.large_elements());
