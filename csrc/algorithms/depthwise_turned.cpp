@@ -26,6 +26,7 @@ constexpr int64_t kMostTaps = 1 << 15;    // of the places of a list
 constexpr int64_t kMostStride = 1 << 16;
 constexpr int64_t kMostListed = 1 << 12;  // of all places together, where a row fills vectors
 constexpr int64_t kUnitBlocks = 4;
+constexpr double kLateBytesPerSecond = 70e9;  // of weights that the second cache does not hold
 
 // What the lanes are: neighbouring groups, of each of which as many neighbouring output maps. Decided by the
 // weights alone.
@@ -647,15 +648,16 @@ double cost(const Problem& problem) {
   }
   const double taps = blocks * depth * static_cast<double>(g.taps());
   const double weights = problem.packed ? 0 : taps * vector * 3.3e-9;
-  // Many weights come late for every sample.
+  // Many weights come late for every sample, from the last cache or from memory.
   const double weight_bytes = taps * kTurnedMaps * static_cast<double>(compute_bytes(problem.dtype));
-  const double late =
-      weight_bytes > machine::kLastCacheBytes / 4 ? weight_bytes / machine::kFarBytesPerSecond : 0;
+  const double late = weight_bytes > machine::kLastCacheBytes / 4 ? weight_bytes / machine::kFarBytesPerSecond
+                      : weight_bytes > machine::kSecondCacheBytes ? weight_bytes / kLateBytesPerSecond
+                                                                  : 0;
   const double sample = std::max(blocks * (listed + 12) * vector * 1e-9, late);
   const double bytes = static_cast<double>(g.small_elements() + g.large_elements()) *
                        static_cast<double>(storage_bytes(problem.dtype));
-  return static_cast<double>(g.batch) * sample + weights + bytes * 0.009e-9 +
-         machine::far_seconds(problem, bytes);
+  return static_cast<double>(g.batch) * sample + weights + weight_bytes / machine::kReadBytesPerSecond +
+         bytes * 0.009e-9 + machine::far_seconds(problem, bytes);
 }
 
 }  // namespace
