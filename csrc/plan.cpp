@@ -51,19 +51,12 @@ std::optional<std::string> refusal_of_pass(Pass pass) {
   return std::string("the pass is ") + names[static_cast<size_t>(pass)];
 }
 
-// Of a data gradient: its weights come plain with every step of training, however small the batch, and may
-// take longer to pack than a few positions to compute.
-constexpr int64_t kFewSamples = 4;
-
 // For the same reason one thread is what they are compared on. The gradient of weights is a sum over the
 // batch.
 Problem usual(const Problem& problem) {
   Problem usual = problem;
   usual.threads = 1;
-  if (problem.pass == Pass::weight_gradient) return usual;
-  const Geometry& g = problem.geometry;
-  usual.geometry.batch = usual_batch(g);
-  if (problem.pass == Pass::data_gradient) usual.geometry.batch = std::min(usual.geometry.batch, kFewSamples);
+  if (problem.pass != Pass::weight_gradient) usual.geometry.batch = usual_batch(problem.geometry);
   return usual;
 }
 
