@@ -36,9 +36,7 @@ inline double tile_step_seconds(const Kernel& gemm, int64_t rows) noexcept {
   const double vectors = gemm.lanes / width;
   // A 64-byte vector takes a whole cycle of the multiplier and of the load port, a narrower one half.
   const double cycle = vector_floats(gemm.isa) >= 16 ? 1.0 : 0.5;
-  // Pairs are multiplied twice as fast, at which what feeds them falls behind.
-  const double pairs = gemm.dtype == DType::bf16 ? 1.1 : 1.0;
-  const double arithmetic = static_cast<double>(rows) * vectors * cycle * pairs;
+  const double arithmetic = static_cast<double>(rows) * vectors * cycle;
   const double loads = (vectors + static_cast<double>(rows)) * cycle;
   // Lanes come from the second cache, at about 27 bytes a cycle.
   const double lanes_bytes = gemm.lanes * (gemm.dtype == DType::f64 ? 8.0 : 4.0);

@@ -36,18 +36,19 @@ constexpr double kStartSeconds = 3500 / machine::kHertz;  // of all else
 constexpr double kNearWeightSeconds = 0.7 / machine::kHertz;
 constexpr double kFarWeightSeconds = 2.6 / machine::kHertz;
 
-// How many times as long parts of the work take in a pass: products, vectors that are stored, runs and places
-// that are found, elements that are turned.
+// How many times as long parts of the work take in a pass: products, those of pairs beside, vectors that are
+// stored, runs and places that are found, elements that are turned.
 struct Figures {
   double products;
+  double pairs;
   double stored;
   double runs;
   double places;
   double turned;
 };
-constexpr Figures kForward{1, 1, 1, 1, 1};
-constexpr Figures kGradient{1.1, 1.7, 1.5, 1, 0.35};
-constexpr Figures kGradientLast{1.2, 1, 1.3, 0.8, 0.25};
+constexpr Figures kForward{1, 1, 1, 1, 1, 1};
+constexpr Figures kGradient{1.1, 1.25, 1.7, 1.5, 1, 0.35};
+constexpr Figures kGradientLast{1.2, 1.15, 1, 1.3, 0.8, 0.25};
 
 const Figures& figures_of(const Problem& problem) noexcept {
   if (problem.pass == Pass::forward) return kForward;
@@ -932,7 +933,8 @@ struct Making {
     const double squares =
         problem.geometry.channels_last ? 1 : (1 + std::ceil(run / lanes) * lanes / run) / 2;
     const Figures& figures = figures_of(problem);
-    return steps * figures.products * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
+    const double products = figures.products * (pairing > 1 ? figures.pairs : 1);
+    return steps * products * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
            scattered * squares * figures.stored * machine::kScatterSeconds +
            made / tile.rows * machine::kCallSeconds + array_seconds(problem);
   }
