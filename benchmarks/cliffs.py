@@ -127,7 +127,8 @@ def main() -> None:
                 print(refusal)
             row["ratio"].update(found["ratio"])
             times = found["milliseconds"]
-            for mode, peer in found["best peer"].items():
+            for mode in found["ratio"]:
+                peer = found["best peer"][mode]
                 told[mode, problem.name] = (
                     f"{peer} {times[peer]['median']:.3f} ms, tconv {times[mode]['median']:.3f} ms by "
                     f"{found['plans'][mode]}"
@@ -135,12 +136,13 @@ def main() -> None:
         rows.append(row)
         line = ", ".join(f"{mode} x{ratio:.2f}" for mode, ratio in row["ratio"].items())
         print(f"{number + 1}/{options.count} {problem.name}: {line}", flush=True)
-    for mode in rows[0]["ratio"]:
-        ratios = [row["ratio"][mode] for row in rows]
+    for mode in dict.fromkeys(mode for mode, _ in told):
+        compared = [row for row in rows if mode in row["ratio"]]
+        ratios = [row["ratio"][mode] for row in compared]
         slower = sum(ratio < 1 for ratio in ratios)
         mean = statistics.geometric_mean(ratios)
-        print(f"{mode}: geometric mean x{mean:.2f}, {slower} of {len(rows)} slower; worst:")
-        for row in sorted(rows, key=lambda row: row["ratio"][mode])[: options.worst]:
+        print(f"{mode}: geometric mean x{mean:.2f}, {slower} of {len(compared)} slower; worst:")
+        for row in sorted(compared, key=lambda row: row["ratio"][mode])[: options.worst]:
             print(f"  x{row['ratio'][mode]:.2f} {row['layer']}: {told[mode, row['layer']]}")
     if options.json:
         document = {

@@ -149,7 +149,7 @@ def main() -> None:
     rows = [row for _ in range(options.count) for row in measure(*draw(random), random)]
     rows.sort(key=lambda row: -row["microseconds"])
     times = [row["microseconds"] for row in rows]
-    median, high = statistics.median(times), statistics.quantiles(times, n=100)[-1]
+    median, high = statistics.median(times), statistics.quantiles(times, n=100, method="inclusive")[-1]
     print(
         f"{len(rows)} plans: median {median:.1f} µs, 99 of 100 below {high:.1f}, longest {times[0]:.1f}; longest:"
     )
@@ -161,7 +161,9 @@ def main() -> None:
         document = {
             "processor": processor(),
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+            "count": options.count,
             "seed": options.seed,
+            "plans": len(rows),
             "versions": {"tconv": tconv.__version__},
             "microseconds": {"median": median, "99 of 100": high, "longest": times[0]},
             "rows": rows[: options.worst],

@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md and its picture from the results of `layers.py`, `cliffs.py` and `dtypes.py`.
+"""Write docs/benchmarks.md and its picture from what `layers.py`, `plans.py`, `cliffs.py` and `dtypes.py` found.
 
 python benchmarks/report.py benchmarks/results/layers.json
 """
@@ -197,14 +197,34 @@ def _cliffs(path: Path) -> Iterator[str]:
     yield ""
     yield "| | geometric mean | slower than PyTorch | below half its speed | least |"
     yield "| --- | --- | --- | --- | --- |"
-    for mode in rows[0]["ratio"]:
-        ratios = {row["layer"]: row["ratio"][mode] for row in rows}
+    for mode in dict.fromkeys(mode for row in rows for mode in row["ratio"]):
+        ratios = {row["layer"]: row["ratio"][mode] for row in rows if mode in row["ratio"]}
         least = min(ratios, key=ratios.__getitem__)
         slower, half = (sum(ratio < limit for ratio in ratios.values()) for limit in (1, 0.5))
         yield (
             f"| {MODES[mode]} | {statistics.geometric_mean(ratios.values()):.2f} | {slower} | {half} "
             f"| {ratios[least]:.2f} (`{least}`) |"
         )
+    yield ""
+
+
+def _plans(path: Path) -> Iterator[str]:
+    """Yield the section about the time that plans take to make."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    times, longest = document["microseconds"], document["rows"][0]
+    yield "## Making a plan"
+    yield ""
+    yield (
+        f"{document['plans']:,} plans of layers drawn at random, with kernels of up to a million taps: median "
+        f"{times['median']:.1f} µs, 99 of 100 below {times['99 of 100']:.1f}, longest {times['longest']:.1f} "
+        f"(`{longest['layer']}`, {longest['pass'].replace('_', ' ')}); {document['date']}, "
+        f"[{path.as_posix()}](../{path.as_posix()}). Measured by"
+    )
+    yield ""
+    yield "```console"
+    chosen = f"--count {document['count']} --seed {document['seed']}"
+    yield f"$ python benchmarks/plans.py {chosen} --json {path.as_posix()}"
+    yield "```"
     yield ""
 
 
@@ -281,6 +301,9 @@ def _picture(rows: list[Row], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+SECTIONS = {"plans.json": _plans, "cliffs.json": _cliffs, "dtypes.json": _element_types}
+
+
 def main() -> None:
     """Write the page and the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -304,7 +327,7 @@ def main() -> None:
     ]
     groups = list(_groups(rows))
     page += [*_summary(groups), "", *_gains(rows), *_shares(rows, document["peak"]), *_first_calls(rows)]
-    for name, section in {"cliffs.json": _cliffs, "dtypes.json": _element_types}.items():
+    for name, section in SECTIONS.items():
         if (beside := path.with_name(name)).exists():
             page += section(beside)
     for threads, mode, some in groups:
