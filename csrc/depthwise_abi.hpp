@@ -335,13 +335,14 @@ template <class E, int R, int O, int further>
 // Runs it for the numbers of rows the caller has.
 template <class E, int further, int R = kDepthwiseTurnsRows>
 [[gnu::always_inline]] inline void depthwise_turns_rows(const DepthwiseTurnsArgs& args) noexcept {
+  // Two output rows at a time where what converts them is worth more than to write in order.
+  constexpr bool pairs = sizeof(typename E::storage) < sizeof(typename E::compute) && Lanes<E>::count >= 8;
   if (args.rows != R) {
     if constexpr (R > 0) depthwise_turns_rows<E, further, R - 1>(args);
-  } else if (sizeof(typename E::storage) == sizeof(typename E::compute) || args.outputs == 1) {
-    depthwise_turns_of<E, R, 1, further>(args);
+  } else if (pairs && args.outputs == 2) {
+    if constexpr (pairs) depthwise_turns_of<E, R, 2, further>(args);
   } else {
-    // Conversion is worth more than to write in order.
-    depthwise_turns_of<E, R, 2, further>(args);
+    depthwise_turns_of<E, R, 1, further>(args);
   }
 }
 
