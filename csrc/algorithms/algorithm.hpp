@@ -9,6 +9,7 @@
 #include <bit>
 #include <cmath>
 #include <cstddef>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -139,6 +140,12 @@ std::unique_ptr<Recipe> make_stored(const Problem& problem) {
   return with_dtype(problem.dtype, [&](auto e) -> std::unique_ptr<Recipe> {
     return std::make_unique<Made<decltype(e)>>(problem);
   });
+}
+
+// A packing key of a name and what else decides how packed weights lie.
+inline std::string key_of(std::string name, std::initializer_list<int64_t> numbers) {
+  for (const int64_t number : numbers) name += " " + std::to_string(number);
+  return name;
 }
 
 // As many samples as fill tiles. Layers of many weights seldom see more than one.

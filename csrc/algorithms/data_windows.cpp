@@ -151,13 +151,9 @@ class DataWindows final : public Recipe {
   std::string kernel() const override { return gemm_.name; }
   size_t workspace_bytes() const noexcept override { return total(); }
   std::string packing_key() const override {
-    std::string key = "data_windows";
     const Geometry& g = problem_.geometry;
-    for (const int64_t number :
-         {static_cast<int64_t>(problem_.dtype), int64_t{gemm_.rows}, g.channels, g.groups, depth_}) {
-      key += " " + std::to_string(number);
-    }
-    return key;
+    return key_of("data_windows",
+                  {static_cast<int64_t>(problem_.dtype), int64_t{gemm_.rows}, g.channels, g.groups, depth_});
   }
   size_t packed_bytes() const noexcept override {
     return aligned(static_cast<size_t>(problem_.geometry.groups * depth_ * step_) * sizeof(T));

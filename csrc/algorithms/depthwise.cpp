@@ -132,13 +132,9 @@ class Depthwise final : public Recipe {
   size_t workspace_bytes() const noexcept override { return workspace_; }
   size_t packed_bytes() const noexcept override { return static_cast<size_t>(packed_elements()) * sizeof(T); }
   std::string packing_key() const override {
-    std::string key = "depthwise";
     const Geometry& g = problem_.geometry;
-    for (const int64_t number : {static_cast<int64_t>(problem_.dtype), g.channels, g.filters, g.groups, taps_,
-                                 int64_t{last_}, int64_t{spread_ && problem_.pass == Pass::forward}, fold_}) {
-      key += " " + std::to_string(number);
-    }
-    return key;
+    return key_of("depthwise", {static_cast<int64_t>(problem_.dtype), g.channels, g.filters, g.groups, taps_,
+                                int64_t{last_}, int64_t{spread_ && problem_.pass == Pass::forward}, fold_});
   }
 
   bool pack(const void* weight, char* packed, Crew&) const override {

@@ -161,13 +161,9 @@ class DepthwisePhases final : public Recipe {
   }
   std::string packing_key() const override {
     const Geometry& g = problem_.geometry;
-    std::string key = "depthwise_phases";
-    for (const int64_t number : {static_cast<int64_t>(problem_.dtype), g.channels, g.filters, g.groups,
-                                 g.axes[0].kernel * g.axes[1].kernel, g.axes[2].kernel, g.axes[2].stride,
-                                 g.axes[2].dilation, patterns_.lanes}) {
-      key += " " + std::to_string(number);
-    }
-    return key;
+    return key_of("depthwise_phases", {static_cast<int64_t>(problem_.dtype), g.channels, g.filters, g.groups,
+                                       g.axes[0].kernel * g.axes[1].kernel, g.axes[2].kernel,
+                                       g.axes[2].stride, g.axes[2].dilation, patterns_.lanes});
   }
 
   // Packed: [map of a group][row of taps][pattern][tap][lane]

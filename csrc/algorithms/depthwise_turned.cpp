@@ -149,11 +149,9 @@ class DepthwiseTurned final : public Recipe {
     return static_cast<size_t>(blocks_ * block_weights()) * sizeof(T);
   }
   std::string packing_key() const override {
-    std::string key = "depthwise_turned";
-    for (const int64_t part : {static_cast<int64_t>(problem_.pass), static_cast<int64_t>(problem_.dtype),
-                               spread_.groups, spread_.depth, spread_.columns, taps_})
-      key += " " + std::to_string(part);
-    return key;
+    return key_of("depthwise_turned",
+                  {static_cast<int64_t>(problem_.pass), static_cast<int64_t>(problem_.dtype), spread_.groups,
+                   spread_.depth, spread_.columns, taps_});
   }
 
   bool pack(const void* weight, char* packed, Crew& crew) const override {

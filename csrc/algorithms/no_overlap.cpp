@@ -70,13 +70,10 @@ class NoOverlap final : public Recipe {
     return static_cast<size_t>(problem_.geometry.groups) * group_bytes();
   }
   std::string packing_key() const override {
-    std::string key = "no_overlap";
     const Geometry& g = problem_.geometry;
-    for (const int64_t number : {static_cast<int64_t>(problem_.pass), static_cast<int64_t>(problem_.dtype),
-                                 int64_t{spread_.rows}, g.channels, g.filters, g.groups, g.taps()}) {
-      key += " " + std::to_string(number);
-    }
-    return pair_ == nullptr ? key : key + " pairs";
+    return key_of(pair_ == nullptr ? "no_overlap" : "no_overlap pairs",
+                  {static_cast<int64_t>(problem_.pass), static_cast<int64_t>(problem_.dtype),
+                   int64_t{spread_.rows}, g.channels, g.filters, g.groups, g.taps()});
   }
 
   // Packed: [group][tile][step of depth][row of the tile]; a step is one of the depth, or a pair.
@@ -581,14 +578,6 @@ class NoOverlap final : public Recipe {
   size_t workspace_ = 0;
 };
 
-std::optional<std::string> refusal(const Problem& problem) {
-  const Geometry& g = problem.geometry;
-  if (g.channels_last) return "maps lie together";
-  if (const auto reason = overlap_refusal(g)) return reason;
-  if (problem.pass == Pass::forward && g.axes[2].stride > 2) return "stride above 2 along the last axis";
-  return std::nullopt;
-}
-
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const Kernel& tile = widest(kernels(Family::spread, problem.dtype, problem.isa));
@@ -614,6 +603,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm no_overlap;
-const Algorithm no_overlap{"no_overlap", refusal, cost, make_computed<NoOverlap>};
+const Algorithm no_overlap{"no_overlap", lanes_refusal, cost, make_computed<NoOverlap>};
 
 }  // namespace tconv

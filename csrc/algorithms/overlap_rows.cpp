@@ -126,13 +126,9 @@ class OverlapRows final : public Recipe {
   }
 
   std::string packing_key() const override {
-    std::string key = "overlap_rows";
-    for (const int64_t number :
-         {static_cast<int64_t>(problem_.dtype), int64_t{tile_.lanes}, channels_, columns_,
-          apart_ ? problem_.geometry.filters : 1, int64_t{pair_ != nullptr}}) {
-      key += " " + std::to_string(number);
-    }
-    return key;
+    return key_of("overlap_rows",
+                  {static_cast<int64_t>(problem_.dtype), int64_t{tile_.lanes}, channels_, columns_,
+                   apart_ ? problem_.geometry.filters : 1, int64_t{pair_ != nullptr}});
   }
 
   // Packed: [panel][channel][lane]; pairs of channels take the first half of a panel.

@@ -133,11 +133,9 @@ class PhaseLanes final : public Recipe {
 
   std::string packing_key() const override {
     const Geometry& g = problem_.geometry;
-    std::string key = pair_ == nullptr ? "phase_lanes" : "phase_lanes pairs";
-    for (const int64_t number : {static_cast<int64_t>(problem_.dtype), int64_t{tile_.lanes}, g.channels,
-                                 g.filters, g.groups, int64_t{g.channels_last}}) {
-      key += " " + std::to_string(number);
-    }
+    std::string key = key_of(pair_ == nullptr ? "phase_lanes" : "phase_lanes pairs",
+                             {static_cast<int64_t>(problem_.dtype), int64_t{tile_.lanes}, g.channels,
+                              g.filters, g.groups, int64_t{g.channels_last}});
     for (const Axis& axis : g.axes)
       key += "x" + std::to_string(axis.kernel) + "s" + std::to_string(axis.stride);
     return key;

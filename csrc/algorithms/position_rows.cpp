@@ -76,13 +76,10 @@ class PositionRows final : public Recipe {
     return static_cast<size_t>(problem_.geometry.groups * panels_) * panel_bytes();
   }
   std::string packing_key() const override {
-    std::string key = "position_rows";
     const Geometry& g = problem_.geometry;
-    for (const int64_t number : {static_cast<int64_t>(problem_.pass), static_cast<int64_t>(problem_.dtype),
-                                 int64_t{rows_.lanes}, g.channels, g.filters, g.groups, g.taps()}) {
-      key += " " + std::to_string(number);
-    }
-    return pair_ == nullptr ? key : key + " pairs";
+    return key_of(pair_ == nullptr ? "position_rows" : "position_rows pairs",
+                  {static_cast<int64_t>(problem_.pass), static_cast<int64_t>(problem_.dtype),
+                   int64_t{rows_.lanes}, g.channels, g.filters, g.groups, g.taps()});
   }
 
   // Packed: [group][panel][step of depth][lane]; pairs of steps take the first half of a panel.

@@ -57,13 +57,10 @@ class SinglePosition final : public Recipe {
     return static_cast<size_t>(problem_.geometry.groups * panels_) * panel_bytes();
   }
   std::string packing_key() const override {
-    std::string key = pair_ == nullptr ? "single_position" : "single_position pairs";
     const Geometry& g = problem_.geometry;
-    for (const int64_t number : {static_cast<int64_t>(problem_.dtype), int64_t{gemm_.lanes}, g.channels,
-                                 g.filters, g.groups, g.taps()}) {
-      key += " " + std::to_string(number);
-    }
-    return key;
+    return key_of(pair_ == nullptr ? "single_position" : "single_position pairs",
+                  {static_cast<int64_t>(problem_.dtype), int64_t{gemm_.lanes}, g.channels, g.filters,
+                   g.groups, g.taps()});
   }
 
   // Packed: [group][panel][channel][lane]; pairs of channels take the first half of a panel.

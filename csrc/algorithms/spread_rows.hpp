@@ -34,6 +34,15 @@ inline std::optional<std::string> overlap_refusal(const Geometry& g) {
   return std::nullopt;
 }
 
+// The same where lanes are neighbouring positions, of which a vector's outputs go to few rows.
+inline std::optional<std::string> lanes_refusal(const Problem& problem) {
+  if (problem.geometry.channels_last) return "maps lie together";
+  if (auto reason = overlap_refusal(problem.geometry)) return reason;
+  if (problem.pass == Pass::forward && problem.geometry.axes[2].stride > 2)
+    return "stride above 2 along the last axis";
+  return std::nullopt;
+}
+
 inline bool has_fewer_lanes(const Kernel& a, const Kernel& b) noexcept { return a.lanes < b.lanes; }
 
 inline const Kernel& widest(std::span<const Kernel> candidates) {
@@ -47,6 +56,26 @@ inline int64_t part_positions(const Geometry& g, int64_t parts, int64_t vector) 
   const int64_t part = ceil_div(g.small_positions(), parts);
   return part < many_vectors * vector ? part : ceil_div(part, vector) * vector;
 }
+
+// Neighbouring lanes of a sample, the same in all of these parts.
+struct PartPiece {
+  int64_t position;  // of the first lane, in the first part, of all samples
+  int64_t count;
+  int64_t left;  // positions of the sample from there on
+  int64_t part;  // positions of a part
+
+  // The piece that begins at a lane of all, and ends before another at the latest.
+  PartPiece(int64_t lane, int64_t end, int64_t sample_positions, int64_t part_positions) noexcept
+      : position(lane / part_positions * sample_positions + lane % part_positions),
+        count(std::min(end - lane, part_positions - lane % part_positions)),
+        left(sample_positions - lane % part_positions),
+        part(part_positions) {}
+
+  // Those that a part has.
+  int64_t count_of(int64_t index) const noexcept {
+    return std::clamp<int64_t>(left - index * part, 0, count);
+  }
+};
 
 // Lanes are cut into panels of the widest kernel of a family and, so that few are wasted, up to two of the
 // narrowest.

@@ -84,13 +84,9 @@ class Strassen final : public Recipe {
     return static_cast<size_t>(problem_.geometry.groups) * group_bytes();
   }
   std::string packing_key() const override {
-    std::string key = "strassen";
     const Geometry& g = problem_.geometry;
-    for (const int64_t number : {static_cast<int64_t>(problem_.pass), static_cast<int64_t>(problem_.dtype),
-                                 tile_rows_, g.channels, g.filters, g.groups, g.taps()}) {
-      key += " " + std::to_string(number);
-    }
-    return key;
+    return key_of("strassen", {static_cast<int64_t>(problem_.pass), static_cast<int64_t>(problem_.dtype),
+                               tile_rows_, g.channels, g.filters, g.groups, g.taps()});
   }
   bool needs_finite_source() const noexcept override { return true; }
 
@@ -317,20 +313,6 @@ class Strassen final : public Recipe {
     });
   }
 
-  // Neighbouring lanes of a sample, the same in both halves.
-  struct Piece {
-    int64_t position;  // of the first lane, in the first half, of all samples
-    int64_t count;
-    int64_t second_count;  // of those the second half has
-  };
-  // The piece that begins at a lane of all, and ends before another at the latest.
-  Piece piece_at(int64_t lane, int64_t end) const noexcept {
-    const int64_t sample = lane / half_;
-    const int64_t at = lane % half_;
-    const int64_t count = std::min(end - lane, half_ - at);
-    return {sample * sample_positions_ + at, count,
-            std::clamp<int64_t>(sample_positions_ - half_ - at, 0, count)};
-  }
   int64_t source_offset(int64_t position, int64_t group) const noexcept {
     return (position / sample_positions_ * problem_.geometry.channels + group * channels_) *
                sample_positions_ +
@@ -389,11 +371,11 @@ class Strassen final : public Recipe {
     args.ahead = std::min(kStepsAhead, depth_ - step - args.steps) * sample_positions_;
     args.finite = &finite;
     for (int64_t lane = first; lane < end; lane += args.lanes) {
-      const Piece piece = piece_at(lane, end);
+      const PartPiece piece(lane, end, sample_positions_, half_);
       args.src = static_cast<const char*>(source) +
                  (source_offset(piece.position, group) + step * sample_positions_) * element();
       args.lanes = piece.count;
-      args.second_lanes = piece.second_count;
+      args.second_lanes = piece.count_of(1);
       args.dst = to + step * width + lane - first;
       quarters_(args);
     }
@@ -480,9 +462,9 @@ class Strassen final : public Recipe {
   int32_t find_large(SpreadRun* runs, int64_t begin, int64_t end, int half) const noexcept {
     int32_t found = 0;
     for (int64_t lane = begin; lane < end;) {
-      const Piece piece = piece_at(lane, end);
+      const PartPiece piece(lane, end, sample_positions_, half_);
       found += find_rows(problem_.geometry, runs + found, piece.position + half * half_, lane - begin,
-                         lane - begin + (half == 0 ? piece.count : piece.second_count));
+                         lane - begin + piece.count_of(half));
       lane += piece.count;
     }
     return found;
@@ -492,8 +474,8 @@ class Strassen final : public Recipe {
   int32_t find_small(SpreadRun* runs, int64_t begin, int64_t end, int half) const noexcept {
     int32_t found = 0;
     for (int64_t lane = begin; lane < end;) {
-      const Piece piece = piece_at(lane, end);
-      const int64_t count = half == 0 ? piece.count : piece.second_count;
+      const PartPiece piece(lane, end, sample_positions_, half_);
+      const int64_t count = piece.count_of(half);
       if (count > 0) {
         runs[found++] = {source_offset(piece.position, 0) + half * half_, static_cast<int32_t>(lane - begin),
                          static_cast<int32_t>(lane - begin + count)};
@@ -570,10 +552,10 @@ class Strassen final : public Recipe {
     const int64_t next = (block + 1) * block_panels_;
     const int64_t end = std::min(lanes(), panels_.start(std::min(next + block_panels_, panels_.count())));
     for (int64_t lane = panels_.start(next); lane < end;) {
-      const Piece piece = piece_at(lane, end);
+      const PartPiece piece(lane, end, sample_positions_, half_);
       for (int half = 0; half < kHalves; ++half) {
         const int64_t position = piece.position + half * half_;
-        const int64_t count = half == 0 ? piece.count : piece.second_count;
+        const int64_t count = piece.count_of(half);
         if (forward_) {
           fetches.add_rows(static_cast<const char*>(source) + source_offset(position, group) * element(),
                            count * element(), sample_positions_ * element(), channels_);
@@ -618,16 +600,12 @@ class Strassen final : public Recipe {
 };
 
 std::optional<std::string> refusal(const Problem& problem) {
+  if (auto reason = lanes_refusal(problem)) return reason;
   const Geometry& g = problem.geometry;
-  if (g.channels_last) return "maps lie together";
-  if (const auto reason = overlap_refusal(g)) return reason;
-  if (problem.pass == Pass::forward && g.axes[2].stride > 2) return "stride above 2 along the last axis";
   if (problem.pass == Pass::forward && g.channels / g.groups % kHalves != 0)
     return "an odd number of channels";
   if (problem.pass == Pass::data_gradient && g.filters / g.groups % kHalves != 0)
     return "an odd number of filters";
-  if (kernels(Family::strassen, problem.dtype, problem.isa).empty())
-    return "no kernel for this element type and instruction set";
   return std::nullopt;
 }
 

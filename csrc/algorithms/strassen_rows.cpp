@@ -39,11 +39,9 @@ class StrassenRows final : public Recipe {
         pairs_(kernels(Family::strassen, problem.dtype, problem.isa), ceil_div(columns_, kHalves)),
         tile_rows_(pairs_.widest().rows),
         vector_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))) {
-    const int64_t vector_bytes = vector_ * element();
-    const int64_t length = segment_length(problem.geometry);
-    whole_ = columns_ == kHalves * pairs_.start(pairs_.count()) && length % vector_ == 0;
-    stream_ = whole_ && length * element() % vector_bytes == 0 && filters_ * element() % vector_bytes == 0 &&
-              goes_past_caches(problem);
+    whole_ =
+        columns_ == kHalves * pairs_.start(pairs_.count()) && segment_length(problem.geometry) % vector_ == 0;
+    stream_ = whole_ && filters_ % vector_ == 0 && goes_past_caches(problem);
     cut();
   }
 
@@ -58,13 +56,9 @@ class StrassenRows final : public Recipe {
     return static_cast<size_t>(problem_.geometry.groups) * group_bytes();
   }
   std::string packing_key() const override {
-    std::string key = "strassen_rows";
     const Geometry& g = problem_.geometry;
-    for (const int64_t number : {static_cast<int64_t>(problem_.dtype), int64_t{pairs_.widest().lanes},
-                                 g.channels, g.filters, g.groups, g.taps()}) {
-      key += " " + std::to_string(number);
-    }
-    return key;
+    return key_of("strassen_rows", {static_cast<int64_t>(problem_.dtype), int64_t{pairs_.widest().lanes},
+                                    g.channels, g.filters, g.groups, g.taps()});
   }
   bool needs_finite_source() const noexcept override { return true; }
 

@@ -77,13 +77,9 @@ class StrassenTwice final : public Recipe {
     return static_cast<size_t>(problem_.geometry.groups) * group_bytes();
   }
   std::string packing_key() const override {
-    std::string key = "strassen_twice";
     const Geometry& g = problem_.geometry;
-    for (const int64_t number :
-         {static_cast<int64_t>(problem_.dtype), tile_rows_, g.channels, g.filters, g.groups, g.taps()}) {
-      key += " " + std::to_string(number);
-    }
-    return key;
+    return key_of("strassen_twice", {static_cast<int64_t>(problem_.dtype), tile_rows_, g.channels, g.filters,
+                                     g.groups, g.taps()});
   }
   bool needs_finite_source() const noexcept override { return true; }
 
@@ -248,22 +244,6 @@ class StrassenTwice final : public Recipe {
     }
   }
 
-  // Neighbouring lanes of a sample, the same in all quarters.
-  struct Piece {
-    int64_t position;  // of the first lane, in the first quarter, of all samples
-    int64_t count;
-    int64_t left;  // positions of the sample from there on
-    // Those that a quarter has.
-    int64_t of(int64_t quarter, int64_t length) const noexcept {
-      return std::clamp<int64_t>(left - quarter * length, 0, count);
-    }
-  };
-  // The piece that begins at a lane of all, and ends before another at the latest.
-  Piece piece_at(int64_t lane, int64_t end) const noexcept {
-    const int64_t at = lane % quarter_;
-    return {lane / quarter_ * positions_ + at, std::min(end - lane, quarter_ - at), positions_ - at};
-  }
-
   // Makes a panel, and finds where it goes. Returns false where the input holds an infinity or NaN, or sums
   // do.
   bool fill(const void* source, const Worker& w, int64_t group, int64_t panel) const noexcept {
@@ -284,7 +264,7 @@ class StrassenTwice final : public Recipe {
       args.dst_product = kHalves * kSteps * kHalves * width;
       args.ahead = std::min(kSteps, depth_ - step - args.steps) * positions_;
       for (int64_t lane = first; lane < end;) {
-        const Piece piece = piece_at(lane, end);
+        const PartPiece piece(lane, end, positions_, quarter_);
         const int64_t sample = piece.position / positions_;
         const int64_t channel = sample * problem_.geometry.channels + group * channels_ + step;
         for (int64_t i = 0; i < kHalves * kHalves; ++i) {
@@ -293,8 +273,8 @@ class StrassenTwice final : public Recipe {
           args.src = static_cast<const char*>(source) + ((channel + half * depth_) * positions_ +
                                                          piece.position % positions_ + quarter * quarter_) *
                                                             element();
-          args.lanes = piece.of(quarter, quarter_);
-          args.second_lanes = piece.of(quarter + kHalves, quarter_);
+          args.lanes = piece.count_of(quarter);
+          args.second_lanes = piece.count_of(quarter + kHalves);
           args.dst = w.strip + (half * kSteps * kHalves + quarter) * width + lane - first;
           outer_(args);
         }
@@ -318,9 +298,9 @@ class StrassenTwice final : public Recipe {
         const int64_t before = runs;
         const int64_t last = std::min(begin + vector_, end);
         for (int64_t lane = begin; lane < last;) {
-          const Piece piece = piece_at(lane, last);
+          const PartPiece piece(lane, last, positions_, quarter_);
           runs += find_rows(problem_.geometry, w.runs + runs, piece.position + quarter * quarter_,
-                            lane - begin, lane - begin + piece.of(quarter, quarter_));
+                            lane - begin, lane - begin + piece.count_of(quarter));
           lane += piece.count;
         }
         if (runs == before) w.runs[runs++] = {0, 0, 0};
@@ -432,10 +412,8 @@ class StrassenTwice final : public Recipe {
 };
 
 std::optional<std::string> refusal(const Problem& problem) {
+  if (auto reason = lanes_refusal(problem)) return reason;
   const Geometry& g = problem.geometry;
-  if (g.channels_last) return "maps lie together";
-  if (const auto reason = overlap_refusal(g)) return reason;
-  if (g.axes[2].stride > 2) return "stride above 2 along the last axis";
   if (g.channels / g.groups % kQuarters != 0) return "channels that are no multiple of four";
   if (g.channels / g.groups > kQuarters * kMostDepth) return "more than 2048 channels";
   if (g.filters / g.groups * g.taps() % (kHalves * g.axes[2].stride) != 0)

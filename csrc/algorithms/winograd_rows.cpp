@@ -236,13 +236,10 @@ class WinogradRows final : public Recipe {
   size_t workspace_bytes() const noexcept override { return total(); }
   bool needs_finite_source() const noexcept override { return true; }
   std::string packing_key() const override {
-    std::string key = std::string("winograd_rows ") + (sides_.forward ? "f" : "d") + (sides_.last ? "l" : "");
-    for (const int64_t number : {static_cast<int64_t>(problem_.dtype), int64_t{cut_.kernel->rows},
-                                 int64_t{cut_.tile}, problem_.geometry.channels, problem_.geometry.filters,
-                                 sides_.y.kernel, sides_.y.stride, sides_.x.kernel, sides_.x.stride}) {
-      key += " " + std::to_string(number);
-    }
-    return key;
+    return key_of(std::string("winograd_rows ") + (sides_.forward ? "f" : "d") + (sides_.last ? "l" : ""),
+                  {static_cast<int64_t>(problem_.dtype), int64_t{cut_.kernel->rows}, int64_t{cut_.tile},
+                   problem_.geometry.channels, problem_.geometry.filters, sides_.y.kernel, sides_.y.stride,
+                   sides_.x.kernel, sides_.x.stride});
   }
   size_t packed_bytes() const noexcept override {
     return aligned(static_cast<size_t>(row_tiles_ * points() * tile_weights()) * sizeof(T));
