@@ -49,7 +49,7 @@ def main() -> None:
                 continue
             errors[algorithm] = float(np.abs(found - exact).max() / np.abs(exact).max())
         chosen = native.plan_for(
-            geometry, native.FORWARD, np.dtype("f"), workspace=_WORKSPACE, packed=True
+            problem.geometry, native.FORWARD, np.dtype("f"), workspace=_WORKSPACE, packed=True
         ).algorithm
         for algorithm, error in errors.items():
             ratio = error / errors["direct"]
