@@ -73,9 +73,9 @@ sanitize: ## run the tests of the engine under the address and undefined-behavio
 aarch64: $(VENV)/.group-build ## compile for AArch64, and run the tests of the engine under an emulator
 	.ci/aarch64 $(VENV) $(or $(ARGS),tests/test_engine.py)
 
-wheel: $(VENV)/.group-build ## build the source archive, and from it the wheel, into dist
+wheel: $(VENV)/.group-build ## build the source archive and the wheel into dist
 	rm -rf dist
-	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python -m build --no-isolation --outdir dist --sdist --wheel
 
 sdist: $(VENV)/.group-build ## build the source archive into dist
 	rm -rf dist
