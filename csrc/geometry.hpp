@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <numeric>
 #include <utility>
 
 #include "errors.hpp"
@@ -38,6 +39,9 @@ struct Axis {
 
   bool operator==(const Axis&) const = default;
 
+  // Taps of a phase are every so many, and meet positions of the small side that lie a gap apart.
+  int64_t tap_period() const noexcept { return stride / std::gcd(stride, dilation); }
+  int64_t tap_gap() const noexcept { return dilation / std::gcd(stride, dilation); }
   // Positions of the small side, from the first to before the second, whose taps all lie on the large side.
   std::pair<int64_t, int64_t> within() const noexcept {
     const int64_t reach = (kernel - 1) * dilation;

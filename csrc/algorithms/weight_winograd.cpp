@@ -3,7 +3,8 @@
 // turn into taps once for each block of tiles. Sums are never shared out.
 //
 // Positions are cut into cells, which are as long along an axis as the tiles of its phases of several taps; a
-// phase of one tap has a tile for each position of a cell.
+// phase of one tap has a tile for each position of a cell. Where taps of a phase meet positions that lie a
+// gap apart, so do those of a cell, and as many cells take turns.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -24,6 +25,7 @@ namespace {
 constexpr int64_t kRows = 48;  // channels of a block; every tile of the product kernels divides it well
 constexpr int64_t kMostTaps = 4096;
 constexpr int64_t kFewMaps = 8;
+constexpr int64_t kMostGap = 32;  // cells that take turns along x are transformed together
 constexpr int64_t kStripBytes = 48 << 10;
 constexpr int64_t kPointBytes = 4 << 20;  // of the points that are kept at a time
 constexpr int64_t kBandPositions = 96;
@@ -37,7 +39,7 @@ constexpr double kSpaceSumSeconds = 10 / machine::kHertz;
 constexpr double kFarSumSeconds = 37 / machine::kHertz;  // the same added to sums beyond the second cache
 constexpr double kFarPointBytesPerSecond = 80e9;         // of points beyond it, mostly behind the products
 
-// Taps of an axis that are summed alike: from each base, every stride-th.
+// Taps of an axis that are summed alike: from each base, every `tap_period`-th.
 struct Class {
   WinogradTile tile;
   int64_t bases = 0;
@@ -60,7 +62,8 @@ constexpr bool tiled(int64_t taps) noexcept { return taps >= 2 && taps <= std::s
 
 // Of a phase of so many taps; `length`: which of the tiles above; those of one column are equally long.
 WinogradTile tile_of(const Axis& axis, int64_t taps, int length) noexcept {
-  return axis.dilation == 1 && axis.size > 1 && tiled(taps) ? kTiles[taps - 2][length] : kPlain;
+  const int64_t gap = axis.tap_gap();
+  return gap <= kMostGap && axis.size > gap && tiled(taps) ? kTiles[taps - 2][length] : kPlain;
 }
 
 std::vector<Class> classes(const Axis& axis, int length) {
@@ -72,11 +75,32 @@ std::vector<Class> classes(const Axis& axis, int length) {
     if (found == made.end()) found = made.insert(found, Class{tile});
     found->bases += tile == kPlain ? phases * taps : phases;
   };
-  const int64_t more = axis.kernel % axis.stride;  // phases of a tap more than others
-  add(more, axis.kernel / axis.stride + 1);
-  add(axis.stride - more, axis.kernel / axis.stride);
+  const int64_t period = axis.tap_period();
+  const int64_t more = axis.kernel % period;  // phases of a tap more than others
+  add(more, axis.kernel / period + 1);
+  add(period - more, axis.kernel / period);
   return made;
 }
+
+// How an axis is cut into cells.
+struct Cut {
+  int64_t length = 1;  // positions of a cell
+  int64_t gap = 1;     // from one to the next
+
+  Cut() = default;
+  Cut(const Axis& axis, const std::vector<Class>& classes) noexcept {
+    for (const Class& c : classes) length = std::max(length, c.length());
+    if (length > 1) gap = axis.tap_gap();
+  }
+
+  // Positions over which cells that take turns stretch, where a cell begins, and how many there are.
+  int64_t turn() const noexcept { return length * gap; }
+  int64_t start_of(int64_t cell) const noexcept { return cell / gap * turn() + cell % gap; }
+  int64_t cells(int64_t positions) const noexcept {
+    return positions / turn() * gap + std::min(positions % turn(), gap);
+  }
+  int64_t turns(int64_t positions) const noexcept { return ceil_div(positions, turn()); }
+};
 
 // One class of each axis.
 struct Combination {
@@ -96,7 +120,7 @@ struct Combination {
 
 // What the classes of an axis add up to.
 struct AxisSums {
-  int64_t length = 1;     // positions of a cell
+  Cut cut;
   double points = 0;      // of the tiles of a cell
   double bases = 0;       // of these, one for each base
   double tiles = 0;       // of a cell
@@ -108,10 +132,10 @@ struct AxisSums {
   int64_t most_points = 0;    // of a tile
   double error = 1;
 
-  AxisSums(const std::vector<Class>& of, int of_length) noexcept : classes(static_cast<double>(of.size())) {
-    for (const Class& c : of) length = std::max(length, c.length());
+  AxisSums(const Axis& axis, const std::vector<Class>& of, int of_length) noexcept
+      : cut(axis, of), classes(static_cast<double>(of.size())) {
     for (const Class& c : of) {
-      const auto count = static_cast<double>(c.tile == kPlain ? length : 1);
+      const auto count = static_cast<double>(c.tile == kPlain ? cut.length : 1);
       const auto base_count = static_cast<double>(c.bases);
       const auto product_count = static_cast<double>(c.points()) * base_count;
       points += count * static_cast<double>(c.points());
@@ -130,6 +154,7 @@ struct AxisSums {
 struct Layout {
   int lengths[kAxes] = {};  // of the tiles of each axis
   std::vector<Class> classes[kAxes];
+  Cut cuts[kAxes];
   std::vector<Combination> combinations;
   const Kernel* gemm = nullptr;
   double seconds = 0;
@@ -139,7 +164,7 @@ struct Layout {
     std::vector<AxisSums> of_length[kAxes];
     for (int a = 0; a < kAxes; ++a) {
       for (int length = 0; length < kLengths; ++length)
-        of_length[a].emplace_back(tconv::classes(g.axes[a], length), length);
+        of_length[a].emplace_back(g.axes[a], tconv::classes(g.axes[a], length), length);
     }
     for (int choice = 0; choice < kLengths * kLengths * kLengths; ++choice) {
       const int length[kAxes] = {choice / kLengths / kLengths, choice / kLengths % kLengths,
@@ -149,7 +174,7 @@ struct Layout {
       std::array<const AxisSums*, kAxes> some;
       for (int a = 0; a < kAxes; ++a) {
         some[a] = &of_length[a][length[a]];
-        fits &= length[a] == 0 || some[a]->length > 1;
+        fits &= length[a] == 0 || some[a]->cut.length > 1;
         fits &= some[a]->most_points <= std::max(4, problem.winograd_points);
         error *= some[a]->error;
       }
@@ -162,7 +187,10 @@ struct Layout {
         std::copy_n(length, kAxes, lengths);
       }
     }
-    for (int a = 0; a < kAxes; ++a) classes[a] = tconv::classes(g.axes[a], lengths[a]);
+    for (int a = 0; a < kAxes; ++a) {
+      classes[a] = tconv::classes(g.axes[a], lengths[a]);
+      cuts[a] = Cut(g.axes[a], classes[a]);
+    }
     for (const Class& z : classes[0]) {
       for (const Class& y : classes[1]) {
         for (const Class& x : classes[2]) combinations.push_back({{&z, &y, &x}});
@@ -174,11 +202,12 @@ struct Layout {
     for (int a = 0; a < kAxes; ++a) {
       const Axis& axis = g.axes[a];
       for (Class& c : classes[a]) c.first.clear();
-      for (int64_t k = 0; k < std::min(axis.kernel, axis.stride); ++k) {
-        const int64_t taps = ceil_div(axis.kernel - k, axis.stride);
+      const int64_t period = axis.tap_period();
+      for (int64_t k = 0; k < std::min(axis.kernel, period); ++k) {
+        const int64_t taps = ceil_div(axis.kernel - k, period);
         const WinogradTile tile = tile_of(axis, taps, lengths[a]);
         auto& first = std::ranges::find(classes[a], tile, &Class::tile)->first;
-        for (int64_t i = 0; i < (tile == kPlain ? taps : 1); ++i) first.push_back(k + i * axis.stride);
+        for (int64_t i = 0; i < (tile == kPlain ? taps : 1); ++i) first.push_back(k + i * period);
       }
       for (Class& c : classes[a]) std::ranges::sort(c.first);
     }
@@ -186,13 +215,6 @@ struct Layout {
   // Combinations point into the classes.
   Layout(const Layout&) = delete;
   Layout& operator=(const Layout&) = delete;
-
-  // Positions of a cell along an axis.
-  int64_t length(int axis) const noexcept {
-    int64_t longest = 1;
-    for (const Class& c : classes[axis]) longest = std::max(longest, c.length());
-    return longest;
-  }
 
  private:
   static double cost_of(const Problem& problem, const std::array<const AxisSums*, kAxes>& some,
@@ -207,14 +229,13 @@ struct Layout {
                         (channels % kRows ? machine::rows_step_seconds(kernel, channels % kRows) : 0);
     double cells = static_cast<double>(g.batch);
     double again = 1;  // how often a position of the large side is read
-    int64_t cell[kAxes];
     for (int a = 0; a < kAxes; ++a) {
       const Axis& axis = g.axes[a];
-      cell[a] = some[a]->length;
-      cells *= static_cast<double>(ceil_div(axis.size, cell[a]));
+      const Cut& cut = some[a]->cut;
+      cells *= static_cast<double>(a == 2 ? cut.turns(axis.size) * cut.gap : cut.cells(axis.size));
       if (a < 2)
-        again *= std::max(1.0, static_cast<double>((cell[a] - 1) * axis.stride + axis.kernel) /
-                                   static_cast<double>(cell[a] * axis.stride));
+        again *= std::max(1.0, static_cast<double>((cut.length - 1) * axis.tap_period() + axis.kernel) /
+                                   static_cast<double>(cut.length * axis.stride));
     }
     // Points of all tiles, of a channel and of a filter; those stay near that a round makes.
     const auto& [z, y, x] = some;
@@ -245,7 +266,7 @@ struct Layout {
     sum += rounds * y->products * x->products * (calls + static_cast<double>(channels) * vectors * summed);
     const double transforms = z->base_tiles * y->base_tiles * x->all_bases * vectors +
                               z->tiles * y->tiles * x->classes * small_vectors * parts;
-    const int64_t band = std::clamp<int64_t>(kBandPositions / cell[2], 1, ceil_div(g.axes[2].size, cell[2]));
+    const int64_t band = std::clamp<int64_t>(kBandPositions / x->cut.turn(), 1, x->cut.turns(g.axes[2].size));
     sum += cells / static_cast<double>(band) * transforms * machine::kCallSeconds;
     if (rounds > 1 && kept * panel_sums > machine::kSecondCacheBytes)
       sum += rounds * static_cast<double>(g.taps() * channels) * vectors * kFarSumSeconds;
@@ -313,17 +334,18 @@ class WeightWinograd final : public Recipe {
   }
 
  private:
-  // Some neighbouring cells along x whose strip stays near.
+  // Some neighbouring cells along x, all that take turns, whose strip stays near.
   struct Band {
     int64_t sample;
-    int64_t cell[kAxes];
-    int64_t cells;
+    int64_t first[kAxes];  // of the small side
+    int64_t turns;
   };
   // Positions of a side that a band reads.
   struct Window {
     int64_t sample;
     int64_t first[kAxes];
     int64_t count[kAxes];
+    int64_t step[kAxes];
   };
   struct Part {
     int64_t group;
@@ -347,50 +369,59 @@ class WeightWinograd final : public Recipe {
 
   Band band_at(int64_t index) const noexcept {
     Band band{};
-    band.cell[2] = index % along_ * band_cells_;
-    band.cells = std::min(band_cells_, cells_[2] - band.cell[2]);
+    const int64_t turn = index % along_ * band_turns_;
+    band.first[2] = turn * layout_.cuts[2].turn();
+    band.turns = std::min(band_turns_, turns_ - turn);
     index /= along_;
-    band.cell[1] = index % cells_[1];
+    band.first[1] = layout_.cuts[1].start_of(index % cells_[1]);
     index /= cells_[1];
-    band.cell[0] = index % cells_[0];
+    band.first[0] = layout_.cuts[0].start_of(index % cells_[0]);
     band.sample = index / cells_[0];
     return band;
   }
 
   // Tiles of a combination in a cell along an axis, and in a whole band.
   int64_t tiles(const Combination& c, int a) const noexcept {
-    return layout_.length(a) / c.axis[a]->length();
+    return layout_.cuts[a].length / c.axis[a]->length();
   }
   int64_t band_tiles(const Combination& c) const noexcept {
-    return tiles(c, 0) * tiles(c, 1) * tiles(c, 2) * band_cells_;
+    return tiles(c, 0) * tiles(c, 1) * tiles(c, 2) * layout_.cuts[2].gap * band_turns_;
   }
 
   Window small_window(const Band& band) const noexcept {
-    Window made{band.sample, {}, {}};
+    Window made{band.sample, {}, {}, {}};
     for (int a = 0; a < kAxes; ++a) {
-      made.first[a] = band.cell[a] * layout_.length(a);
-      made.count[a] = layout_.length(a) * (a == 2 ? band.cells : 1);
+      const Cut& cut = layout_.cuts[a];
+      made.first[a] = band.first[a];
+      made.count[a] = a == 2 ? cut.turn() * band.turns : cut.length;
+      made.step[a] = a == 2 ? 1 : cut.gap;
     }
     return made;
   }
   Window large_window(const Band& band) const noexcept {
-    Window made{band.sample, {}, {}};
+    Window made{band.sample, {}, {}, {}};
     for (int a = 0; a < kAxes; ++a) {
       const Axis& axis = problem_.geometry.axes[static_cast<size_t>(a)];
-      made.first[a] = band.cell[a] * layout_.length(a) * axis.stride - axis.pad_lo;
-      made.count[a] = window(a, a == 2 ? band.cells : 1);
+      made.first[a] = band.first[a] * axis.stride - axis.pad_lo;
+      made.count[a] = a == 2 ? row_window(band.turns) : window(a);
+      made.step[a] = a == 2 ? 1 : axis.dilation;
     }
     return made;
   }
 
-  // Positions of the large side that some cells meet along an axis.
-  int64_t window(int a, int64_t cells) const noexcept {
+  // Positions of the large side that a cell meets along z or y, which lie as far apart as its taps, and that
+  // some turns of cells meet along x.
+  int64_t window(int a) const noexcept {
     const Axis& axis = problem_.geometry.axes[a];
-    return (cells * layout_.length(a) - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1;
+    return (layout_.cuts[a].length - 1) * axis.tap_period() + axis.kernel;
   }
-  int64_t strip_elements(int64_t cells) const noexcept {
-    const int64_t large = window(0, 1) * window(1, 1) * window(2, cells);
-    const int64_t small = layout_.length(0) * layout_.length(1) * layout_.length(2) * cells;
+  int64_t row_window(int64_t turns) const noexcept {
+    const Axis& x = problem_.geometry.axes[2];
+    return (turns * layout_.cuts[2].turn() - 1) * x.stride + (x.kernel - 1) * x.dilation + 1;
+  }
+  int64_t strip_elements(int64_t turns) const noexcept {
+    const int64_t large = window(0) * window(1) * row_window(turns);
+    const int64_t small = layout_.cuts[0].length * layout_.cuts[1].length * layout_.cuts[2].turn() * turns;
     return std::max(large, small) * vector_;
   }
 
@@ -417,7 +448,7 @@ class WeightWinograd final : public Recipe {
 
   char* lay_out(char* memory, Worker* made) const {
     Pieces pieces(memory);
-    made->strip = pieces.take<T>(static_cast<size_t>(strip_elements(band_cells_)) * sizeof(T));
+    made->strip = pieces.take<T>(static_cast<size_t>(strip_elements(band_turns_)) * sizeof(T));
     made->products = pieces.take<T>(
         static_cast<size_t>(most([](const Combination& c) { return c.points(); }) * kRows * gemm_.lanes) *
         sizeof(T));
@@ -450,22 +481,23 @@ class WeightWinograd final : public Recipe {
 
   void cut() {
     const Geometry& g = problem_.geometry;
-    for (int a = 0; a < kAxes; ++a) cells_[a] = ceil_div(g.axes[a].size, layout_.length(a));
-    const auto band = [&](int64_t cells) {
-      along_ = ceil_div(cells_[2], cells);
-      band_cells_ = ceil_div(cells_[2], along_);
+    for (int a = 0; a < 2; ++a) cells_[a] = layout_.cuts[a].cells(g.axes[a].size);
+    turns_ = layout_.cuts[2].turns(g.axes[2].size);
+    const auto band = [&](int64_t turns) {
+      along_ = ceil_div(turns_, turns);
+      band_turns_ = ceil_div(turns_, along_);
       bands_ = g.batch * cells_[0] * cells_[1] * along_;
     };
-    int64_t cells = std::clamp<int64_t>(kBandPositions / layout_.length(2), 1, cells_[2]);
-    while (cells > 1 && strip_elements(cells) * static_cast<int64_t>(sizeof(T)) > kStripBytes) --cells;
+    int64_t turns = std::clamp<int64_t>(kBandPositions / layout_.cuts[2].turn(), 1, turns_);
+    while (turns > 1 && strip_elements(turns) * static_cast<int64_t>(sizeof(T)) > kStripBytes) --turns;
     threads_ = 1;
     block_ = 1;
     panel_part_ = 1;
     band(1);
     workspace_ = total();
     if (workspace_ > problem_.workspace) return;
-    band(cells);
-    while (cells > 1 && total() > problem_.workspace) band(--cells);
+    band(turns);
+    while (turns > 1 && total() > problem_.workspace) band(--turns);
     // Bands whose points stay near.
     block_ = std::clamp<int64_t>(
         kPointBytes / ((small_elements(1) + large_elements(1)) * static_cast<int64_t>(sizeof(T))), 1, bands_);
@@ -520,30 +552,33 @@ class WeightWinograd final : public Recipe {
     for (const Combination& c : layout_.combinations) {
       const int64_t depth = part.bands * band_tiles(c);
       WinogradInArgs args{};
-      args.tile_step = c.axis[2]->length() * vector_;
-      args.step[2] = vector_;
+      args.step[2] = layout_.cuts[2].gap * vector_;
       args.step[1] = window.count[2] * vector_;
       args.step[0] = window.count[1] * args.step[1];
       args.point_stride = depth * kRows;
       args.tile_stride = kRows;
       T* const to = small + (map / kRows * c.points() * depth + index * band_tiles(c)) * kRows + map % kRows;
-      transform(taps_kernel_, c, band, args, strip, args.step, to);
+      transform(taps_kernel_, c, band, args, strip, vector_, to);
       small += blocks_ * kRows * c.points() * depth;
     }
   }
 
-  // The tiles of a combination in a band; `row` are the elements between positions of the small side.
+  // The tiles of a combination in a band; `step` are the elements between neighbours along x that are
+  // positions of the small side.
   void transform(const Kernel& kernel, const Combination& c, const Band& band, WinogradInArgs args,
-                 const T* strip, const int64_t (&row)[3], T* to) const noexcept {
+                 const T* strip, int64_t step, T* to) const noexcept {
     for (int a = 0; a < kAxes; ++a) args.tile[a] = c.axis[a]->tile;
-    args.tiles = tiles(c, 2) * band.cells;
+    args.tile_step = c.axis[2]->length() * args.step[2];
+    args.tiles = tiles(c, 2) * band.turns;
     for (int64_t z = 0; z < tiles(c, 0); ++z) {
       for (int64_t y = 0; y < tiles(c, 1); ++y) {
-        args.src = strip + z * row[0] + y * row[1];
-        args.dst = to;
-        kernel(args);
-        clear(to, args, tiles(c, 2) * band_cells_);
-        to += tiles(c, 2) * band_cells_ * args.tile_stride;
+        for (int64_t turn = 0; turn < layout_.cuts[2].gap; ++turn) {
+          args.src = strip + z * args.step[0] + y * args.step[1] + turn * step;
+          args.dst = to;
+          kernel(args);
+          clear(to, args, tiles(c, 2) * band_turns_);
+          to += tiles(c, 2) * band_turns_ * args.tile_stride;
+        }
       }
     }
   }
@@ -574,10 +609,9 @@ class WeightWinograd final : public Recipe {
     for (const Combination& c : layout_.combinations) {
       const int64_t depth = part.bands * band_tiles(c);
       WinogradInArgs args{};
-      args.tile_step = c.axis[2]->length() * x.stride * vector_;
-      args.step[2] = x.stride * vector_;
-      args.step[1] = y.stride * row;
-      args.step[0] = z.stride * rows * row;
+      args.step[2] = layout_.cuts[2].gap * x.stride * vector_;
+      args.step[1] = y.tap_period() * row;
+      args.step[0] = z.tap_period() * rows * row;
       args.point_stride = depth * gemm_.lanes;
       args.tile_stride = gemm_.lanes;
       T* to = large +
@@ -586,9 +620,8 @@ class WeightWinograd final : public Recipe {
       for (const int64_t kz : c.axis[0]->first) {
         for (const int64_t ky : c.axis[1]->first) {
           for (const int64_t kx : c.axis[2]->first) {
-            const T* const from =
-                strip + (kz * z.dilation * rows + ky * y.dilation) * row + kx * x.dilation * vector_;
-            transform(window_, c, band, args, from, args.step, to);
+            const T* const from = strip + (kz * rows + ky) * row + kx * x.dilation * vector_;
+            transform(window_, c, band, args, from, x.stride * vector_, to);
             to += c.points() * depth * gemm_.lanes;
           }
         }
@@ -601,7 +634,7 @@ class WeightWinograd final : public Recipe {
   void fill(const void* source, bool last, T* strip, int64_t all_maps, int64_t map, int64_t maps,
             const Window& window, const Window& next, const int64_t (&size)[kAxes],
             bool* finite) const noexcept {
-    const auto& [sample, first, count] = window;
+    const auto& [sample, first, count, steps] = window;
     const auto element = static_cast<int64_t>(storage_bytes(problem_.dtype));
     const int64_t places = size[0] * size[1] * size[2];
     const int64_t step = last ? all_maps : 1;
@@ -618,8 +651,8 @@ class WeightWinograd final : public Recipe {
     for (int64_t iz = 0; iz < count[0]; ++iz) {
       for (int64_t iy = 0; iy < count[1]; ++iy) {
         T* to = strip + (iz * count[1] + iy) * count[2] * vector_;
-        const int64_t z = first[0] + iz;
-        const int64_t y = first[1] + iy;
+        const int64_t z = first[0] + iz * steps[0];
+        const int64_t y = first[1] + iy * steps[1];
         if (z < 0 || z >= size[0] || y < 0 || y >= size[1]) {
           std::memset(to, 0, static_cast<size_t>(count[2] * vector_) * sizeof(T));
           continue;
@@ -729,9 +762,9 @@ class WeightWinograd final : public Recipe {
     args.src = products;
     args.dst = sums + ((kz * y.kernel + ky) * x.kernel + kx) * of_tap;
     args.tile_step = vector_;
-    args.step[2] = x.stride * of_tap;
-    args.step[1] = y.stride * x.kernel * of_tap;
-    args.step[0] = z.stride * y.kernel * x.kernel * of_tap;
+    args.step[2] = x.tap_period() * of_tap;
+    args.step[1] = y.tap_period() * x.kernel * of_tap;
+    args.step[0] = z.tap_period() * y.kernel * x.kernel * of_tap;
     args.point_stride = of_tap;
     args.tile_stride = vector_;
     args.tiles = height * gemm_.lanes / vector_;
@@ -802,10 +835,11 @@ class WeightWinograd final : public Recipe {
   int64_t channels_;  // of a group
   int64_t filters_;   // of a group
   int64_t taps_;
-  int64_t blocks_;  // of channels
-  int64_t panels_;  // of filters
-  int64_t cells_[kAxes] = {};
-  int64_t band_cells_ = 1;
+  int64_t blocks_;         // of channels
+  int64_t panels_;         // of filters
+  int64_t cells_[2] = {};  // along z and y
+  int64_t turns_ = 1;      // of cells along x
+  int64_t band_turns_ = 1;
   int64_t along_ = 1;       // bands of a row of cells
   int64_t bands_ = 1;       // in all
   int64_t block_ = 1;       // bands that are transformed at a time
@@ -822,8 +856,8 @@ std::optional<std::string> refusal(const Problem& problem) {
     return "fewer than " + std::to_string(kFewMaps) + " maps in a group";
   bool some = false;
   for (const Axis& axis : g.axes) {
-    const int64_t taps = ceil_div(axis.kernel, axis.stride);
-    some |= axis.dilation == 1 && axis.size > 1 && tiled(taps) && axis.kernel > axis.stride;
+    const int64_t taps = ceil_div(axis.kernel, axis.tap_period());
+    some |= tile_of(axis, taps, 0) != kPlain && axis.kernel > axis.tap_period();
   }
   if (!some) return "no axis has two to four neighbouring taps in a phase";
   return std::nullopt;

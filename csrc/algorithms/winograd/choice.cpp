@@ -11,6 +11,8 @@ namespace {
 // Of the time of a product, what a load takes: a kernel has some of them for each step of its rows and
 // vectors.
 constexpr double kLoadShare = 0.7;
+// Tiles that take turns are transformed together.
+constexpr int64_t kMostGap = 32;
 // What an axis is taken to hold where its size must not decide about bits.
 constexpr int64_t kUsualPositions = 64;
 // Transformed weights written, by way of `Packing`.
@@ -96,8 +98,8 @@ double turn_seconds(const Problem& problem, const Choice& choice, const Maps& ma
   const int64_t step = problem.pass == Pass::forward ? 1 : problem.geometry.axes[2].stride;
   const int64_t blocks = ceil_div(maps.depth, maps.lanes);
   const auto vectors = static_cast<double>(line ? 0 : read * blocks * x.outputs() * step);
-  const auto calls = static_cast<double>((read + all.classes * all.views) * blocks +
-                                         (made + all.phases) * maps.column_blocks());
+  const auto calls = static_cast<double>((read + all.classes * all.views * x.gap) * blocks +
+                                         (made + all.phases * x.gap) * maps.column_blocks());
   const double windows = static_cast<double>(all.class_points * all.views * maps.padded_depth()) *
                          static_cast<double>(compute_bytes(problem.dtype));
   const bool many = all.views > 1 && windows * kLeastBlockTiles > kManyWindowBytes;
@@ -140,11 +142,18 @@ Problem compared(const Problem& problem) {
   return compared;
 }
 
+// Whether windows at all positions that are gaps apart hold what the taps of a phase read: forward, phases
+// that read with other gaps before them would need windows of their own.
+bool neighbours(const Axis& axis, Pass pass) noexcept {
+  const int64_t gap = axis.tap_gap();
+  return gap == 1 || (gap <= kMostGap && (pass == Pass::data_gradient || axis.tap_period() == 1));
+}
+
 // Tiles that an axis may take, if it is the last and `alone`.
-std::vector<WinogradTile> tiles_for(const Axis& axis, int most_points, bool alone) {
+std::vector<WinogradTile> tiles_for(const Axis& axis, Pass pass, int most_points, bool alone) {
   std::vector<WinogradTile> tiles{kPlain};
-  const int64_t taps = ceil_div(axis.kernel * axis.dilation, axis.stride);
-  if (axis.stride % axis.dilation != 0 || taps < 2) return tiles;
+  const int64_t taps = ceil_div(axis.kernel, axis.tap_period());
+  if (!neighbours(axis, pass) || taps < 2) return tiles;
   if (axis.grid != 0) {
     // Outputs of a tile of two read no more than they need, so half a tile can be had, if no tap is missing;
     // those of larger tiles read more.
@@ -175,7 +184,7 @@ ChosenTiles find_choice(const Problem& problem, const Maps& maps) {
   std::vector<WinogradTile> options[kAxes];
   for (size_t a = 0; a < kAxes; ++a) {
     const bool alone = a == 2 && options[0].size() * options[1].size() == 1;
-    options[a] = tiles_for(axes[a], problem.winograd_points, alone);
+    options[a] = tiles_for(axes[a], problem.pass, problem.winograd_points, alone);
   }
   // Weights are read once for the tiles of a block, which holds several samples if they are small and there
   // are as many.
@@ -254,7 +263,8 @@ std::optional<WinogradPackArgs> pack_args(const Problem& problem, const AxisTile
   for (size_t i = 0; i < 2; ++i) {
     const Axis& axis = axes[i + 1];
     args.stride[i] = static_cast<int>(axis.stride);
-    if (axis.dilation > 1 || axis.kernel != axis.stride * kWinogradTaps[args.tile[i]]) return std::nullopt;
+    if ((axis.stride > 1 && axis.dilation > 1) || axis.kernel != axis.stride * kWinogradTaps[args.tile[i]])
+      return std::nullopt;
   }
   if (!winograd_packs(args.stride, args.tile)) return std::nullopt;
   return args;
@@ -267,7 +277,8 @@ bool packs_columns(const Problem& problem, const AxisTiles& z, const AxisTiles& 
   for (const auto& [axis, tiles] : {std::pair{&axes[0], &z}, {&axes[1], &y}}) {
     if (axis->kernel > 1 || axis->stride > 1 || tiles->tile != kPlain) return false;
   }
-  return x.tile != kPlain && axes[2].dilation == 1 && axes[2].kernel % (axes[2].stride * x.tile_taps()) == 0;
+  return x.tile != kPlain && (axes[2].stride == 1 || axes[2].dilation == 1) &&
+         axes[2].kernel % (axes[2].stride * x.tile_taps()) == 0;
 }
 
 double sample_seconds(const Counts& counts, const Maps& maps) noexcept {
@@ -313,7 +324,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   bool saves = false;
   for (const Axis& axis : problem.geometry.axes) {
     if (axis.stride > kMostStride) return "stride above " + std::to_string(kMostStride);
-    saves |= axis.stride % axis.dilation == 0 && axis.kernel * axis.dilation > axis.stride;
+    saves |= neighbours(axis, problem.pass) && axis.kernel > axis.tap_period();
   }
   if (problem.geometry.taps() > kMostTaps) return "more than " + std::to_string(kMostTaps) + " taps";
   if (!saves) return "no axis has two neighbouring taps in a phase";

@@ -165,7 +165,8 @@ Fetch Layout::lines_of(const char* at, int64_t positions, int64_t count,
 bool Layout::is_line() const noexcept {
   const TiledAxis& z = tiling.axes[0];
   return z.src_size * z.dst_size * y().src_size * y().dst_size == 1 && x().tile != kPlain &&
-         x().src_step == 1 && classes * views == 1 && x().outputs() * x().phases <= kWinogradLine / 2;
+         x().src_step * x().gap == 1 && classes * views == 1 &&
+         x().outputs() * x().phases <= kWinogradLine / 2;
 }
 
 void Layout::set_unit(int64_t width) {
@@ -194,8 +195,8 @@ int64_t Layout::fewest_blocks(int64_t tiles) const noexcept {
 
 void Layout::set_blocks(int64_t count) noexcept {
   const int64_t in_row = x().tiles();
-  row_segments = std::min(ceil_div(count, rows), in_row);
-  segment_tiles = ceil_div(in_row, row_segments);
+  row_segments = std::min(ceil_div(count, rows), ceil_div(in_row, x().gap));
+  segment_tiles = x().whole_turns(ceil_div(in_row, row_segments));
   row_segments = ceil_div(in_row, segment_tiles);
   blocks = row_segments > 1 ? rows * row_segments : std::min(count, rows);
   block_segments = ceil_div(rows * row_segments, blocks);

@@ -148,9 +148,12 @@ struct Layout {
   size_t bias_bytes() const noexcept {
     return static_cast<size_t>(maps.groups * units * unit_blocks * maps.lanes) * element_bytes;
   }
-  int64_t strip_width() const noexcept {
-    return ((segment_tiles - 1) * x().outputs() + x().window - 1) * x().src_step + origin_range + 1;
+  // Positions of a row that the windows of some tiles are read from.
+  int64_t strip_positions(int64_t tiles) const noexcept {
+    const int64_t turns = ceil_div(tiles, x().gap);
+    return (((turns - 1) * x().outputs() + x().window) * x().gap - 1) * x().src_step + origin_range + 1;
   }
+  int64_t strip_width() const noexcept { return strip_positions(segment_tiles); }
   size_t strip_bytes() const noexcept {
     if (line) return 0;
     return static_cast<size_t>(tiling.axes[0].window * y().window * strip_width() * maps.lanes) *

@@ -130,26 +130,35 @@ class Outputs {
   const TiledAxis& x() const noexcept { return layout_.x(); }
 
   Run run_of(const Segment& s) const noexcept {
-    const int64_t start = s.x * x().outputs() * x().spread + x().first;
+    const int64_t start = x().start_of(s.x) * x().spread + x().first;
     const int64_t begin = std::max<int64_t>(0, -start);
-    const int64_t width = s.tiles * x().outputs() * x().spread;
+    const int64_t width = width_of(s);
     return {begin, start + begin, std::min(width, x().dst_size - start) - begin};
+  }
+
+  // Elements of such a row, those of the tiles that its last turn lacks included.
+  int64_t width_of(const Segment& s) const noexcept {
+    return x().whole_turns(s.tiles) * x().outputs() * x().spread;
   }
 
   // Where such a row starts in a map of the output, -1 if it is off the image.
   int64_t row_at(const Segment& s, int64_t row) const noexcept {
     const TiledAxis& z = layout_.tiling.axes[0];
     const int64_t y_rows = y().outputs() * y().spread;
-    const int64_t at_z = s.z * z.outputs() * z.spread + z.first + row / y_rows;
-    const int64_t at_y = s.y * y_rows + y().first + row % y_rows;
+    const auto at = [](const TiledAxis& axis, int64_t tile, int64_t of) {
+      return (axis.start_of(tile) + of / axis.spread * axis.gap) * axis.spread + of % axis.spread +
+             axis.first;
+    };
+    const int64_t at_z = at(z, s.z, row / y_rows);
+    const int64_t at_y = at(y(), s.y, row % y_rows);
     if (at_z < 0 || at_z >= z.dst_size || at_y < 0 || at_y >= y().dst_size) return -1;
     return s.sample * layout_.dst.sample + at_z * layout_.dst.axis[0] + at_y * layout_.dst.axis[1];
   }
 
-  // Where outputs of a segment start: [block of maps][segment][z][y][x][map].
+  // Where outputs of a segment start: [block of maps][segment][z][y][x][map]. Segments of a block are equal.
   T* outputs_of(const Worker<T>& w, int64_t tiles, int64_t block, const Segment& s) const noexcept {
-    return w.outputs + (block * tiles + s.place) * layout_.tiling.counts.outputs *
-                           layout_.tiling.counts.spread * maps_.lanes;
+    return w.outputs +
+           (block * tiles + s.place) / s.tiles * layout_.output_rows() * width_of(s) * maps_.lanes;
   }
 
   void to_outputs(const Part<T>& part, const Worker<T>& w, int64_t segments, int64_t unit, int64_t vector,
@@ -175,25 +184,30 @@ class Outputs {
     const int64_t py = phase / x().phases % y().phases % y().spread;
     const int64_t pz = phase / x().phases / y().phases % z.spread;
     args.point_stride = form.all_copies() * tiles * layout_.chunk_lanes;
-    args.tile_stride = form.points == 0 ? 0 : layout_.chunk_lanes;
-    args.tile_step = x().outputs() * x().spread * maps_.lanes;
-    args.step[2] = x().spread * maps_.lanes;
+    const int64_t next = form.points == 0 ? 0 : layout_.chunk_lanes;
+    args.tile_stride = x().gap * next;
+    args.tile_step = x().turn() * x().spread * maps_.lanes;
+    args.step[2] = x().gap * x().spread * maps_.lanes;
     for (int a = 0; a < kAxes; ++a) args.tile[a] = form.tile[a];
     for (int64_t i = 0; i < segments; ++i) {
       const Segment& s = w.segments[i];
-      const int64_t row = s.tiles * x().outputs() * x().spread * maps_.lanes;
+      const int64_t row = width_of(s) * maps_.lanes;
       const int64_t plane = y().outputs() * y().spread * row;
       T* const to = outputs_of(w, tiles, block, s) + pz * plane + py * row + px * maps_.lanes;
       args.step[1] = y().spread * row;
       args.step[0] = z.spread * plane;
-      args.tiles = s.tiles;
       for (int64_t copy = 0; copy < form.all_copies(); ++copy) {
-        args.src = form.points == 0
-                       ? kNothing
-                       : w.products + (copy * tiles + s.place) * layout_.chunk_lanes + vector * maps_.lanes;
-        args.dst = to + form.output(copy, 0) * args.step[0] + form.output(copy, 1) * args.step[1] +
-                   form.output(copy, 2) * args.step[2];
-        kernel(args);
+        const T* const from = form.points == 0 ? kNothing
+                                               : w.products + (copy * tiles + s.place) * layout_.chunk_lanes +
+                                                     vector * maps_.lanes;
+        T* const first = to + form.output(copy, 0) * args.step[0] + form.output(copy, 1) * args.step[1] +
+                         form.output(copy, 2) * args.step[2];
+        for_turns(x(), s.tiles, [&](int64_t turn, int64_t count) noexcept {
+          args.src = from + turn * next;
+          args.dst = first + turn * x().spread * maps_.lanes;
+          args.tiles = count;
+          kernel(args);
+        });
       }
     }
   }
@@ -210,7 +224,7 @@ class Outputs {
     for (int64_t i = 0; i < segments; ++i) {
       const Segment& s = w.segments[i];
       T* const outputs = outputs_of(w, tiles, block, s);
-      const int64_t width = s.tiles * x().outputs() * x().spread;
+      const int64_t width = width_of(s);
       activate_(outputs, layout_.output_rows() * width * maps_.lanes);
       const Run run = run_of(s);
       args.count = run.count;

@@ -19,9 +19,9 @@ PhaseClass phase_class(const Axis& axis, const AxisTiles& made, int64_t phase) n
   PhaseClass of{made.tile, made.tile_taps(), (phase + made.late) / axis.stride};
   if (made.nested) {
     const int64_t residue = (phase + made.late) % axis.stride;  // of k * dilation
-    const int64_t after = axis.kernel - residue / axis.dilation;
-    of.taps =
-        residue % axis.dilation == 0 ? std::max<int64_t>(0, ceil_div(after, axis.stride / axis.dilation)) : 0;
+    const int64_t common = std::gcd(axis.stride, axis.dilation);
+    const int64_t after = axis.kernel - residue / common;
+    of.taps = residue % common == 0 ? std::max<int64_t>(0, ceil_div(after, axis.stride / common)) : 0;
     of.tile = nested_tile(made.tile, of.taps);
     if (of.tile == kPlain) of.copies = made.outputs();
   }
@@ -30,28 +30,31 @@ PhaseClass phase_class(const Axis& axis, const AxisTiles& made, int64_t phase) n
 }
 
 // Forward: large position s * u + p - pad is the sum over j of small[u - j] * weight[k] with k * dilation = p
-// + s * j. With phases `apart` p counts from the image's edge instead.
+// + s * j. With phases `apart` p counts from the image's edge instead. Where the stride divides the dilation,
+// one phase has all taps, a gap apart.
 AxisTiles forward_tiles(const Axis& axis, WinogradTile tile, bool apart, bool nested) noexcept {
   AxisTiles made;
   made.tile = tile;
   made.phases = made.spread = axis.stride;
+  if (tile != kPlain) made.gap = axis.tap_gap();
   const bool before = axis.grid == 2 && made.outputs() == 2;
   made.first_u = floor_div(axis.pad_lo, axis.stride) - (before ? 1 : 0);
-  made.late = apart ? axis.pad_lo - made.first_u * axis.stride : 0;
+  made.late = apart && made.gap == 1 ? axis.pad_lo - made.first_u * axis.stride : 0;
   const int64_t last_u = floor_div(axis.out - 1 + axis.pad_lo - made.late, axis.stride);
   made.first = made.first_u * axis.stride - axis.pad_lo + made.late;
   made.positions = last_u - made.first_u + 1;
   // Every j below the last occurs, unless dilation leaves some out.
-  const int64_t last_j = (axis.kernel - 1) * axis.dilation / axis.stride;
-  made.views = axis.dilation > axis.stride ? axis.kernel : last_j / made.tile_taps() + 1;
-  made.nested = nested && made.views == 1 && axis.stride % axis.dilation == 0;
+  const int64_t last_j = (axis.kernel - 1) * axis.dilation / axis.stride / made.gap;
+  made.views = axis.dilation > axis.stride && tile == kPlain ? axis.kernel : last_j / made.tile_taps() + 1;
+  made.nested = nested && made.views == 1 &&
+                std::gcd(axis.stride, axis.dilation) == std::min(axis.stride, axis.dilation);
   for (int64_t phase = 0; phase < axis.stride; ++phase) made.add(phase_class(axis, made, phase));
   return made;
 }
 
 // Data gradient: kernel index from one tap of a view to the next.
 int64_t tap_step(const Axis& axis, WinogradTile tile) noexcept {
-  return tile == kPlain ? 1 : axis.stride / axis.dilation;
+  return tile == kPlain ? 1 : axis.tap_period();
 }
 
 // The class of a phase of the source.
@@ -70,6 +73,7 @@ AxisTiles gradient_tiles(const Axis& axis, WinogradTile tile, bool nested) noexc
   AxisTiles made;
   made.tile = tile;
   made.positions = axis.size;
+  if (tile != kPlain) made.gap = axis.tap_gap();
   const int64_t step = tap_step(axis, tile);
   const int64_t cycle = step * made.tile_taps();
   made.nested = nested && step <= static_cast<int64_t>(kMostClasses) && axis.kernel % step != 0 &&
@@ -86,7 +90,7 @@ AxisTiles gradient_tiles(const Axis& axis, WinogradTile tile, bool nested) noexc
 
 TiledAxis forward_axis(const Axis& axis, const AxisTiles& tiles) {
   TiledAxis made{tiles, axis.size, axis.out, 1, 1, {}, {}, {}, {}, {}};
-  made.tap_step = axis.stride / std::gcd(axis.stride, axis.dilation);
+  made.tap_step = axis.tap_period();
   made.phase_taps.assign(static_cast<size_t>(axis.stride), 0);
   const auto classes_end = made.of_class.begin() + made.classes;
   for (int64_t phase = 0; phase < axis.stride; ++phase) {
@@ -104,14 +108,15 @@ TiledAxis forward_axis(const Axis& axis, const AxisTiles& tiles) {
   const int64_t length = made.tile_taps();
   std::vector<int64_t> shifts;  // the least j of each view
   for (int64_t k = 0; k < axis.kernel; ++k) {
-    const int64_t j = k * axis.dilation / axis.stride / length * length;
+    const int64_t j = k * axis.dilation / axis.stride / made.gap / length * length;
     if (std::find(shifts.begin(), shifts.end(), j) == shifts.end()) shifts.push_back(j);
   }
   made.taps.assign(static_cast<size_t>(axis.stride * made.views * length), -1);
-  for (const int64_t j : shifts) made.origin.push_back(made.first_u + skipped - j - (length - 1));
+  for (const int64_t j : shifts)
+    made.origin.push_back(made.first_u + (skipped - j - (length - 1)) * made.gap);
   for (int64_t k = 0; k < axis.kernel; ++k) {
     const int64_t phase = (k * axis.dilation + axis.stride - made.late) % axis.stride;
-    const int64_t j = k * axis.dilation / axis.stride;
+    const int64_t j = k * axis.dilation / axis.stride / made.gap;
     const int64_t view = std::find(shifts.begin(), shifts.end(), j / length * length) - shifts.begin();
     made.taps[static_cast<size_t>((phase * made.views + view) * length + length - 1 - j % length)] = k;
     made.phase_of.push_back(phase);

@@ -39,6 +39,7 @@ struct AxisTiles {
   WinogradTile tile = kPlain;  // of the phase with most taps
   bool nested = false;
   int64_t positions = 1;  // of a phase
+  int64_t gap = 1;        // from one of a tile to the next: as many tiles take turns
   int64_t phases = 1;
   int64_t views = 1;
   int64_t first = 0;    // dst position of phase 0 of output 0 of the first tile
@@ -65,7 +66,12 @@ struct AxisTiles {
   int tile_taps() const noexcept { return kWinogradTaps[tile]; }
   bool adds_phases() const noexcept { return spread < phases; }
   int64_t origins() const noexcept { return adds_phases() ? phases : views; }
-  int64_t tiles() const noexcept { return ceil_div(positions, outputs()); }
+  // Positions over which tiles that take turns stretch, where tile `t` begins, and how many tiles `some` are
+  // that begin and end as they do.
+  int64_t turn() const noexcept { return outputs() * gap; }
+  int64_t start_of(int64_t t) const noexcept { return t / gap * turn() + t % gap; }
+  int64_t whole_turns(int64_t some) const noexcept { return ceil_div(some, gap) * gap; }
+  int64_t tiles() const noexcept { return positions / turn() * gap + std::min(positions % turn(), gap); }
   // The same for comparisons: the last tile of a long axis counts by what it holds, so that signals that
   // differ by a position choose alike and share packed weights.
   double even_tiles() const noexcept {
@@ -76,9 +82,9 @@ struct AxisTiles {
 // What tiles make of an axis; forward, phases may be told `apart` by where they begin.
 AxisTiles axis_tiles(const Axis& axis, Pass pass, WinogradTile tile, bool apart, bool nested) noexcept;
 
-// One axis in tiles. Output o of tile t and phase p is at dst (t * outputs + o) * spread + p % spread +
-// first; window element i of its view v is at src (t * outputs + offset + i) * src_step + origin[v], with the
-// offset of the class of p, and where phases add up its origin.
+// One axis in tiles. Output o of tile t and phase p is at dst (start_of(t) + o * gap) * spread + p % spread +
+// first; window element i of its view v is at src (start_of(t) + (offset + i) * gap) * src_step + origin[v],
+// with the offset of the class of p, and where phases add up its origin.
 struct TiledAxis : AxisTiles {
   int64_t src_size = 1;
   int64_t dst_size = 1;
@@ -103,6 +109,13 @@ struct TiledAxis : AxisTiles {
     return taps.data() + (phase * views + view + 1) * tile_taps() - kWinogradTaps[of_phase(phase).tile];
   }
 };
+
+// Calls `body` with the first of each run of `tiles` whose windows are neighbours, and how many there are.
+template <class Body>
+void for_turns(const AxisTiles& axis, int64_t tiles, const Body& body) noexcept {
+  for (int64_t first = 0; first < std::min(axis.gap, tiles); ++first)
+    body(first, ceil_div(tiles - first, axis.gap));
+}
 
 // Products of the numbers of all axes.
 struct Counts {

@@ -40,16 +40,15 @@ class Windows {
     strip.map_stride = layout_.src.map;
     strip.position_stride = layout_.src.axis[2];
     strip.maps = std::min(maps_.lanes, maps_.depth - map);
-    strip.first = s.x * x().outputs() * x().src_step + layout_.low_origin;
-    strip.count = ((s.tiles - 1) * x().outputs() + x().window - 1) * x().src_step + layout_.origin_range + 1;
+    strip.first = x().start_of(s.x) * x().src_step + layout_.low_origin;
+    strip.count = layout_.strip_positions(s.tiles);
     strip.size = x().src_size;
     WinogradInArgs in{};
-    in.tile_step = x().outputs() * x().src_step * maps_.lanes;
+    in.tile_step = x().turn() * x().src_step * maps_.lanes;
     in.step[0] = y().window * width * maps_.lanes;
     in.step[1] = width * maps_.lanes;
-    in.step[2] = x().src_step * maps_.lanes;
-    in.tile_stride = layout_.row;
-    in.tiles = s.tiles;
+    in.step[2] = x().gap * x().src_step * maps_.lanes;
+    in.tile_stride = x().gap * layout_.row;
     if (layout_.line) {
       const int64_t offset =
           s.sample * layout_.src.sample + (part.group * maps_.depth + map) * layout_.src.map;
@@ -64,8 +63,9 @@ class Windows {
     for (int64_t vz = 0; vz < z.origins(); ++vz) {
       for (int64_t vy = 0; vy < y().origins(); ++vy) {
         for (int64_t i = 0; i < z.window * y().window; ++i) {
-          const int64_t at_z = (s.z * z.outputs() + i / y().window) * z.src_step + z.origin_at(vz);
-          const int64_t at_y = (s.y * y().outputs() + i % y().window) * y().src_step + y().origin_at(vy);
+          const int64_t at_z = (z.start_of(s.z) + i / y().window * z.gap) * z.src_step + z.origin_at(vz);
+          const int64_t at_y =
+              (y().start_of(s.y) + i % y().window * y().gap) * y().src_step + y().origin_at(vy);
           T* row = w.strip + i * width * maps_.lanes;
           if (at_z < 0 || at_z >= z.src_size || at_y < 0 || at_y >= y().src_size) {
             std::fill_n(row, strip.count * maps_.lanes, T{0});
@@ -94,7 +94,13 @@ class Windows {
                 in.src = static_cast<const T*>(in.src) + (form.offset[a] + form.output(i, a)) * in.step[a];
               }
               in.dst = to + i * tiles * layout_.row;
-              in_(in);
+              for_turns(x(), s.tiles, [&](int64_t turn, int64_t count) noexcept {
+                WinogradInArgs some = in;
+                some.src = static_cast<const T*>(in.src) + turn * x().src_step * maps_.lanes;
+                some.dst = static_cast<T*>(in.dst) + turn * layout_.row;
+                some.tiles = count;
+                in_(some);
+              });
             }
           }
         }
@@ -110,7 +116,7 @@ class Windows {
     const int64_t segments = layout_.list_segments(block, w.next);
     for (int64_t i = 0; i < segments; ++i) {
       const Segment& s = w.next[i];
-      const int64_t first = s.x * x().outputs() * x().src_step + layout_.low_origin;
+      const int64_t first = x().start_of(s.x) * x().src_step + layout_.low_origin;
       const int64_t begin = std::max<int64_t>(0, first);
       const int64_t positions = std::min(x().src_size, first + layout_.strip_width()) - begin;
       if (positions <= 0) continue;
@@ -145,9 +151,9 @@ class Windows {
   int64_t windows_at(const Segment& s, int64_t depth_block) const noexcept {
     const TiledAxis& z = layout_.tiling.axes[0];
     return s.sample * layout_.src.sample + depth_block * maps_.lanes * layout_.src.map +
-           s.z * z.outputs() * z.src_step * layout_.src.axis[0] +
-           s.y * y().outputs() * y().src_step * layout_.src.axis[1] +
-           s.x * x().outputs() * x().src_step * layout_.src.axis[2];
+           z.start_of(s.z) * z.src_step * layout_.src.axis[0] +
+           y().start_of(s.y) * y().src_step * layout_.src.axis[1] +
+           x().start_of(s.x) * x().src_step * layout_.src.axis[2];
   }
 
   // Elements from the windows of `index` to those that are fetched meanwhile: the next, or where maps lie
