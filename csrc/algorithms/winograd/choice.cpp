@@ -98,8 +98,9 @@ double turn_seconds(const Problem& problem, const Choice& choice, const Maps& ma
   const int64_t step = problem.pass == Pass::forward ? 1 : problem.geometry.axes[2].stride;
   const int64_t blocks = ceil_div(maps.depth, maps.lanes);
   const auto vectors = static_cast<double>(line ? 0 : read * blocks * x.outputs() * step);
-  const auto calls = static_cast<double>((read + all.classes * all.views * x.gap) * blocks +
-                                         (made + all.phases * x.gap) * maps.column_blocks());
+  const int64_t runs = std::min(x.gap, ceil_div(x.tiles(), x.gap));
+  const auto calls = static_cast<double>((read + all.classes * all.views * runs) * blocks +
+                                         (made + all.phases * runs) * maps.column_blocks());
   const double windows = static_cast<double>(all.class_points * all.views * maps.padded_depth()) *
                          static_cast<double>(compute_bytes(problem.dtype));
   const bool many = all.views > 1 && windows * kLeastBlockTiles > kManyWindowBytes;

@@ -185,8 +185,6 @@ class Outputs {
     const int64_t pz = phase / x().phases / y().phases % z.spread;
     args.point_stride = form.all_copies() * tiles * layout_.chunk_lanes;
     const int64_t next = form.points == 0 ? 0 : layout_.chunk_lanes;
-    args.tile_stride = x().gap * next;
-    args.tile_step = x().turn() * x().spread * maps_.lanes;
     args.step[2] = x().gap * x().spread * maps_.lanes;
     for (int a = 0; a < kAxes; ++a) args.tile[a] = form.tile[a];
     for (int64_t i = 0; i < segments; ++i) {
@@ -202,10 +200,12 @@ class Outputs {
                                                      vector * maps_.lanes;
         T* const first = to + form.output(copy, 0) * args.step[0] + form.output(copy, 1) * args.step[1] +
                          form.output(copy, 2) * args.step[2];
-        for_turns(x(), s.tiles, [&](int64_t turn, int64_t count) noexcept {
-          args.src = from + turn * next;
-          args.dst = first + turn * x().spread * maps_.lanes;
-          args.tiles = count;
+        for_runs(x(), s.tiles, [&](const TileRun& run) noexcept {
+          args.src = from + run.first * next;
+          args.dst = first + x().start_of(run.first) * x().spread * maps_.lanes;
+          args.tile_stride = run.step * next;
+          args.tile_step = run.positions * x().spread * maps_.lanes;
+          args.tiles = run.count;
           kernel(args);
         });
       }

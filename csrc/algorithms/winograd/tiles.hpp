@@ -75,7 +75,8 @@ struct AxisTiles {
   // The same for comparisons: the last tile of a long axis counts by what it holds, so that signals that
   // differ by a position choose alike and share packed weights.
   double even_tiles() const noexcept {
-    return positions < kLongAxis ? static_cast<double>(tiles()) : static_cast<double>(positions) / outputs();
+    return positions < kLongAxis * gap ? static_cast<double>(tiles())
+                                       : static_cast<double>(positions) / outputs();
   }
 };
 
@@ -110,11 +111,25 @@ struct TiledAxis : AxisTiles {
   }
 };
 
-// Calls `body` with the first of each run of `tiles` whose windows are neighbours, and how many there are.
+// Some tiles among others, as far apart as they begin.
+struct TileRun {
+  int64_t first;
+  int64_t step;  // from one tile to the next
+  int64_t count;
+  int64_t positions;  // from one to the next
+};
+
+// Calls `body` with runs that hold `tiles` from the first of a turn on: those that take the same turns, or
+// where turns are few, those of one.
 template <class Body>
-void for_turns(const AxisTiles& axis, int64_t tiles, const Body& body) noexcept {
-  for (int64_t first = 0; first < std::min(axis.gap, tiles); ++first)
-    body(first, ceil_div(tiles - first, axis.gap));
+void for_runs(const AxisTiles& axis, int64_t tiles, const Body& body) noexcept {
+  if (tiles > axis.gap * axis.gap || axis.gap == 1) {
+    for (int64_t first = 0; first < axis.gap; ++first)
+      body(TileRun{first, axis.gap, ceil_div(tiles - first, axis.gap), axis.turn()});
+  } else {
+    for (int64_t first = 0; first < tiles; first += axis.gap)
+      body(TileRun{first, 1, std::min(axis.gap, tiles - first), 1});
+  }
 }
 
 // Products of the numbers of all axes.

@@ -44,11 +44,9 @@ class Windows {
     strip.count = layout_.strip_positions(s.tiles);
     strip.size = x().src_size;
     WinogradInArgs in{};
-    in.tile_step = x().turn() * x().src_step * maps_.lanes;
     in.step[0] = y().window * width * maps_.lanes;
     in.step[1] = width * maps_.lanes;
     in.step[2] = x().gap * x().src_step * maps_.lanes;
-    in.tile_stride = x().gap * layout_.row;
     if (layout_.line) {
       const int64_t offset =
           s.sample * layout_.src.sample + (part.group * maps_.depth + map) * layout_.src.map;
@@ -94,11 +92,14 @@ class Windows {
                 in.src = static_cast<const T*>(in.src) + (form.offset[a] + form.output(i, a)) * in.step[a];
               }
               in.dst = to + i * tiles * layout_.row;
-              for_turns(x(), s.tiles, [&](int64_t turn, int64_t count) noexcept {
+              for_runs(x(), s.tiles, [&](const TileRun& run) noexcept {
                 WinogradInArgs some = in;
-                some.src = static_cast<const T*>(in.src) + turn * x().src_step * maps_.lanes;
-                some.dst = static_cast<T*>(in.dst) + turn * layout_.row;
-                some.tiles = count;
+                some.src =
+                    static_cast<const T*>(in.src) + x().start_of(run.first) * x().src_step * maps_.lanes;
+                some.dst = static_cast<T*>(in.dst) + run.first * layout_.row;
+                some.tile_step = run.positions * x().src_step * maps_.lanes;
+                some.tile_stride = run.step * layout_.row;
+                some.tiles = run.count;
                 in_(some);
               });
             }
