@@ -61,7 +61,8 @@ class Winograd final : public Recipe {
       const Axis& axis = g.axes[static_cast<size_t>(a)];
       for (const int64_t value :
            {axis.kernel, axis.stride, axis.dilation, static_cast<int64_t>(layout_.tiling.axes[a].tile),
-            layout_.tiling.axes[a].late, static_cast<int64_t>(layout_.tiling.axes[a].nested)}) {
+            layout_.tiling.axes[a].late, static_cast<int64_t>(layout_.tiling.axes[a].nested),
+            static_cast<int64_t>(layout_.tiling.axes[a].turned)}) {
         append(value);
       }
     }

@@ -12,7 +12,7 @@ namespace {
 // vectors.
 constexpr double kLoadShare = 0.7;
 // Tiles that take turns are transformed together.
-constexpr int64_t kMostGap = 32;
+constexpr int64_t kMostGap = 64;
 // What an axis is taken to hold where its size must not decide about bits.
 constexpr int64_t kUsualPositions = 64;
 // Transformed weights written, by way of `Packing`.
@@ -177,7 +177,18 @@ struct ChosenTiles {
   Choice axes;
   bool apart;
   bool nested;
+  bool turned;
 };
+
+// Whether tiles of all axes that have some can be turned.
+bool turns(const Problem& problem) noexcept {
+  bool some = false;
+  for (const Axis& axis : problem.geometry.axes) {
+    if (axis.kernel > 1 && (!filtering::turns(axis) || axis.dilation > kMostGap)) return false;
+    some |= axis.kernel > 1;
+  }
+  return some;
+}
 
 ChosenTiles find_choice(const Problem& problem, const Maps& maps) {
   const auto& axes = problem.geometry.axes;
@@ -196,12 +207,22 @@ ChosenTiles find_choice(const Problem& problem, const Maps& maps) {
   const bool nests = std::any_of(axes.begin(), axes.end(), uneven);
   const bool late =
       std::any_of(axes.begin(), axes.end(), [](const Axis& axis) { return axis.pad_lo % axis.stride != 0; });
-  for (const auto& [apart, nested] : {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
+  const auto kinds = std::to_array<ChosenTiles>({{},
+                                                 {{}, true, false, false},
+                                                 {{}, false, true, false},
+                                                 {{}, true, true, false},
+                                                 {{}, false, false, true}});
+  for (const auto& [_, apart, nested, turned] : kinds) {
     if (apart && problem.pass != Pass::forward) continue;
     if ((apart && !late) || (nested && !nests)) continue;  // as if it were not
     if (apart && gridded) continue;
+    if (turned && !turns(problem)) continue;
     std::vector<AxisTiles> made[kAxes];
     for (size_t a = 0; a < kAxes; ++a) {
+      if (turned && axes[a].kernel > 1) {
+        made[a].push_back(turned_tiles(axes[a], problem.pass));
+        continue;
+      }
       made[a].reserve(options[a].size());
       for (const WinogradTile tile : options[a]) {
         made[a].push_back(axis_tiles(axes[a], problem.pass, tile, apart, nested));
@@ -227,7 +248,7 @@ ChosenTiles find_choice(const Problem& problem, const Maps& maps) {
           const double seconds = sample + (reading + packing) / batch;
           if (least >= 0 && seconds >= least) continue;
           least = seconds;
-          chosen = {{z, y, x}, apart, nested};
+          chosen = {{z, y, x}, apart, nested, turned};
         }
       }
     }
@@ -256,7 +277,8 @@ const Kernel& product_kernel(const Problem& problem) {
 std::optional<WinogradPackArgs> pack_args(const Problem& problem, const AxisTiles& z, const AxisTiles& y,
                                           const AxisTiles& x) noexcept {
   const auto& axes = problem.geometry.axes;
-  if (problem.pass != Pass::forward || problem.geometry.channels_last) return std::nullopt;
+  if (problem.pass != Pass::forward || problem.geometry.channels_last || y.turned || x.turned)
+    return std::nullopt;
   if (axes[0].kernel > 1 || axes[0].stride > 1 || z.tile != kPlain) return std::nullopt;
   WinogradPackArgs args{};
   args.tile[0] = y.tile;
@@ -278,7 +300,7 @@ bool packs_columns(const Problem& problem, const AxisTiles& z, const AxisTiles& 
   for (const auto& [axis, tiles] : {std::pair{&axes[0], &z}, {&axes[1], &y}}) {
     if (axis->kernel > 1 || axis->stride > 1 || tiles->tile != kPlain) return false;
   }
-  return x.tile != kPlain && (axes[2].stride == 1 || axes[2].dilation == 1) &&
+  return x.tile != kPlain && !x.turned && (axes[2].stride == 1 || axes[2].dilation == 1) &&
          axes[2].kernel % (axes[2].stride * x.tile_taps()) == 0;
 }
 
@@ -313,9 +335,14 @@ Choice best_choice(const Problem& given, const Maps& maps) {
   problem.activation = {};
   if (problem != last.problem) last = {problem, find_choice(problem, maps)};
   Choice choice = last.tiles.axes;
+  const bool turned = last.tiles.turned && turns(given);
   for (size_t a = 0; a < kAxes; ++a) {
     const Axis& axis = given.geometry.axes[a];
-    if (axis == problem.geometry.axes[a]) continue;
+    if (axis == problem.geometry.axes[a] && turned == last.tiles.turned) continue;
+    if (turned && axis.kernel > 1) {
+      choice[a] = turned_tiles(axis, given.pass);
+      continue;
+    }
     choice[a] = axis_tiles(axis, given.pass, choice[a].tile, last.tiles.apart, last.tiles.nested);
   }
   return choice;

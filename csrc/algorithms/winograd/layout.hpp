@@ -134,6 +134,8 @@ struct Layout {
   const TiledAxis& y() const noexcept { return tiling.axes[1]; }
   const TiledAxis& x() const noexcept { return tiling.axes[2]; }
 
+  bool turned() const noexcept { return tiling.axes[0].turned || y().turned || x().turned; }
+
   // Where a read map of a view stands in the depth: views take turns, so that a range of maps is a range of
   // the depth.
   int64_t depth_at(int64_t map, int64_t view) const noexcept {

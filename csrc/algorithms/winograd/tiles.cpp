@@ -145,7 +145,36 @@ TiledAxis gradient_axis(const Axis& axis, const AxisTiles& tiles) {
   return made;
 }
 
+// Output i and element j of a tile meet in the tap i - j, or in the gradient j - i, from the one that meets
+// positions where they lie.
+TiledAxis turned_axis(const Axis& axis, const AxisTiles& tiles, bool forward) {
+  TiledAxis made{tiles, axis.size, axis.out, 1, 2, {0}, {0}, {}, {}, {axis.kernel}};
+  if (!forward) std::swap(made.src_size, made.dst_size);
+  made.phase_of.assign(static_cast<size_t>(axis.kernel), 0);
+  for (const int64_t t : {-1, 0, 1}) {
+    const int64_t k = axis.pad_lo / axis.dilation + (forward ? t : -t);
+    made.taps.push_back(k >= 0 && k < axis.kernel ? k : -1);
+  }
+  return made;
+}
+
 }  // namespace
+
+bool turns(const Axis& axis) noexcept {
+  const int64_t most = std::max(axis.size, axis.out);
+  return axis.grid == 0 && axis.stride == 1 && axis.pad_lo % axis.dilation == 0 && most > axis.dilation &&
+         most <= 2 * axis.dilation;
+}
+
+AxisTiles turned_tiles(const Axis& axis, Pass pass) noexcept {
+  AxisTiles made;
+  made.tile = kF22;
+  made.turned = true;
+  made.gap = axis.dilation;
+  made.positions = pass == Pass::forward ? axis.out : axis.size;
+  made.add({made.tile, made.tile_taps()});
+  return made;
+}
 
 AxisTiles axis_tiles(const Axis& axis, Pass pass, WinogradTile tile, bool apart, bool nested) noexcept {
   return pass == Pass::forward ? forward_tiles(axis, tile, apart, nested)
@@ -159,6 +188,10 @@ Counts counts(const Choice& choice) noexcept {
 Tiling::Tiling(const Problem& problem, const Choice& choice) : counts(filtering::counts(choice)) {
   for (size_t a = 0; a < kAxes; ++a) {
     const Axis& axis = problem.geometry.axes[a];
+    if (choice[a].turned) {
+      axes[a] = turned_axis(axis, choice[a], problem.pass == Pass::forward);
+      continue;
+    }
     axes[a] = problem.pass == Pass::forward ? forward_axis(axis, choice[a]) : gradient_axis(axis, choice[a]);
   }
 }

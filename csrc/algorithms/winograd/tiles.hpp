@@ -34,10 +34,13 @@ inline constexpr size_t kMostClasses = 6;
 //
 // One class of phases takes one transform, but its tiles begin before the image where pads are no multiple of
 // the stride, and its phases take the tile of the one with most taps. Phases apart by where they begin waste
-// nothing on small maps; phases nested by their taps multiply no absent ones.
+// nothing on small maps; phases nested by their taps multiply no absent ones. Where dilation leaves two
+// positions of each residue, three taps reach the image, as three elements of a window that two taps meet in
+// F(2,2): tiles are turned, and do three products where windows would be half beyond the edges.
 struct AxisTiles {
   WinogradTile tile = kPlain;  // of the phase with most taps
   bool nested = false;
+  bool turned = false;    // taps and windows have changed places
   int64_t positions = 1;  // of a phase
   int64_t gap = 1;        // from one of a tile to the next: as many tiles take turns
   int64_t phases = 1;
@@ -63,7 +66,10 @@ struct AxisTiles {
 
   int points() const noexcept { return kWinogradPoints[tile]; }
   int outputs() const noexcept { return kWinogradOutputs[tile]; }
-  int tile_taps() const noexcept { return kWinogradTaps[tile]; }
+  int taps_through(WinogradTile of) const noexcept {
+    return turned ? kWinogradPoints[of] : kWinogradTaps[of];
+  }
+  int tile_taps() const noexcept { return taps_through(tile); }
   bool adds_phases() const noexcept { return spread < phases; }
   int64_t origins() const noexcept { return adds_phases() ? phases : views; }
   // Positions over which tiles that take turns stretch, where tile `t` begins, and how many tiles `some` are
@@ -83,9 +89,13 @@ struct AxisTiles {
 // What tiles make of an axis; forward, phases may be told `apart` by where they begin.
 AxisTiles axis_tiles(const Axis& axis, Pass pass, WinogradTile tile, bool apart, bool nested) noexcept;
 
+// Whether turned tiles would do, and these.
+bool turns(const Axis& axis) noexcept;
+AxisTiles turned_tiles(const Axis& axis, Pass pass) noexcept;
+
 // One axis in tiles. Output o of tile t and phase p is at dst (start_of(t) + o * gap) * spread + p % spread +
 // first; window element i of its view v is at src (start_of(t) + (offset + i) * gap) * src_step + origin[v],
-// with the offset of the class of p, and where phases add up its origin.
+// with the offset of the class of p, and where phases add up its origin. Turned, elements are read backwards.
 struct TiledAxis : AxisTiles {
   int64_t src_size = 1;
   int64_t dst_size = 1;
@@ -107,7 +117,7 @@ struct TiledAxis : AxisTiles {
   int64_t view_at(int64_t index) const noexcept { return adds_phases() ? 0 : index; }
   // As many as the tile of the phase's class takes.
   const int64_t* taps_of(int64_t phase, int64_t view) const noexcept {
-    return taps.data() + (phase * views + view + 1) * tile_taps() - kWinogradTaps[of_phase(phase).tile];
+    return taps.data() + (phase * views + view + 1) * tile_taps() - taps_through(of_phase(phase).tile);
   }
 };
 

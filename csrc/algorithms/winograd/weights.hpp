@@ -44,7 +44,8 @@ class Weights {
         pack_args_(pack_args(layout.problem, layout.tiling.axes[0], layout.y(), layout.x())),
         packs_columns_(packs_columns(layout.problem, layout.tiling.axes[0], layout.y(), layout.x())),
         strip_(kernel(Family::strip, layout.problem.dtype, layout.problem.isa)),
-        taps_(kernel(Family::winogradtaps, compute_dtype(layout.problem.dtype), layout.problem.isa)),
+        taps_(kernel(layout.turned() ? Family::winogradin : Family::winogradtaps,
+                     compute_dtype(layout.problem.dtype), layout.problem.isa)),
         pack_(kernel(Family::winogradpack, layout.problem.dtype, layout.problem.isa)),
         columns_(kernel(Family::winogradcolumns, layout.problem.dtype, layout.problem.isa)),
         turn_(kernel(Family::winogradturn, layout.problem.dtype, layout.problem.isa)) {}
@@ -330,7 +331,7 @@ class Weights {
     args.tile_step = from.map;
     bool whole = true;
     for (int a = 0; a < kAxes; ++a) {
-      const int count = kWinogradTaps[args.tile[a]];
+      const int count = layout_.tiling.axes[a].taps_through(args.tile[a]);
       whole &= std::find(k[a], k[a] + count, -1) == k[a] + count;
       args.src = static_cast<const T*>(args.src) + from.at(a, k[a][0]);
       args.step[a] = count > 1 ? from.at(a, k[a][1]) - from.at(a, k[a][0]) : 0;
@@ -341,9 +342,9 @@ class Weights {
     }
     // Absent taps are zeros.
     alignas(kAlignment) T grid[kWinogradMostTaps * kWinogradMostTaps * kWinogradMostTaps * kMostLanes];
-    const int nz = kWinogradTaps[args.tile[0]];
-    const int ny = kWinogradTaps[args.tile[1]];
-    const int nx = kWinogradTaps[args.tile[2]];
+    const int nz = layout_.tiling.axes[0].taps_through(args.tile[0]);
+    const int ny = y().taps_through(args.tile[1]);
+    const int nx = x().taps_through(args.tile[2]);
     WinogradInArgs one = args;
     one.src = grid;
     one.tiles = 1;

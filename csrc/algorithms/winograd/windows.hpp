@@ -19,7 +19,8 @@ class Windows {
       : layout_(layout),
         maps_(layout.maps),
         strip_(kernel(Family::strip, layout.problem.dtype, layout.problem.isa)),
-        in_(kernel(Family::winogradin, compute_dtype(layout.problem.dtype), layout.problem.isa)),
+        in_(kernel(layout.turned() ? Family::winogradtaps : Family::winogradin,
+                   compute_dtype(layout.problem.dtype), layout.problem.isa)),
         read_(kernel(Family::winogradread, layout.problem.dtype, layout.problem.isa)) {}
 
   // Transforms one part of the windows of one segment: those of one vector of maps, or some tiles.
@@ -47,6 +48,12 @@ class Windows {
     in.step[0] = y().window * width * maps_.lanes;
     in.step[1] = width * maps_.lanes;
     in.step[2] = x().gap * x().src_step * maps_.lanes;
+    int64_t start = 0;  // of windows, where they are read backwards
+    for (int a = 0; a < kAxes; ++a) {
+      if (!layout_.tiling.axes[a].turned) continue;
+      start += in.step[a];
+      in.step[a] = -in.step[a];
+    }
     if (layout_.line) {
       const int64_t offset =
           s.sample * layout_.src.sample + (part.group * maps_.depth + map) * layout_.src.map;
@@ -79,7 +86,7 @@ class Windows {
         }
         for (int64_t vx = 0; vx < x().origins(); ++vx) {
           const int64_t view = (z.view_at(vz) * y().views + y().view_at(vy)) * x().views + x().view_at(vx);
-          const T* const window = w.strip + (x().origin_at(vx) - layout_.low_origin) * maps_.lanes;
+          const T* const window = w.strip + start + (x().origin_at(vx) - layout_.low_origin) * maps_.lanes;
           for (const Form& form : layout_.forms) {
             if (form.points == 0 || !reads(form, {vz, vy, vx})) continue;
             T* const to =
