@@ -44,6 +44,8 @@ constexpr Moves cycles(double load, double store, double fill, double result, do
           result / machine::kHertz, row / machine::kHertz,   call / machine::kHertz};
 }
 constexpr Moves kMapsApart = cycles(4, 7, 9, 13, 20, 60);
+// Two phases of a row take turns in registers.
+constexpr Moves kTwoPhases = cycles(4, 2, 9, 9, 20, 60);
 // Where maps lie together, squares are turned on the way; of a group's few maps every element is moved alone.
 constexpr Moves kMapsTogether = cycles(1.4, 0.7, 3.5, 4, 40, 60);
 constexpr Moves kFarMapsTogether = cycles(1.4, 11, 3.5, 4, 40, 60);
@@ -63,7 +65,10 @@ bool takes_apart(const Problem& problem) noexcept {
 const Moves& moves(const Problem& problem) {
   const Geometry& g = problem.geometry;
   if (takes_apart(problem)) return g.channels_last ? kTogetherTakenApart : kGradientTakenApart;
-  if (!g.channels_last) return problem.pass == Pass::forward ? kMapsApart : kGradient;
+  if (!g.channels_last) {
+    if (problem.pass != Pass::forward) return kGradient;
+    return g.axes[2].stride == 2 ? kTwoPhases : kMapsApart;
+  }
   if (g.groups > 1) return kGroupsTogether;
   if (problem.pass != Pass::forward) return kMapsTogether;
   if (g.filters >= kManyMaps) return kMapsApart;
