@@ -166,6 +166,9 @@ inline int64_t usual_batch(const Geometry& geometry) noexcept {
 // Positions from which an axis is long.
 inline constexpr int64_t kLongAxis = 40;
 
+// Of tiles that dilation parts, which take turns along the last axis and are transformed together.
+inline constexpr int64_t kMostGap = 1024;
+
 // The size for which a forward pass is compared along a long axis: signals that differ by less than a
 // sixteenth mostly choose alike, so that the plan of one soon follows from that of another.
 inline int64_t usual_size(int64_t size) noexcept {

@@ -25,7 +25,6 @@ namespace {
 constexpr int64_t kRows = 48;  // channels of a block; every tile of the product kernels divides it well
 constexpr int64_t kMostTaps = 4096;
 constexpr int64_t kFewMaps = 8;
-constexpr int64_t kMostGap = 32;  // cells that take turns along x are transformed together
 constexpr int64_t kStripBytes = 48 << 10;
 constexpr int64_t kPointBytes = 4 << 20;  // of the points that are kept at a time
 constexpr int64_t kBandPositions = 96;

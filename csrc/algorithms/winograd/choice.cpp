@@ -11,8 +11,6 @@ namespace {
 // Of the time of a product, what a load takes: a kernel has some of them for each step of its rows and
 // vectors.
 constexpr double kLoadShare = 0.7;
-// Tiles that take turns are transformed together.
-constexpr int64_t kMostGap = 64;
 // What an axis is taken to hold where its size must not decide about bits.
 constexpr int64_t kUsualPositions = 64;
 // Transformed weights written, by way of `Packing`.
