@@ -397,7 +397,45 @@ struct Blocks {
     return plane * std::min(layout.chunk, layout.depth_maps) + length;
   }
   int64_t result_elements(const Layout& layout) const noexcept { return length * layout.streams; }
+  // Whether what a block reads and makes stays in the second cache.
+  bool stay_near(const Layout& layout) const noexcept {
+    const auto element = static_cast<int64_t>(compute_bytes(layout.gemm->dtype));
+    return strip_elements(layout) * element <= kStripBytes &&
+           result_elements(layout) * element <= kResultBytes;
+  }
 };
+
+// Whether rows along one axis are long enough to be read where they lie.
+bool reads_plain(const Problem& problem, const Layout& layout) noexcept {
+  const auto& [z, y, x] = layout.axes;
+  for (const LaneAxis* axis : {&z, &y}) {
+    if (axis->src_size != 1 || axis->positions != 1 || axis->halo != 0 || axis->src_step != 1) return false;
+  }
+  return !problem.geometry.channels_last && problem.dtype == compute_dtype(problem.dtype) &&
+         x.src_step == 1 && x.positions >= 8 * kPlainTiles * layout.gemm->lanes;
+}
+
+// The largest blocks that stay near and of which `fit` is true, or the smallest.
+template <class Fit>
+Blocks cut_blocks(const Layout& layout, bool plain, const Fit& fit) {
+  const int64_t lanes = layout.gemm->lanes;
+  int64_t block[kAxes];
+  for (int a = 0; a < kAxes; ++a) block[a] = layout.axes[a].positions;
+  if (plain) block[2] = kPlainTiles * lanes;
+  while (true) {
+    const Blocks blocks(layout, block);
+    if (fit(blocks) && blocks.stay_near(layout)) return blocks;
+    if (block[0] > 1) {
+      block[0] = (block[0] + 1) / 2;
+    } else if (block[1] > 1) {
+      block[1] = (block[1] + 1) / 2;
+    } else if (block[2] > lanes) {
+      block[2] = std::max<int64_t>(lanes, (block[2] + 1) / 2);
+    } else {
+      return blocks;
+    }
+  }
+}
 
 template <class T>
 class PositionLanes final : public Recipe {
@@ -411,7 +449,7 @@ class PositionLanes final : public Recipe {
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         blocks_(smallest()),
-        plain_(reads_plain(problem)) {
+        plain_(reads_plain(problem, layout_)) {
     const Geometry& g = problem.geometry;
     const auto& [z, y, x] = layout_.axes;
     const bool forward = problem.pass == Pass::forward;
@@ -537,15 +575,6 @@ class PositionLanes final : public Recipe {
 
   // Whether blocks amid the source are read where they lie: rows along the last axis alone, in the type that
   // is computed in, and long enough for the blocks at their ends to be few.
-  bool reads_plain(const Problem& problem) const noexcept {
-    const auto& [z, y, x] = layout_.axes;
-    for (const LaneAxis* axis : {&z, &y}) {
-      if (axis->src_size != 1 || axis->positions != 1 || axis->halo != 0 || axis->src_step != 1) return false;
-    }
-    return !problem.geometry.channels_last && problem.dtype == compute_dtype(problem.dtype) &&
-           x.src_step == 1 && x.positions >= 8 * kPlainTiles * gemm_.lanes;
-  }
-
   size_t group_bytes() const noexcept {
     return aligned(static_cast<size_t>(layout_.group_elements()) * sizeof(T));
   }
@@ -590,28 +619,13 @@ class PositionLanes final : public Recipe {
     while (threads_ > 1 && total() > problem_.workspace) --threads_;
     const Blocks least = blocks_;
     const int64_t units = problem_.geometry.batch * layout_.groups;
-    int64_t block[kAxes];
-    for (int a = 0; a < kAxes; ++a) block[a] = layout_.axes[a].positions;
-    if (plain_) block[2] = kPlainTiles * gemm_.lanes;
-    while (true) {
-      blocks_ = Blocks(layout_, block);
-      const bool fits = total() <= problem_.workspace &&
-                        blocks_.strip_elements(layout_) * static_cast<int64_t>(sizeof(T)) <= kStripBytes &&
-                        blocks_.result_elements(layout_) * static_cast<int64_t>(sizeof(T)) <= kResultBytes;
+    cut_blocks(layout_, plain_, [&](const Blocks& blocks) {
+      blocks_ = blocks;
       const bool shared =
           threads_ == 1 || units * blocks_.blocks() >= 4 * threads_ || blocks_.length <= 2 * gemm_.lanes;
-      if (fits && shared) break;
-      if (block[0] > 1) {
-        block[0] = (block[0] + 1) / 2;
-      } else if (block[1] > 1) {
-        block[1] = (block[1] + 1) / 2;
-      } else if (block[2] > gemm_.lanes) {
-        block[2] = std::max<int64_t>(gemm_.lanes, (block[2] + 1) / 2);
-      } else {
-        if (total() > problem_.workspace) blocks_ = least;
-        break;
-      }
-    }
+      return shared && total() <= problem_.workspace;
+    });
+    if (total() > problem_.workspace) blocks_ = least;
     while (pack_groups_ < layout_.groups) {
       const int64_t before = pack_groups_;
       pack_groups_ = std::min(layout_.groups, 2 * pack_groups_);
@@ -1155,9 +1169,9 @@ double cost(const Problem& problem) {
     whole[a] = layout.axes[a].positions;
     positions *= static_cast<double>(whole[a]);
   }
-  // Blocks add their halos; that is left out.
-  const Blocks blocks(layout, whole);
-  const double tiles = static_cast<double>(blocks.length) / gemm.lanes;
+  const Blocks blocks = cut_blocks(layout, reads_plain(problem, layout), [](const Blocks&) { return true; });
+  const auto count = static_cast<double>(blocks.blocks());
+  const double tiles = count * static_cast<double>(blocks.length) / gemm.lanes;
   const double calls = tiles * static_cast<double>(layout.tile_count);
   const auto held = [&](int64_t elements) {
     return static_cast<double>(elements) * compute_bytes(gemm.dtype) < machine::kSecondCacheBytes;
@@ -1177,7 +1191,7 @@ double cost(const Problem& problem) {
     if (step > 1) return width * (step >= 8 && !near ? 5 : far ? 1 : 0.4);
     return std::max(1.0, width * (kept ? 0.6 : 1.5) / std::min(width, static_cast<double>(maps)));
   };
-  const double loaded = static_cast<double>(layout.depth_maps * blocks.plane) / width *
+  const double loaded = count * static_cast<double>(layout.depth_maps * blocks.plane) / width *
                         std::max(apart, alone(layout.depth_maps));
   // Weights beyond the second cache are read again for each block of results.
   const double weights = static_cast<double>(layout.group_elements()) * compute_bytes(gemm.dtype);
@@ -1195,7 +1209,7 @@ double cost(const Problem& problem) {
                       static_cast<double>(g.channels_last ? 1 : layout.column_maps);
   // Rows of strips that are filled, and of results.
   const double fills =
-      static_cast<double>(layout.depth_maps * layout.splits() * blocks.strip[0] * blocks.strip[1]) *
+      count * static_cast<double>(layout.depth_maps * layout.splits() * blocks.strip[0] * blocks.strip[1]) *
       move.fill;
   const double results = static_cast<double>(layout.streams * whole[0] * whole[1]) * move.result;
   return units * (kUnitSeconds + fills + results +
