@@ -148,10 +148,10 @@ TiledAxis gradient_axis(const Axis& axis, const AxisTiles& tiles) {
 // Output i and element j of a tile meet in the tap i - j, or in the gradient j - i, from the one that meets
 // positions where they lie.
 TiledAxis turned_axis(const Axis& axis, const AxisTiles& tiles, bool forward) {
-  TiledAxis made{tiles, axis.size, axis.out, 1, 2, {0}, {0}, {}, {}, {axis.kernel}};
+  TiledAxis made{tiles, axis.size, axis.out, 1, tiles.outputs(), {0}, {0}, {}, {}, {axis.kernel}};
   if (!forward) std::swap(made.src_size, made.dst_size);
   made.phase_of.assign(static_cast<size_t>(axis.kernel), 0);
-  for (const int64_t t : {-1, 0, 1}) {
+  for (int64_t t = 1 - tiles.outputs(); t < tiles.outputs(); ++t) {
     const int64_t k = axis.pad_lo / axis.dilation + (forward ? t : -t);
     made.taps.push_back(k >= 0 && k < axis.kernel ? k : -1);
   }
@@ -161,16 +161,15 @@ TiledAxis turned_axis(const Axis& axis, const AxisTiles& tiles, bool forward) {
 }  // namespace
 
 bool turns(const Axis& axis) noexcept {
-  const int64_t most = std::max(axis.size, axis.out);
-  return axis.grid == 0 && axis.stride == 1 && axis.pad_lo % axis.dilation == 0 && most > axis.dilation &&
-         most <= 2 * axis.dilation;
+  return axis.grid == 0 && axis.stride == 1 && axis.pad_lo % axis.dilation == 0 &&
+         std::max(axis.size, axis.out) <= 2 * axis.dilation;
 }
 
 AxisTiles turned_tiles(const Axis& axis, Pass pass) noexcept {
   AxisTiles made;
-  made.tile = kF22;
+  made.tile = std::max(axis.size, axis.out) > axis.dilation ? kF22 : kPlain;
   made.turned = true;
-  made.gap = axis.dilation;
+  if (made.tile != kPlain) made.gap = axis.dilation;
   made.positions = pass == Pass::forward ? axis.out : axis.size;
   made.add({made.tile, made.tile_taps()});
   return made;

@@ -36,7 +36,8 @@ inline constexpr size_t kMostClasses = 6;
 // the stride, and its phases take the tile of the one with most taps. Phases apart by where they begin waste
 // nothing on small maps; phases nested by their taps multiply no absent ones. Where dilation leaves two
 // positions of each residue, three taps reach the image, as three elements of a window that two taps meet in
-// F(2,2): tiles are turned, and do three products where windows would be half beyond the edges.
+// F(2,2): tiles are turned, and do three products where windows would be half beyond the edges. Where it
+// leaves one position, one tap does.
 struct AxisTiles {
   WinogradTile tile = kPlain;  // of the phase with most taps
   bool nested = false;

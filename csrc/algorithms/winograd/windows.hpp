@@ -51,7 +51,7 @@ class Windows {
     int64_t start = 0;  // of windows, where they are read backwards
     for (int a = 0; a < kAxes; ++a) {
       if (!layout_.tiling.axes[a].turned) continue;
-      start += in.step[a];
+      start += (layout_.tiling.axes[a].window - 1) * in.step[a];
       in.step[a] = -in.step[a];
     }
     if (layout_.line) {
