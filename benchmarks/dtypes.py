@@ -104,7 +104,7 @@ def main() -> None:
     options = parser.parse_args()
     pin(options.threads)
     rows = []
-    for problem in problems(options.match, options.slice):
+    for problem in problems("layers", options.match, options.slice):
         rows.append(measure(problem, options.threads, options.seconds))
         _print(rows[-1])
         if options.json:

@@ -44,7 +44,7 @@ LARGEST_ERROR = {"float32": 1e-4, "float64": 1e-12, "float16": 1e-2, "bfloat16":
 _LONGEST_FIRST_CALL = 10e-3
 _NEW_SHAPES = 9
 # Those of ours that are compared only with peers that prepare nothing either.
-_UNPREPARED = ("one-shot", "gradients", "channel-last gradients")
+_UNPREPARED = ("one-shot", "gradients", "channel-last gradients", "convolution", "channel-last convolution")
 
 
 def _options(layer: Layer) -> dict[str, Any]:
@@ -58,6 +58,19 @@ def ours_of(layer: Layer, pass_: str, threads: int) -> tuple[dict[str, Way], dic
     options = {**_options(layer), "threads": threads}
     last = {**options, "layout": "N" + "DHW"[-layer.rank :] + "C"}
     x, w = channels_last(layer.x), channels_last(layer.w)
+    if pass_ == "convolution":
+        dy = channels_last(layer.dy)
+        plans = {
+            "convolution": tconv.explain(layer.x, layer.w, **options, gradient="data"),
+            "channel-last convolution": tconv.explain(x, w, **last, gradient="data"),
+        }
+        del options["adj"], last["adj"]
+        return {
+            "convolution": Way(lambda: tconv.convolution(layer.dy, layer.w, **options), lambda y: (y,)),
+            "channel-last convolution": Way(
+                lambda: tconv.convolution(dy, w, **last), lambda y: (channels_first(y),)
+            ),
+        }, {name: f"{plan.algorithm} {plan.kernel}" for name, plan in plans.items()}
     if pass_ == "backward":
         dy = channels_last(layer.dy)
         both = {
@@ -93,7 +106,11 @@ def expected_of(layer: Layer, pass_: str) -> tuple[Array, ...]:
     x, w, dy = (array.astype(np.float64) for array in (layer.x, layer.w, layer.dy))
     if pass_ == "backward":
         return tuple(tconv.deconvolution_gradients(x, w, dy, **_options(layer)))
-    return (tconv.deconvolution(x, w, **_options(layer)),)
+    options = _options(layer)
+    if pass_ == "convolution":
+        del options["adj"]
+        return (tconv.convolution(dy, w, **options),)
+    return (tconv.deconvolution(x, w, **options),)
 
 
 def check(name: str, way: Way, expected: Iterable[Array], largest: float) -> float:
@@ -191,7 +208,7 @@ def _new_shapes(layer: Layer, row: dict[str, Any]) -> dict[str, float | None]:
     return {"first call": statistics.median(first) * 1e3, "dearest call": max(dearest) * 1e3}
 
 
-def _print(row: dict[str, Any]) -> None:
+def print_row(row: dict[str, Any]) -> None:
     parts = []
     for name, peer in row["best peer"].items():
         times = row["milliseconds"]
@@ -200,7 +217,7 @@ def _print(row: dict[str, Any]) -> None:
     print(f"{row['layer']}\n  " + "\n  ".join(parts), flush=True)
 
 
-def _print_means(rows: list[dict[str, Any]]) -> None:
+def print_means(rows: list[dict[str, Any]]) -> None:
     for name in rows[0]["ratio"]:
         ratios = {row["layer"]: row["ratio"][name] for row in rows}
         least = min(ratios, key=ratios.__getitem__)
@@ -228,10 +245,10 @@ def _write(path: Path, rows: list[dict[str, Any]], versions: dict[str, str]) -> 
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def problems(match: str, slice_: str) -> Iterator[Problem]:
-    """Yield the layers whose name matches, of the I-th of N parts of the list."""
+def problems(name: str, match: str, slice_: str) -> Iterator[Problem]:
+    """Yield the layers whose name matches, of the I-th of N parts of the list of that name."""
     part, parts = map(int, slice_.split("/"))
-    for problem in load("layers")[part - 1 :: parts]:
+    for problem in load(name)[part - 1 :: parts]:
         if re.search(match, problem.name, re.IGNORECASE):
             yield problem
 
@@ -270,7 +287,8 @@ def main() -> None:
         raise SystemExit("--json: keeps results in float32 only")
     pin(options.threads)
     layers = (
-        Layer(problem.name, problem.geometry, options.dtype) for problem in problems(options.match, options.slice)
+        Layer(problem.name, problem.geometry, options.dtype)
+        for problem in problems("layers", options.match, options.slice)
     )
     if options.assert_:
         _assert_best(layers, options.threads, options.seconds)
@@ -284,11 +302,11 @@ def main() -> None:
     for layer in layers:
         rows.append(measure(layer, options.pass_, options.threads, opponents, options.seconds))
         rows[-1].update(_new_shapes(layer, rows[-1]))
-        _print(rows[-1])
+        print_row(rows[-1])
         if options.json:
             _write(options.json, rows[-1:], versions)
     if rows:
-        _print_means(rows)
+        print_means(rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md and its picture from what `layers.py`, `plans.py`, `cliffs.py` and `dtypes.py` found.
+"""Write docs/benchmarks.md and its picture from what `layers.py`, and those of SECTIONS beside it, found.
 
 python benchmarks/report.py benchmarks/results/layers.json
 """
@@ -33,6 +33,8 @@ MODES = {
     "channel-last": "channel-last, weights prepared",
     "gradients": "gradients of data, weight and bias",
     "channel-last gradients": "channel-last, gradients of data, weight and bias",
+    "convolution": "channel-first",
+    "channel-last convolution": "channel-last",
 }
 # Ways of peers that take and give what one-shot calls do.
 _CHANNEL_FIRST = ("PyTorch contiguous", "JAX channel-first")
@@ -208,6 +210,44 @@ def _cliffs(path: Path) -> Iterator[str]:
     yield ""
 
 
+def _convolutions(path: Path) -> Iterator[str]:
+    """Yield the section about plain convolutions: ratios in short and layer by layer."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    rows, threads = document["rows"], document["threads"]
+    versions = [f"{name} {version}" for name, version in document["versions"].items() if name != "tconv"]
+    modes = list(rows[0]["ratio"])
+    yield "## Plain convolutions"
+    yield ""
+    yield (
+        f"Every layer of `tests/problems/convolutions.txt`, weights plain, {threads} thread"
+        f"{'s' if threads > 1 else ''}, {' and '.join(versions)}; {document['date']}, "
+        f"[{path.as_posix()}](../{path.as_posix()}). The ratio is the time of PyTorch, in the better of its memory "
+        "formats, over that of tconv. Measured by"
+    )
+    yield ""
+    yield "```console"
+    yield f"$ python benchmarks/convolutions.py --threads {threads} --json {path.as_posix()}"
+    yield "```"
+    yield ""
+    yield "| | geometric mean | least | layers |"
+    yield "| --- | --- | --- | --- |"
+    for mode in modes:
+        yield f"| {MODES[mode]} | {_mean({row['layer']: row['ratio'][mode] for row in rows})} |"
+    yield ""
+    headings = [f"{MODES[mode]} (ms) | ratio | by" for mode in modes]
+    yield f"| layer | PyTorch (ms) | OpenVINO, weights prepared (ms) | {' | '.join(headings)} |"
+    yield "| --- | --- | --- " + "| --- | --- | --- " * len(modes) + "|"
+    for row in rows:
+        times = {way: spread["median"] for way, spread in row["milliseconds"].items()}
+        openvino = f"{times['OpenVINO']:.3f}" if "OpenVINO" in times else ""
+        cells = [
+            f"{times[mode]:.3f} | {row['ratio'][mode]:.2f} | {row['plans'][mode].partition(' ')[0]}"
+            for mode in modes
+        ]
+        yield f"| {row['layer']} | {times[row['best peer'][modes[0]]]:.3f} | {openvino} | {' | '.join(cells)} |"
+    yield ""
+
+
 def _plans(path: Path) -> Iterator[str]:
     """Yield the section about the time that plans take to make."""
     document = json.loads(path.read_text(encoding="utf-8"))
@@ -301,7 +341,12 @@ def _picture(rows: list[Row], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-SECTIONS = {"plans.json": _plans, "cliffs.json": _cliffs, "dtypes.json": _element_types}
+SECTIONS = {
+    "plans.json": _plans,
+    "cliffs.json": _cliffs,
+    "convolutions.json": _convolutions,
+    "dtypes.json": _element_types,
+}
 
 
 def main() -> None:

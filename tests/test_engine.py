@@ -43,7 +43,7 @@ from tconv.geometry import Axis, Geometry
 
 Array = np.ndarray[Any, Any]
 
-CORNERS, LAYERS = load("corners"), load("layers")
+CORNERS, LAYERS, CONVOLUTIONS = load("corners"), load("layers"), load("convolutions")
 
 
 def wide(case: Example) -> Example:
@@ -111,7 +111,7 @@ def test_corner(problem: Problem, dtype: str) -> None:
             assert_close(name, by_engine(name, case), case, *answers[name])
 
 
-@pytest.mark.parametrize("problem", LAYERS, ids=str)
+@pytest.mark.parametrize("problem", LAYERS + CONVOLUTIONS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_layer(problem: Problem, dtype: str) -> None:
     for last in (False, True) if dtype == "float32" else (True,):

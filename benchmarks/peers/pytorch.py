@@ -67,3 +67,16 @@ class Peer:
             )
             for name, (x, w, dy) in self._tensors(layer, layer.x, layer.w, layer.dy).items()
         }
+
+    def convolution(self, layer: Layer) -> dict[str, Way]:
+        compute = getattr(torch, f"conv{layer.rank}d")
+        options = {
+            "stride": layer.per_axis("stride"),
+            "padding": layer.per_axis("pad_lo"),
+            "groups": layer.geometry.groups,
+            "dilation": layer.per_axis("dilation"),
+        }
+        return {
+            name: Way(lambda x=x, w=w: compute(x, w, **options), lambda y: (_array(y),))
+            for name, (x, w) in self._tensors(layer, layer.dy, layer.w).items()
+        }
