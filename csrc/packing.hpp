@@ -26,6 +26,19 @@ inline bool all_finite(const T* values, int64_t count) noexcept {
   return true;
 }
 
+// The same of values of a storage type.
+template <class E>
+inline bool finite_stored(const typename E::storage* values, int64_t count) noexcept {
+  using T = typename E::compute;
+  if constexpr (sizeof *values == sizeof(T)) {
+    return all_finite(values, count);
+  } else {
+    bool all = true;
+    for (int64_t i = 0; i < count; ++i) all &= E::load(values[i]) * T{0} == T{0};
+    return all;
+  }
+}
+
 // Brings a run of neighbours to another type, by the family `load` or `store`.
 inline void convert_run(const Kernel& move, const void* from, void* to, int64_t count) noexcept {
   MoveArgs args{};

@@ -488,6 +488,7 @@ LONG = {
     "phase_lanes forward": Geometry(1, 256, 64, 1, (_line(64, 64, 32),) * 2),
     "data_windows data_gradient": Geometry(1, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
     "window_dots data_gradient": Geometry(1, 1024, 1024, 1, (_line(16, 32, 16),) * 2),
+    "copied_windows data_gradient": Geometry(1, 1024, 1024, 1, (_line(16, 32, 16),) * 2),
     "subpixel forward": Geometry(4, 2050, 1, 1, (_line(60000, 1024, 256),)),
     "depthwise forward": Geometry(4, 256, 256, 256, (_line(512, 4, 2, 1),) * 2),
     "single_position forward": Geometry(256, 8192, 2048, 1, (_line(1, 8, 1),) * 2),

@@ -177,7 +177,7 @@ class DataWindows final : public Recipe {
       args.rows = std::min(kLineElements, channels_ - channel);
       args.columns = depth_;
       load_(args);
-      return inside_ || finite_weights(from, args.rows * depth_);
+      return inside_ || finite_stored<E>(from, args.rows * depth_);
     });
   }
 
@@ -220,13 +220,6 @@ class DataWindows final : public Recipe {
 
     int64_t positions() const noexcept { return size[0] * size[1] * size[2]; }
   };
-
-  static bool finite_weights(const S* from, int64_t count) noexcept {
-    if constexpr (kPlain) return all_finite(from, count);
-    bool all = true;
-    for (int64_t i = 0; i < count; ++i) all &= E::load(from[i]) * T{0} == T{0};
-    return all;
-  }
 
   int64_t channels_of(int64_t block) const noexcept { return std::min(block_, channels_ - block * block_); }
   // Elements from one element of the window to the next.

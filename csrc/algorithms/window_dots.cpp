@@ -2,7 +2,6 @@
 // plain weights with the gradient where it lies, lanes being elements of the window. Nothing is packed, and
 // nothing copied but where windows leave the image or the type is a short one.
 #include <algorithm>
-#include <atomic>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
@@ -205,20 +204,11 @@ class WindowDots final : public Recipe {
   }
 
   bool finite(const void* weight, Crew& crew) const {
-    std::atomic<bool> good{true};
-    const int64_t rows = problem_.geometry.channels;
-    crew.share(rows, static_cast<double>(packed_bytes()) / machine::kReadBytesPerSecond,
-               [&](int64_t row, int) noexcept {
-                 const S* from = static_cast<const S*>(weight) + row * row_elements_;
-                 bool all = true;
-                 if constexpr (sizeof(S) == sizeof(T)) {
-                   all = all_finite(from, row_elements_);
-                 } else {
-                   for (int64_t i = 0; i < row_elements_; ++i) all &= E::load(from[i]) * T{0} == T{0};
-                 }
-                 if (!all) good.store(false, std::memory_order_relaxed);
-               });
-    return good.load();
+    return share_finite(
+        crew, problem_.geometry.channels, static_cast<double>(packed_bytes()) / machine::kReadBytesPerSecond,
+        [&](int64_t row, int) noexcept {
+          return finite_stored<E>(static_cast<const S*>(weight) + row * row_elements_, row_elements_);
+        });
   }
 
   // Rows of the gradient with what windows read beside them, in the compute type.

@@ -14,6 +14,7 @@
 namespace tconv {
 
 inline constexpr int64_t kMostRuns = 1 << 16;
+inline constexpr double kWindowVectorSeconds = 5.8 / machine::kHertz;  // of a vector that is copied
 
 // How the windows of a group lie in memory: `runs` runs of neighbours, each of `length` elements.
 struct WindowRuns {
@@ -48,39 +49,42 @@ inline bool stays_inside(const Geometry& g) noexcept {
   });
 }
 
-// What it takes to bring a position's window and channels there, the window in so many panels, from the
-// nearer caches or from afar.
-inline double windows_seconds(const Problem& problem, double panels, bool near) noexcept {
+// What it takes to bring a position's window there, in so many panels, from the nearer caches or from afar.
+inline double window_copy_seconds(const Problem& problem, double panels, bool near) noexcept {
   // For each run of a position, the same where they are pairs, or where it leaves the image, a run where some
   // do and a panel once for a row of positions, and a vector, most of them read from afar, above all where
-  // windows of maps that lie together do not overlap, so that each is read once; a vector mirrored in a
-  // square. Parts of lines of memory take longer than all else.
+  // windows of maps that lie together do not overlap, so that each is read once.
   constexpr double move_seconds = 1.6 / machine::kHertz;
   constexpr double clipped_seconds = 5 / machine::kHertz;
   constexpr double row_seconds = 20 / machine::kHertz;
   constexpr double panel_seconds = 60 / machine::kHertz;
-  constexpr double vector_seconds = 5.8 / machine::kHertz;
   constexpr double once_seconds = 18 / machine::kHertz;
-  constexpr double square_seconds = 14 / machine::kHertz;
   const Geometry& g = problem.geometry;
   const double width = machine::lanes(compute_dtype(problem.dtype), problem.isa);
-  const double small = static_cast<double>(ceil_div(g.channels / g.groups, static_cast<int64_t>(width))) *
-                       (g.channels_last ? vector_seconds : square_seconds);
   const WindowRuns runs(g);
   const Axis& x = g.axes[2];
   const bool pairs = problem.dtype == DType::f32 && runs.length == 2 && x.stride == 2;
   const double pair_seconds = (near ? 1 : 2) / machine::kHertz;
   const double all_runs = static_cast<double>(runs.runs) + panels;
-  const double vector = g.channels_last && x.kernel <= x.stride ? once_seconds : vector_seconds;
+  const double vector = g.channels_last && x.kernel <= x.stride ? once_seconds : kWindowVectorSeconds;
   const auto [within, beyond] = x.within();
   const auto clipped = static_cast<double>(runs.joined ? x.size - (beyond - within) : 0);
   const double row =
       (stays_inside(g) ? 0 : all_runs * (row_seconds + clipped * clipped_seconds)) + panels * panel_seconds;
-  const double windows = all_runs * (pairs ? pair_seconds : move_seconds) +
-                         row / static_cast<double>(x.size) +
-                         (pairs ? 0 : static_cast<double>(columns_of(g)) / width * vector);
-  const double parts = machine::far_parts(problem) ? static_cast<double>(runs.runs + 1) : 0;
-  return std::max(small + windows, parts * machine::kFarPartSeconds);
+  return all_runs * (pairs ? pair_seconds : move_seconds) + row / static_cast<double>(x.size) +
+         (pairs ? 0 : static_cast<double>(columns_of(g)) / width * vector);
+}
+
+// The same of its channels too, of which a vector is mirrored in a square. Parts of lines of memory take
+// longer than all else.
+inline double windows_seconds(const Problem& problem, double panels, bool near) noexcept {
+  constexpr double square_seconds = 14 / machine::kHertz;
+  const Geometry& g = problem.geometry;
+  const auto width = static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa));
+  const double small = static_cast<double>(ceil_div(g.channels / g.groups, width)) *
+                       (g.channels_last ? kWindowVectorSeconds : square_seconds);
+  const double parts = machine::far_parts(problem) ? static_cast<double>(WindowRuns(g).runs + 1) : 0;
+  return std::max(small + window_copy_seconds(problem, panels, near), parts * machine::kFarPartSeconds);
 }
 
 // Positions are counted through all samples.
