@@ -239,23 +239,38 @@ std::optional<std::string> refusal(const Problem&) { return std::nullopt; }
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const auto& [z, y, x] = g.axes;
-  const double products = g.multiply_adds() * 0.35e-9;
-  const auto groups = static_cast<double>(g.groups);
-  const double planes = static_cast<double>(z.kernel) * static_cast<double>(y.kernel);
+  // What leaves the image is skipped, but along x only after it was looked for.
+  const auto inside = [](const Axis& axis) {
+    return static_cast<double>(axis.taps_inside()) / static_cast<double>(axis.size * axis.kernel);
+  };
+  const double inside_rows = inside(z) * inside(y);
+  const double products = g.multiply_adds() * inside_rows * inside(x);
+  const double planes = static_cast<double>(z.kernel) * inside(z) * static_cast<double>(y.kernel);
+  Problem plain = problem;
+  plain.packed = true;
+  const double traffic = machine::traffic_seconds(plain);
   if (problem.pass == Pass::weight_gradient) {
     const auto weights = static_cast<double>(g.weight_elements());
-    const double runs = weights * static_cast<double>(g.batch) * static_cast<double>(z.size * y.size);
-    return products + weights * 6e-9 + runs * 4.6e-9 + machine::traffic_seconds(problem);
+    const double runs = weights * static_cast<double>(g.batch * z.size * y.size) * inside_rows;
+    return products * 0.35e-9 + weights * 6e-9 + runs * 4.6e-9 + traffic;
   }
   const bool forward = problem.pass == Pass::forward;
   const auto period = static_cast<double>(std::min(x.stride / std::gcd(x.stride, x.dilation), x.kernel));
   const auto outputs = static_cast<double>(forward ? g.large_elements() : g.small_elements());
   const double rows = outputs / static_cast<double>(forward ? x.out : x.size) * (forward ? period : 1.0);
-  const double depth = static_cast<double>(forward ? g.channels : g.filters) / groups;
+  const double depth = static_cast<double>((forward ? g.channels : g.filters) / g.groups);
   const double tries = rows * depth * planes / static_cast<double>(forward ? z.stride : 1);
-  const double runs = tries / static_cast<double>(forward ? y.stride : 1);
-  return products + outputs * (g.channels_last ? 5e-9 : 2e-9) + rows * 60e-9 + tries * 5e-9 + runs * 13e-9 +
-         machine::traffic_seconds(problem);
+  const double runs = tries * inside(y) / static_cast<double>(forward ? y.stride : 1);
+  const double taps = static_cast<double>(x.kernel) / (forward ? period : 1.0);
+  // Of maps that lie together the positions of a row lie apart, in lines of their own, which meet in a few
+  // sets of the caches where they are pages apart.
+  const double apart = static_cast<double>((forward ? g.channels : g.filters * x.stride)) *
+                       static_cast<double>(storage_bytes(problem.dtype));
+  const double product = !g.channels_last || (forward ? x.out : x.size) == 1 ? 0.35e-9
+                         : apart < 4096                                      ? 1.5e-9
+                                                                             : 5e-9;
+  return products * product + outputs * (g.channels_last ? 5e-9 : 2e-9) + rows * 60e-9 + tries * 5e-9 +
+         runs * (5e-9 + taps * 3e-9) + traffic;
 }
 
 }  // namespace
