@@ -149,7 +149,7 @@ bool ColumnPacking::pack_maps(const void* weight, T* packed, int64_t panel, int6
   args.lanes = lanes_;
   args.finite = &finite;
   // Maps that lie together are what the kernel takes for taps.
-  const bool neighbours = depth_stride_ == 1 && tap_stride_ > 1 && column_stride_ > 1;
+  const bool neighbours = depth_stride_ == 1 && (tap_stride_ > 1 || taps_ == 1) && column_stride_ > 1;
   std::array<int64_t, kSliceMaps> in_order;
   std::iota(in_order.begin(), in_order.end(), 0);
   int64_t step = 1;
