@@ -30,11 +30,14 @@ constexpr int64_t kColumnsTurned = 256;  // at a time
 // A run of neighbours found, and a position where maps lie together, however many.
 constexpr double kRunSeconds = 25 / machine::kHertz;
 constexpr double kPlaceSeconds = 10 / machine::kHertz;
-constexpr double kTurnedSeconds = 2 / machine::kHertz;    // an element whose samples become innermost
+constexpr double kTurnedSeconds = 2 / machine::kHertz;  // an element whose samples become innermost
+constexpr double kFarTurns = 5;  // times as long beyond the second cache, in a gradient
 constexpr double kStartSeconds = 3500 / machine::kHertz;  // of all else
 // A plain weight of a gradient that is packed, in the second cache and beyond it.
 constexpr double kNearWeightSeconds = 0.7 / machine::kHertz;
 constexpr double kFarWeightSeconds = 2.6 / machine::kHertz;
+// A lane of packed weights of a gradient that no map fills, beyond the second cache.
+constexpr double kEmptyLaneSeconds = 1.5 / machine::kHertz;
 
 // How many times as long parts of the work take in a pass: products, those of pairs beside, vectors that are
 // stored, runs and places that are found, elements that are turned.
@@ -55,15 +58,19 @@ const Figures& figures_of(const Problem& problem) noexcept {
   return problem.geometry.channels_last ? kGradientLast : kGradient;
 }
 
-// The arrays once. A gradient's maps are charged with what moves them, unless they come from memory.
-double array_seconds(const Problem& problem) noexcept {
+// The arrays once, and the weights packed, of whose lanes maps fill a share. A gradient's maps are charged
+// with what moves them, unless they come from memory.
+double array_seconds(const Problem& problem, double filled_lanes) noexcept {
   if (problem.pass == Pass::forward) return machine::traffic_seconds(problem);
   Problem maps = problem;
   maps.packed = true;
   const auto weights = static_cast<double>(problem.geometry.weight_elements());
-  const bool near = weights * compute_bytes(problem.dtype) < machine::kSecondCacheBytes;
+  const double packed = weights / filled_lanes;
+  const bool near = packed * static_cast<double>(compute_bytes(problem.dtype)) < machine::kSecondCacheBytes;
+  const double packing = weights * (near ? kNearWeightSeconds : kFarWeightSeconds) +
+                         (near ? 0 : (packed - weights) * kEmptyLaneSeconds);
   return (machine::stays_near(problem) ? 0 : machine::traffic_seconds(maps, 0)) +
-         (problem.packed ? 0 : weights * (near ? kNearWeightSeconds : kFarWeightSeconds));
+         (problem.packed ? 0 : packing);
 }
 
 // The problem as products: which maps are gathered and which are made.
@@ -936,7 +943,8 @@ struct Making {
     const double products = figures.products * (pairing > 1 ? figures.pairs : 1);
     return steps * products * machine::tile_step_seconds(tile, tile.rows) / tile.rows +
            scattered * squares * figures.stored * machine::kScatterSeconds +
-           made / tile.rows * machine::kCallSeconds + array_seconds(problem);
+           made / tile.rows * machine::kCallSeconds +
+           array_seconds(problem, static_cast<double>(sides.column_maps) / (panels * tile.lanes));
   }
 };
 
@@ -965,12 +973,14 @@ double cost(const Problem& problem) {
   const double far = forward ? std::clamp(0.75 * apart, 1.0, 16.0) * making.alone
                      : last  ? (making.sides.groups > 1 ? 2 : 0.3)
                              : std::clamp(1.05 * apart, 1.6, 5.0);
-  const double lines = making.inside ? (forward ? 2 : 1) * making.share : far;
-  const double gathered = rows * (row + 0.5) * offsets * depth * lines;
   const auto source =
       static_cast<double>(forward ? problem.geometry.small_elements() : problem.geometry.large_elements());
+  const double bytes = source * static_cast<double>(compute_bytes(problem.dtype));
+  const double turns = !forward && bytes > machine::kSecondCacheBytes ? kFarTurns : 1;
+  const double lines = making.inside ? (forward ? 2 : turns) * making.share : far;
+  const double gathered = rows * (row + 0.5) * offsets * depth * lines;
   const Figures& figures = figures_of(problem);
-  const double turned = making.inside ? source * figures.turned * kTurnedSeconds : 0;
+  const double turned = making.inside ? source * figures.turned * turns * kTurnedSeconds : 0;
   // Where maps lie together, memory gives short runs of plain weights, slowly.
   const auto weights = static_cast<double>(problem.geometry.weight_elements()) *
                        static_cast<double>(compute_bytes(problem.dtype));
