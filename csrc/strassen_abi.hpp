@@ -95,6 +95,7 @@ template <class E, int R, int V>
   using L = Lanes<E>;
   for (int r = 0; r < R && row + r < args.rows; ++r) {
     const auto* c = static_cast<const typename E::storage*>(args.c[row + r]);
+    if (c == nullptr) continue;
     for (int v = 0; v < V; ++v) {
       const SpreadRun* run = args.run + args.first_run[vector + v];
       const SpreadRun* const end = args.run + args.first_run[vector + v + 1];

@@ -189,6 +189,8 @@ def test_strassen_is_as_accurate_as_the_definition(isa: str) -> None:
         assert_accurate(case, "forward", "strassen_rows", isa=isa)
         case = example(replace(STRASSEN, filters=maps), "float32")
         assert_accurate(case, "data_gradient", "strassen", isa=isa)
+        case = example(replace(STRASSEN, filters=maps, channels_last=True), "float32")
+        assert_accurate(case, "data_gradient", "strassen_rows", isa=isa)
     for samples in (1, 8, 30):
         case = example(replace(STRASSEN, batch=samples), "float32")
         assert_accurate(case, "weight_gradient", "weight_strassen", isa=isa)
@@ -210,6 +212,7 @@ def test_strassen_packs_weights_past_the_caches() -> None:
         ("forward", "strassen_twice"),
         ("data_gradient", "strassen"),
         ("forward", "strassen_rows"),
+        ("data_gradient", "strassen_rows"),
     ],
 )
 def test_a_sample_by_strassen_has_the_bits_it_has_alone(name: str, algorithm: str) -> None:
@@ -241,9 +244,13 @@ def test_weights_by_strassen_have_the_same_bits_on_any_threads() -> None:
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 @pytest.mark.parametrize("array", ["small", "large"])
 def test_the_gradients_by_strassen_mix_nothing_that_is_not_finite(array: str, value: float) -> None:
-    case = example(STRASSEN, "float32")
-    getattr(case, array)[1, 5, 0, 1] = value
-    for name, algorithm in (("data_gradient", "strassen"), ("weight_gradient", "weight_strassen")):
+    for name, algorithm in (
+        ("data_gradient", "strassen"),
+        ("data_gradient", "strassen_rows"),
+        ("weight_gradient", "weight_strassen"),
+    ):
+        case = example(replace(STRASSEN, channels_last=algorithm == "strassen_rows"), "float32")
+        getattr(case, array)[1, 5, 0, 1] = value
         out = np.empty(case.shape(name), np.float32)
         source, second, *bias = case.inputs(name)
         plan_for(case, name, algorithm=algorithm).run(source, second, bias[0] if bias else None, out)

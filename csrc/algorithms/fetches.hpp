@@ -16,11 +16,15 @@ class Fetches {
     if (count_ < kMost) add({static_cast<const char*>(from), bytes, {step_bytes, 0}, rows, 1, 0, 0});
   }
 
-  // What the windows of neighbouring positions, which are counted through all samples, hold of some maps that
-  // lie apart, the first one being `map` of a sample's.
+  // What the windows of neighbouring positions, which are counted through all samples, hold of some maps, the
+  // first one being `map` of a sample's; of all of them where they lie together.
   void add_windows(const Geometry& g, const void* large, int64_t element, int64_t map, int64_t maps,
                    int64_t position, int64_t positions) noexcept {
     const auto& [az, ay, ax] = g.axes;
+    // What lies together, and what is apart.
+    const int64_t unit = g.channels_last ? g.filters * element : element;
+    const int64_t planes = g.channels_last ? 1 : g.filters;
+    if (g.channels_last) map = 0, maps = 1;
     for (const int64_t end = position + positions; position < end && count_ + az.kernel <= kMost;) {
       const int64_t x = position % ax.size;
       const int64_t y = position / ax.size % ay.size;
@@ -32,11 +36,11 @@ class Fetches {
       const int64_t length = rows > 0 ? rows * ay.stride * ax.out : run * ax.stride;
       for (int64_t tap = 0; tap < az.kernel; ++tap) {
         const int64_t line =
-            ((sample * g.filters + map) * az.out + z * az.stride - az.pad_lo + tap * az.dilation) * ay.out +
+            ((sample * planes + map) * az.out + z * az.stride - az.pad_lo + tap * az.dilation) * ay.out +
             y * ay.stride - ay.pad_lo;
-        add({static_cast<const char*>(large) + (line * ax.out + x * ax.stride - ax.pad_lo) * element,
-             length * element,
-             {ay.dilation * ax.out * element, g.large_positions() * element},
+        add({static_cast<const char*>(large) + (line * ax.out + x * ax.stride - ax.pad_lo) * unit,
+             length * unit,
+             {ay.dilation * ax.out * unit, g.large_positions() * unit},
              rows > 0 ? 1 : ay.kernel,
              maps,
              0,
@@ -52,7 +56,7 @@ class Fetches {
   int64_t due(int64_t calls, int64_t steps) const noexcept { return calls * steps > 2 * lines_ ? 0 : count_; }
 
  private:
-  static constexpr int64_t kMost = 16;
+  static constexpr int64_t kMost = 48;
   static constexpr int64_t kLine = 64;
 
   void add(Fetch fetch) noexcept {
