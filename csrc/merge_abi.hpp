@@ -22,8 +22,7 @@ struct MergeArgs {
   int64_t vectors;           // of a half
   int32_t rows;              // of a half, a multiple of phases and at most kMostMergedRows
   int32_t phases;
-  bool whole;   // every vector is one run
-  bool stream;  // outputs are lines of their own and go past the caches; `whole`, two phases
+  bool whole;  // every vector is one run
 };
 
 #if defined(TCONV_KERNEL_NAME)
@@ -71,8 +70,6 @@ template <class E, int phases>
           value[q][r + 1] = pair[1];
         } else if (phases == 1) {
           Lanes<E>::store(to, last);
-        } else if (args.stream) {
-          whole_pair<E, true>(to, sum[q][0], last);
         } else {
           whole_pair<E, false>(to, sum[q][0], last);
         }

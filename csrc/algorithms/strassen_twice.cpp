@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/fetches.hpp"
 #include "algorithms/past_caches.hpp"
 #include "algorithms/spread_rows.hpp"
 #include "machine.hpp"
@@ -57,8 +58,6 @@ class StrassenTwice final : public Recipe {
     phases_ = g.axes[2].stride;
     tiles_ = ceil_div(rows_ / kHalves, kHalves * tile_rows_);
     positions_ = g.small_positions();
-    stream_ = phases_ == 2 && g.axes[2].size % vector_ == 0 && quarter_ % vector_ == 0 &&
-              goes_past_caches(problem, kBarePastCachesBytes);
     stream_weights_ = packed_bytes() >= kPastCachesBytes && product_elements(tile_rows_) % vector_ == 0;
     threads_ = problem.threads;
     const auto total = [&] {
@@ -336,11 +335,16 @@ class StrassenTwice final : public Recipe {
     args.rows = static_cast<int32_t>(rows);
     args.phases = 1;
     args.whole = true;
+    const int64_t steps = kStrassenProducts * depth_;
     for (int64_t first = first_tile; first < last_tile; first += kTogether) {
       const int64_t count = std::min(kTogether, last_tile - first);
+      Fetches output = merged_outputs(call.out, group, panel, first, count);
+      int64_t merged_calls = kStrassenProducts * count;
       for (int64_t outer = 0; outer < kStrassenProducts; ++outer) {
         args.b = w.panel + outer * outer_elements(kernel.lanes);
         for (int64_t i = 0; i < count; ++i) {
+          args.fetch = output.data();
+          args.fetches = output.due(merged_calls--, steps);
           args.a = weights + (outer * tiles_ + first + i) * outer_elements(tile_rows_);
           for (int64_t r = 0; r < rows; ++r)
             outputs[r] = w.products + ((outer * kTogether + i) * rows + r) * width;
@@ -349,7 +353,29 @@ class StrassenTwice final : public Recipe {
       }
       for (int64_t i = 0; i < count; ++i) merge(call, bias, w, group, kernel, first + i, i);
     }
-    if (stream_) finish_past_caches();
+  }
+
+  // Where the products of some tiles are added up.
+  Fetches merged_outputs(const void* out, int64_t group, int64_t panel, int64_t first,
+                         int64_t count) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const int64_t rows = kHalves * tile_rows_;
+    const int64_t end = std::min(lanes(), panels_.start(panel + 1));
+    Fetches fetches;
+    for (int64_t half = 0; half < kHalves; ++half) {
+      const int64_t row = half * rows_ / kHalves;
+      const int64_t map = (row + first * rows) / g.taps();
+      const int64_t last = ceil_div(row + std::min((first + count) * rows, rows_ / kHalves), g.taps());
+      for (int64_t lane = panels_.start(panel); lane < end;) {
+        const PartPiece piece(lane, end, positions_, quarter_);
+        for (int64_t quarter = 0; quarter < kQuarters; ++quarter) {
+          fetches.add_windows(g, out, element(), group * filters_ + map, last - map,
+                              piece.position + quarter * quarter_, piece.count_of(quarter));
+        }
+        lane += piece.count;
+      }
+    }
+    return fetches;
   }
 
   // Adds up the products of a tile.
@@ -370,7 +396,6 @@ class StrassenTwice final : public Recipe {
     args.rows = static_cast<int32_t>(std::min(rows, rows_ / kHalves - tile * rows));
     args.phases = static_cast<int32_t>(phases_);
     args.whole = *w.whole;
-    args.stream = stream_ && args.whole && reinterpret_cast<uintptr_t>(call.out) % kAlignment == 0;
     for (int64_t half = 0; half < kHalves; ++half) {
       const int64_t row = half * rows_ / kHalves + tile * rows;
       args.bias[half] = bias == nullptr ? nullptr : bias + group * rows_ + row;
@@ -404,8 +429,7 @@ class StrassenTwice final : public Recipe {
   int64_t phases_ = 1;
   int64_t tiles_ = 0;  // of both halves of half the rows
   int64_t positions_ = 0;
-  bool stream_ = false;          // whether outputs go past the caches
-  bool stream_weights_ = false;  // and weights, when they are packed
+  bool stream_weights_ = false;  // whether they go past the caches when they are packed
   int64_t parts_ = 1;            // that tiles are shared in
   int threads_ = 1;
   size_t workspace_ = 0;
@@ -438,12 +462,10 @@ double cost(const Problem& problem) {
   // Operands that are made of the input, which lies far apart, by way of those of the outer products.
   const double copied = 5.0 * lanes / static_cast<double>(vector) * groups * depth * kStrassenProducts *
                         (kStrassenProducts + kQuarters);
-  // Outputs, whose lines come when they are added up.
-  const double merged = 2.0 * static_cast<double>(g.large_elements() / vector);
   return calls * (kStrassenProducts *
                       (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds) +
                   stores / machine::kHertz) +
-         copied * machine::kCopySeconds + merged * machine::kScatterSeconds +
+         copied * machine::kCopySeconds +
          machine::traffic_seconds(problem, kStrassenProducts * kStrassenProducts / 16.0,
                                   kTwiceBytesPerSecond);
 }
