@@ -136,11 +136,11 @@ class _Call:
 
 @dataclass(slots=True)
 class _Way:
-    """The short way of a deconvolution with weights of one shape, for data of any."""
+    """The short way of an operator with weights of one shape, for data of any."""
 
     said: tuple[Any, ...]
-    filters: int
-    forward: engine.Bound
+    maps: int
+    bound: engine.Bound
 
 
 _calls: dict[Any, _Call] = {}
@@ -231,31 +231,29 @@ def _repeated(x: Array, w: Array, bias: Any, out: Any, said: tuple[Any, ...]) ->
     known = _recall(_ways, (x.dtype, w.shape), said)
     if known is None:
         return None
-    if bias is not None and (
-        type(bias) is not np.ndarray or bias.dtype != x.dtype or bias.shape != (known.filters,)
-    ):
+    if bias is not None and (type(bias) is not np.ndarray or bias.dtype != x.dtype or bias.shape != (known.maps,)):
         return None
     if out is not None and type(out) is not np.ndarray:
         return None
-    return known.forward(x, w, bias, out)
+    return known.bound(x, w, bias, out)
 
 
-def _meet(x: Array, w: Array, call: _Call, *, any_size: bool) -> None:
-    """Let a deconvolution that was computed be repeated; with `any_size` for data of another size as well."""
+def _meet(x: Array, w: Array, call: _Call, pass_name: str, *, any_size: bool) -> None:
+    """Let an operator that was computed be repeated; with `any_size` for data of another size as well."""
     arrays = x.dtype, w.shape
     known = _recall(_ways, arrays, call.said)
-    if known is not None and known.forward.knows(x.shape):
+    if known is not None and known.bound.knows(x.shape):
         return
     bound = engine.bind(
         call.geometry,
-        "forward",
+        pass_name,
         x.dtype,
         any_size=any_size,
-        known=None if known is None else known.forward,
+        known=None if known is None else known.bound,
         **call.limits,
     )
     if bound is not None and known is None:
-        _keep(_ways, _WAYS_KEPT, arrays, _Way(call.said, call.geometry.filters, bound))
+        _keep(_ways, _WAYS_KEPT, arrays, _Way(call.said, call.shapes["bias"][0], bound))
 
 
 def _forward_shapes(geometry: Geometry) -> dict[str, Shape]:
@@ -384,7 +382,7 @@ def deconvolution(
     y = engine.forward(call.geometry, data, weight, offset, result, **call.limits)
     if plain:
         # A target decides about pads anew for every size.
-        _meet(data, weight, call, any_size=target_shape is None)
+        _meet(data, weight, call, "forward", any_size=target_shape is None)
     return from_numpy(y, x) if out is None else out
 
 
@@ -516,12 +514,20 @@ def convolution(
     array([[[10., 32., 54.]]])
     """
     operator = "convolution"
+    plain = type(x) is np.ndarray and type(w) is np.ndarray and x.dtype == w.dtype
+    options = stride, pad, dilate, 0, None, num_group, layout, pad_mode, ADJ_RULES[0]
+    said = (operator, *options, workspace, threads)
+    if plain:
+        quick = _repeated(x, w, bias, out, said)
+        if quick is not None:
+            return quick
     data, weight = to_numpy(f"{operator}: x", x), to_numpy(f"{operator}: w", w)
     offset, result = _optional(f"{operator}: bias", bias), _optional(f"{operator}: out", out)
-    options = stride, pad, dilate, 0, None, num_group, layout, pad_mode, ADJ_RULES[0]
-    call = _understand(data, weight, (operator, *options, workspace, threads))
+    call = _understand(data, weight, said)
     _check(operator, {"x": data, "w": weight, "bias": offset, "out": result}, call.shapes)
     y = engine.data_gradient(call.geometry, data, weight, offset, result, **call.limits)
+    if plain:
+        _meet(data, weight, call, "data_gradient", any_size=False)
     return from_numpy(y, x) if out is None else out
 
 
