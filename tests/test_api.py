@@ -589,6 +589,19 @@ class TestRepeatedCalls:
             for middle in (1, 2):
                 assert deconvolution(x, w, stride=np.array([1, middle, 1])).shape == (1, 1, 2, 1 + middle, 2)
 
+    def test_of_convolution_as_well(self) -> None:
+        x = np.arange(60, dtype=np.float32).reshape(1, 3, 4, 5)
+        first, again = (convolution(x, self.w, pad=1) for _ in range(2))
+        np.testing.assert_array_equal(again, first)
+        assert not np.shares_memory(again, first)
+        offset = np.array([1, 2], np.float32)
+        np.testing.assert_array_equal(convolution(x, self.w, offset, pad=1), first + offset[:, None, None])
+        for size in (4, 3):
+            y = convolution(x[..., :size], self.w, pad=1)
+            np.testing.assert_array_equal(y[..., : size - 1], first[..., : size - 1])
+        with pytest.raises(ShapeError, match="bias: got shape"):
+            convolution(x, self.w, np.ones(3, np.float32), pad=1)
+
 
 class TestRepeatedGradients:
     """Gradients that repeat earlier ones go a short way, and are what they would have been first."""
