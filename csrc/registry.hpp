@@ -38,6 +38,7 @@ enum class Family : uint8_t {
   winogradrows,
   turns,
   depthwise,
+  depthwisecolumns,
   depthwiselast,
   depthwiseturned,
   depthwiseturns,

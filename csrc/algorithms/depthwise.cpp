@@ -1,10 +1,10 @@
 // Forward and data gradient of depthwise layers and small groups in one streaming pass: every output row is
 // the sum of a few shifted input rows, so nothing is turned into a product of matrices. Maps that lie apart
 // are copied to rows with borders of zeros, lanes being positions, but for those of two phases of two taps,
-// which are read where they are; so are maps that lie together, lanes being maps. Where groups of several
-// maps lie together, lanes are the output's maps of all groups, and rows are spread in the cache, a copy for
-// each map of a group, so that under each lane lies the map that it reads. Of fewer maps than lanes,
-// neighbouring positions are lanes too where both sides go on by one.
+// and of data gradients of a few rows of taps, which are read where they are; so are maps that lie together,
+// lanes being maps. Where groups of several maps lie together, lanes are the output's maps of all groups, and
+// rows are spread in the cache, a copy for each map of a group, so that under each lane lies the map that it
+// reads. Of fewer maps than lanes, neighbouring positions are lanes too where both sides go on by one.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -15,6 +15,7 @@
 #include "algorithms/map_spread.hpp"
 #include "algorithms/past_caches.hpp"
 #include "depthwise_abi.hpp"
+#include "depthwise_columns_abi.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
 #include "packing.hpp"
@@ -37,6 +38,7 @@ constexpr int64_t kFoldedMaps = 64;   // of positions that are lanes together, a
 constexpr int64_t kLeastSpread = 16;  // positions of a row
 constexpr int64_t kLeastPart = 16;    // positions of a row that are worth a unit
 constexpr int kMostLanes = 16;
+constexpr int64_t kSweptMaps = 16;  // of a unit
 
 // Taps along the last axis, as the kernels want them.
 struct Taps {
@@ -55,6 +57,16 @@ struct Section {
 bool takes_turns(const Problem& problem) noexcept {
   const Axis& x = problem.geometry.axes[2];
   return problem.pass == Pass::forward && x.stride == 2 && x.kernel == 4 && x.dilation == 1;
+}
+
+// Whether rows are read where they lie, and summed down columns of vectors.
+bool sweeps(const Problem& problem) noexcept {
+  const Axis& y = problem.geometry.axes[1];
+  const Axis& x = problem.geometry.axes[2];
+  return !problem.geometry.channels_last && problem.pass == Pass::data_gradient && y.stride == x.stride &&
+         y.stride <= 2 && y.dilation == 1 && x.dilation == 1 && y.kernel > 1 && y.kernel <= kColumnsKernel &&
+         y.kernel % 2 == 1 && x.kernel <= kColumnsTaps &&
+         !kernels(Family::depthwisecolumns, problem.dtype, problem.isa).empty();
 }
 
 // Whether groups of several maps lie together.
@@ -97,6 +109,7 @@ class Depthwise final : public Recipe {
         last_(problem.geometry.channels_last),
         spread_(spreads(problem.geometry)),
         fold_(last_ ? folded_positions(problem) : 1),
+        sweeps_(sweeps(problem)),
         turns_(!last_ && row_taps_ <= kDepthwiseTurnsRows && takes_turns(problem)),
         block_maps_(spread_ ? spread_maps(maps_) : kMapBlock),
         pitch_(fold_ > 1 ? maps_
@@ -104,18 +117,19 @@ class Depthwise final : public Recipe {
                          : groups_),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
-        sum_(last_    ? tconv::kernel(Family::depthwiselast, problem.dtype, problem.isa)
-             : turns_ ? tconv::kernel(Family::depthwiseturns, problem.dtype, problem.isa)
-                      : tconv::kernel(Family::depthwise,
-                                      axes_[2].phases() > 2 ? compute_dtype(problem.dtype) : problem.dtype,
-                                      problem.isa)) {
+        sum_(last_     ? tconv::kernel(Family::depthwiselast, problem.dtype, problem.isa)
+             : sweeps_ ? tconv::kernel(Family::depthwisecolumns, problem.dtype, problem.isa)
+             : turns_  ? tconv::kernel(Family::depthwiseturns, problem.dtype, problem.isa)
+                       : tconv::kernel(Family::depthwise,
+                                       axes_[2].phases() > 2 ? compute_dtype(problem.dtype) : problem.dtype,
+                                       problem.isa)) {
     const auto line = static_cast<int64_t>(kAlignment / sizeof(S));
     stream_ = sizeof(S) == sizeof(T) && (last_ ? maps_ : axes_[2].dst_size) % line == 0 &&
               goes_past_caches(problem, kBarePastCachesBytes);
     position_blocks_ = ceil_div(axes_[2].positions, kMostPositions);
     block_ = ceil_div(ceil_div(axes_[2].positions, position_blocks_), kMostLanes) * kMostLanes;
     if (spread_) spreader_ = std::make_unique<MapSpreader<E>>(problem, depth_, columns_);
-    if (!last_ && !turns_) lay_out_strip();
+    if (!last_ && !sweeps_ && !turns_) lay_out_strip();
     cut();
   }
 
@@ -123,7 +137,7 @@ class Depthwise final : public Recipe {
     for (PhaseAxis& axis : axes_) axis.list();
     if (last_) {
       list_sections();
-    } else {
+    } else if (!sweeps_) {
       list_strip_taps();
     }
   }
@@ -134,12 +148,15 @@ class Depthwise final : public Recipe {
   std::string packing_key() const override {
     const Geometry& g = problem_.geometry;
     return key_of("depthwise", {static_cast<int64_t>(problem_.dtype), g.channels, g.filters, g.groups, taps_,
-                                int64_t{last_}, int64_t{spread_ && problem_.pass == Pass::forward}, fold_});
+                                int64_t{last_}, int64_t{sweeps_},
+                                int64_t{spread_ && problem_.pass == Pass::forward}, fold_});
   }
 
   bool pack(const void* weight, char* packed, Crew&) const override {
     if (last_) {
       pack_maps(weight, reinterpret_cast<T*>(packed));
+    } else if (sweeps_) {
+      pack_rows(weight, reinterpret_cast<T*>(packed));
     } else {
       convert_run(load_, weight, packed, problem_.geometry.weight_elements());
     }
@@ -164,6 +181,8 @@ class Depthwise final : public Recipe {
         run_spread(call, weights, bias, stream, w, unit);
       } else if (last_) {
         run_maps(call, weights, bias, stream, w, unit);
+      } else if (sweeps_) {
+        run_columns(call, weights, bias, w, unit);
       } else {
         run_rows(call, weights, bias, stream, w, unit);
       }
@@ -181,15 +200,18 @@ class Depthwise final : public Recipe {
     const void** weights;
   };
 
-  int64_t packed_elements() const noexcept { return problem_.geometry.weight_elements() * fold_; }
+  int64_t packed_elements() const noexcept {
+    const int64_t elements = problem_.geometry.weight_elements();
+    return sweeps_ ? elements / axes_[2].kernel * kColumnsTaps : elements * fold_;
+  }
   size_t bias_bytes() const noexcept { return static_cast<size_t>(maps_ * fold_) * sizeof(T); }
   size_t strip_bytes() const noexcept {
     if (spread_) return static_cast<size_t>(spread_elements()) * sizeof(S);
-    if (last_ || turns_) return 0;
+    if (last_ || sweeps_ || turns_) return 0;
     return static_cast<size_t>(strip_planes_ * strip_rows_ * row_ + kDepthwiseBeyond) * sizeof(T);
   }
   size_t result_bytes() const noexcept {
-    return last_ || turns_ ? 0 : static_cast<size_t>(axes_[2].phases() * block_) * sizeof(T);
+    return last_ || sweeps_ || turns_ ? 0 : static_cast<size_t>(axes_[2].phases() * block_) * sizeof(T);
   }
   size_t worker_bytes() const noexcept {
     return aligned(strip_bytes()) + aligned(result_bytes()) +
@@ -232,6 +254,17 @@ class Depthwise final : public Recipe {
       const int64_t most = std::max<int64_t>(1, axes_[2].positions / kLeastPart);
       parts_ = threads_ > 1 ? std::clamp<int64_t>(ceil_div(4 * threads_, others), 1, most) : 1;
       units_ = others * parts_;
+    } else if (sweeps_) {
+      cut_columns(kSweptMaps, axes_[1].dst_size);
+      while (threads_ > 1 && units_ < 4 * threads_ && parts_ * rows_ > 1) {
+        if (parts_ > 2) {
+          cut_columns(parts_ / 2, rows_);
+        } else if (rows_ > 1) {
+          cut_columns(parts_, (rows_ + 1) / 2);
+        } else {
+          cut_columns(1, 1);
+        }
+      }
     } else {
       const int64_t others = g.batch * groups_ * axes_[0].dst_size * position_blocks_;
       rows_ = axes_[1].dst_size;
@@ -247,7 +280,7 @@ class Depthwise final : public Recipe {
     };
     while (threads_ > 1 && total() > problem_.workspace) --threads_;
     // Whether it fits at all must not hang on batch or threads, which decide the rows above.
-    while (!last_ && rows_ > 1 && total() > problem_.workspace) cut_rows((rows_ + 1) / 2);
+    while (!last_ && !sweeps_ && rows_ > 1 && total() > problem_.workspace) cut_rows((rows_ + 1) / 2);
     while (spread_ && rows_ * block_ > 1 && total() > problem_.workspace) {
       if (rows_ > 1) {
         cut_spread((rows_ + 1) / 2, block_);
@@ -256,6 +289,14 @@ class Depthwise final : public Recipe {
       }
     }
     workspace_ = total();
+  }
+
+  // Units of so many groups and rows.
+  void cut_columns(int64_t groups, int64_t rows) noexcept {
+    rows_ = rows;
+    parts_ = groups;
+    row_blocks_ = ceil_div(axes_[1].dst_size, rows);
+    units_ = problem_.geometry.batch * axes_[0].dst_size * ceil_div(groups_, groups) * row_blocks_;
   }
 
   void cut_rows(int64_t rows) noexcept {
@@ -380,6 +421,20 @@ class Depthwise final : public Recipe {
       }
     }
     for (int64_t tap = 0; tap < depth_ * taps_; ++tap) repeat(packed + tap * maps_ * fold_);
+  }
+
+  // Weights as they lie, but that rows of taps have room for the most.
+  void pack_rows(const void* weight, T* packed) const noexcept {
+    std::fill_n(packed, packed_elements(), T{0});
+    MoveArgs args{};
+    args.src = weight;
+    args.src_row = args.columns = axes_[2].kernel;
+    args.src_column = 1;
+    args.dst = packed;
+    args.dst_row = kColumnsTaps;
+    args.dst_column = 1;
+    args.rows = problem_.geometry.weight_elements() / args.columns;
+    load_(args);
   }
 
   void load_bias(const void* bias, T* to) const noexcept {
@@ -595,6 +650,61 @@ class Depthwise final : public Recipe {
       const int64_t rest = positions % fold_;
       sum(begin, positions / fold_, fold_);
       if (rest > 0) sum(begin + positions - rest, 1, rest);
+    }
+  }
+
+  // Some rows of a plane of the output of some groups.
+  void run_columns(const Call& call, const T* weights, const T* bias, const Worker& w,
+                   int64_t unit) const noexcept {
+    const auto& [z, y, x] = axes_;
+    const int64_t first_y = unit % row_blocks_ * rows_;
+    unit /= row_blocks_;
+    const int64_t runs = ceil_div(groups_, parts_);
+    const int64_t first = unit % runs * parts_;
+    const int64_t end = std::min(first + parts_, groups_);
+    unit /= runs;
+    const int64_t at_z = unit % z.dst_size;
+    const int64_t sample = unit / z.dst_size;
+    const int64_t src_map = positions(&PhaseAxis::src_size);
+    const int64_t taps = taps_ / x.kernel * kColumnsTaps;
+    DepthwiseColumnsArgs args{};
+    args.src = w.rows;
+    args.weight = w.weights;
+    args.weight_map = depth_ * taps;
+    args.src_row = x.src_size;
+    args.src_rows = y.src_size;
+    args.src_columns = x.src_size;
+    args.first_y = first_y * y.src_step + y.lowest_offset;
+    args.first_x = x.lowest_offset;
+    args.kernel_y = y.kernel;
+    args.kernel_x = x.kernel;
+    args.step = x.src_step;
+    args.activation = activate_.get();
+    args.dst_map = positions(&PhaseAxis::dst_size);
+    args.dst_row = x.dst_size;
+    args.rows = std::min(rows_, y.dst_size - first_y);
+    args.columns = x.dst_size;
+    // Maps of one group read the same, those of several go on together.
+    const bool alone = columns_ > 1;
+    args.src_map = alone ? 0 : depth_ * src_map;
+    args.maps = alone ? columns_ : end - first;
+    const Cursor place_z(z, at_z);
+    for (int64_t group = first; group < end; group += alone ? 1 : end - first) {
+      args.planes = 0;
+      for (int64_t depth = 0; depth < depth_; ++depth) {
+        place_z.for_taps([&](int64_t src_z, int64_t kz) {
+          w.rows[args.planes] = static_cast<const S*>(call.source) +
+                                ((sample * groups_ + group) * depth_ + depth) * src_map +
+                                src_z * y.src_size * x.src_size;
+          w.weights[args.planes++] =
+              weights + (group * columns_ * depth_ + depth) * taps + kz * y.kernel * kColumnsTaps;
+        });
+      }
+      const int64_t map = group * columns_;
+      args.bias = bias == nullptr ? nullptr : bias + map;
+      args.dst = static_cast<S*>(call.out) + (sample * maps_ + map) * args.dst_map +
+                 (at_z * y.dst_size + first_y) * x.dst_size;
+      sum_(args);
     }
   }
 
@@ -830,6 +940,7 @@ class Depthwise final : public Recipe {
   bool last_;         // whether maps lie together
   bool spread_;       // whether groups of several maps lie together
   int64_t fold_;      // neighbouring positions that are lanes together
+  bool sweeps_;       // whether rows are read in place, and summed down columns
   bool turns_;  // whether there are two phases of two taps, which take turns, and rows are read in place
   int64_t block_maps_;  // of a unit, where they lie together
   int64_t pitch_;       // elements from one position of the source to the next there
@@ -853,7 +964,7 @@ class Depthwise final : public Recipe {
   // Where maps lie together.
   std::vector<Section> sections_;
   int64_t map_blocks_ = 1;
-  int64_t parts_ = 1;  // that a row is shared in
+  int64_t parts_ = 1;  // that a row is shared in; of columns, groups of a unit
   std::unique_ptr<MapSpreader<E>> spreader_;
   int64_t strip_length_ = 0;  // source positions of a row that is spread
   int64_t units_ = 0;
@@ -980,7 +1091,19 @@ class Times {
            calls * (20 + 8 * lists) + units * blocks * 100 + spread * vector_ * spread_vector + pack;
   }
 
-  // Lanes are positions of a row.
+  // Lanes are positions of a row, which are summed down columns of two vectors.
+  double columns() const noexcept {
+    const Geometry& g = problem_.geometry;
+    const double strips =
+        batch_ * static_cast<double>(g.channels) * z_.dst_size * std::ceil(x_.dst_size / width_) / 2;
+    const double planes = static_cast<double>(g.filters) / groups_ * std::min(z_.taps, z_.src_size);
+    const double rows = y_.sources(y_.dst_size);
+    const double products = 2 * y_.taps / static_cast<double>(y_.src_step) * x_.taps;
+    const double pack = problem_.packed ? 0 : static_cast<double>(g.weight_elements()) / x_.taps * 2;
+    return strips * (15 + rows * planes * (0.27 * products + (x_.src_step == 1 ? 2 : 4.5))) + pack;
+  }
+
+  // The same, as rows of a strip.
   double rows() const noexcept {
     const Geometry& g = problem_.geometry;
     const auto depth = static_cast<double>((forward_ ? g.channels : g.filters) / g.groups);
@@ -1046,7 +1169,10 @@ class Times {
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const Times times(problem);
-  const double nanoseconds = spreads(g) ? times.spread() : g.channels_last ? times.maps() : times.rows();
+  const double nanoseconds = spreads(g)        ? times.spread()
+                             : g.channels_last ? times.maps()
+                             : sweeps(problem) ? times.columns()
+                                               : times.rows();
   return nanoseconds * 1e-9 +
          machine::far_seconds(problem, static_cast<double>(g.small_elements() + g.large_elements()) *
                                            static_cast<double>(storage_bytes(problem.dtype)));
