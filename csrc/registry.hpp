@@ -67,7 +67,8 @@ enum class Family : uint8_t {
   positions,
   assemble,
   depthwisephases,
-  merge
+  merge,
+  turneddots
 };
 
 struct Kernel {

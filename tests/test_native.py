@@ -496,6 +496,7 @@ LONG = {
     "weight_winograd_rows weight_gradient": Geometry(64, 64, 8, 1, (_line(256, 9, 3, 4),) * 2),
     "weight_dots weight_gradient": Geometry(64, 64, 8, 1, (_line(256, 9, 2, 4),) * 2),
     "weight_maps weight_gradient": Geometry(64, 8, 8, 8, (_line(512, 16, 2, 1),) * 2, channels_last=True),
+    "weight_turned weight_gradient": Geometry(128, 16, 16, 16, (_line(256, 10, 2, 4),) * 2),
     "weight_windows weight_gradient": Geometry(2, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
     "weight_strassen weight_gradient": Geometry(2, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),
     "weight_gemm weight_gradient": Geometry(2, 1024, 1024, 1, (_line(128, 4, 2, 1),) * 2),

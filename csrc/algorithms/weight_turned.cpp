@@ -1,0 +1,335 @@
+// Weight gradient of depthwise layers and small groups whose maps lie apart: a few maps of both sides are
+// turned in the cache to lie together, lanes being groups, and where those are few, samples. Every position
+// of the small side lists the places of the large side that its taps lead to, one of zeros standing for those
+// beside it.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "machine.hpp"
+#include "memory.hpp"
+#include "packing.hpp"
+#include "turned_dots_abi.hpp"
+
+namespace tconv {
+namespace {
+
+constexpr int64_t kMostPositions = 1 << 13;   // of the maps of a group, which the second cache holds
+constexpr int64_t kPiecePositions = 1 << 12;  // the same, if maps can be cut
+constexpr int64_t kMostProducts = 1 << 15;    // of a piece of a map, which are listed
+constexpr int64_t kMostSums = 1 << 12;        // of a group
+constexpr int64_t kUnitBytes = 128 << 10;     // of sums of sets that follow each other in a sample
+
+// What the lanes are, and how maps are cut: into pieces of neighbouring rows, along the first axis that has
+// any.
+struct Lay {
+  int64_t channels;  // of a group
+  int64_t filters;
+  int64_t taps;
+  int64_t groups;  // of a set
+  int64_t sets;
+  int64_t samples;  // side by side
+  int64_t vectors;  // of samples
+  Axis axis{};
+  int64_t small_row = 1;  // positions
+  int64_t large_row = 1;
+  int64_t rows = 1;  // of a piece, of the small side
+
+  explicit Lay(const Geometry& g) noexcept
+      : channels(g.channels / g.groups),
+        filters(g.filters / g.groups),
+        taps(g.taps()),
+        groups(std::min<int64_t>(g.groups, kTurnedMaps)),
+        sets(ceil_div(g.groups, groups)),
+        samples(std::clamp<int64_t>(g.batch, 1, kTurnedMaps / groups)),
+        vectors(ceil_div(g.batch, samples)) {
+    size_t cut = 0;
+    while (cut + 1 < kAxes && g.axes[cut].size * g.axes[cut].out == 1) ++cut;
+    axis = g.axes[cut];
+    for (size_t a = cut + 1; a < kAxes; ++a) {
+      small_row *= g.axes[a].size;
+      large_row *= g.axes[a].out;
+    }
+    int64_t most = std::max<int64_t>(axis.size, 1);
+    while (rows < most) {
+      const int64_t some = (rows + most + 1) / 2;
+      if (positions(some) <= kPiecePositions && some * small_row * taps <= kMostProducts) {
+        rows = some;
+      } else {
+        most = some - 1;
+      }
+    }
+    rows = ceil_div(axis.size, pieces());
+  }
+
+  int64_t pieces() const noexcept { return ceil_div(axis.size, rows); }
+  // Rows of the large side that so many of the small side lead to, at most.
+  int64_t extent(int64_t some) const noexcept {
+    return std::min(axis.out, (some - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1);
+  }
+  int64_t positions(int64_t some) const noexcept {
+    return channels * some * small_row + filters * extent(some) * large_row;
+  }
+  int64_t sums() const noexcept { return channels * filters * taps; }
+  // Of a piece of a map turned, zeros being behind that of the large side, and of a group.
+  int64_t small_elements() const noexcept { return rows * small_row * kTurnedMaps; }
+  int64_t large_elements() const noexcept { return (extent(rows) * large_row + 1) * kTurnedMaps; }
+  int64_t elements() const noexcept { return channels * small_elements() + filters * large_elements(); }
+};
+
+// Neighbouring positions of both sides: the first of each map, and how many.
+struct Piece {
+  int64_t small_first, small;
+  int64_t large_first, large;
+  size_t list;
+};
+
+struct List {
+  std::vector<TurnedRun> runs;
+  std::vector<int32_t> table;
+};
+
+template <class E>
+class WeightTurned final : public Recipe {
+ public:
+  using S = typename E::storage;
+  using T = typename E::compute;
+
+  explicit WeightTurned(const Problem& problem)
+      : problem_(problem),
+        lay_(problem.geometry),
+        load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
+        store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
+        dots_(tconv::kernel(Family::turneddots, compute_dtype(problem.dtype), problem.isa)) {
+    for (const Axis& axis : problem.geometry.axes)
+      beside_ = beside_ || axis.taps_inside() < axis.size * axis.kernel;
+    unit_sets_ = std::clamp<int64_t>(kUnitBytes / set_bytes(), 1, ceil_div(lay_.sets, problem.threads));
+    threads_ = static_cast<int>(std::min<int64_t>(problem.threads, lay_.sets));
+    while (threads_ > 1 && workspace_bytes() > problem.workspace) --threads_;
+    while (unit_sets_ > 1 && workspace_bytes() > problem.workspace) unit_sets_ /= 2;
+  }
+
+  void list() override {
+    const Axis& axis = lay_.axis;
+    std::map<std::array<int64_t, 3>, size_t> known;
+    for (int64_t begin = 0; begin < axis.size; begin += lay_.rows) {
+      const int64_t end = std::min(begin + lay_.rows, axis.size);
+      const int64_t reached = begin * axis.stride - axis.pad_lo;
+      const int64_t first = std::clamp<int64_t>(reached, 0, axis.out);
+      const int64_t last = reached + (end - begin - 1) * axis.stride + (axis.kernel - 1) * axis.dilation;
+      const int64_t rows = std::clamp(last + 1, first, axis.out) - first;
+      const auto [found, fresh] = known.try_emplace({end - begin, reached - first, rows}, lists_.size());
+      pieces_.push_back({begin * lay_.small_row, (end - begin) * lay_.small_row, first * lay_.large_row,
+                         rows * lay_.large_row, found->second});
+      if (fresh) lists_.push_back(list_of(pieces_.back()));
+    }
+  }
+
+  std::string kernel() const override { return dots_.name; }
+  size_t workspace_bytes() const noexcept override { return worker_bytes() * static_cast<size_t>(threads_); }
+
+  bool run(const Call& call) const override {
+    const Buffer scratch(workspace_bytes());
+    call.crew.limit(threads_);
+    const double seconds = machine::seconds(problem_) * threads_;
+    const int64_t units = ceil_div(lay_.sets, unit_sets_);
+    return share_finite(call.crew, units, seconds, [&](int64_t unit, int member) noexcept {
+      T* const sums = reinterpret_cast<T*>(scratch.data() + static_cast<size_t>(member) * worker_bytes());
+      const int64_t begin = unit * unit_sets_;
+      const int64_t end = std::min(begin + unit_sets_, lay_.sets);
+      sum_sets(call, begin, end, sums, member);
+      // A product with zeros is another number if it is not zero.
+      if (beside_ && !all_finite(sums, (end - begin) * set_sums())) return false;
+      for (int64_t set = begin; set < end; ++set)
+        store(sums + (set - begin) * set_sums(), set, static_cast<S*>(call.out));
+      return true;
+    });
+  }
+
+ private:
+  size_t worker_bytes() const noexcept {
+    return aligned(static_cast<size_t>(unit_sets_ * set_sums() + lay_.elements()) * sizeof(T));
+  }
+  int64_t set_sums() const noexcept { return lay_.sums() * kTurnedMaps; }
+  int64_t set_bytes() const noexcept { return set_sums() * static_cast<int64_t>(sizeof(T)); }
+  int64_t groups_of(int64_t set) const noexcept {
+    return std::min(lay_.groups, problem_.geometry.groups - set * lay_.groups);
+  }
+
+  List list_of(const Piece& piece) const {
+    List made;
+    const int64_t runs = ceil_div(lay_.taps, kTurnedTaps);
+    for (int64_t r = 0; r < runs; ++r)
+      list_run(piece, lay_.taps * r / runs, lay_.taps * (r + 1) / runs, made);
+    return made;
+  }
+
+  // Taps [first, end).
+  void list_run(const Piece& piece, int64_t first, int64_t end, List& to) const {
+    const auto& [z, y, x] = problem_.geometry.axes;
+    const auto place_of = [](const Axis& axis, int64_t at, int64_t k) {
+      const int64_t place = at * axis.stride + k * axis.dilation - axis.pad_lo;
+      return place < axis.out ? place : -1;
+    };
+    TurnedRun run{static_cast<int32_t>(end - first), 0};
+    std::vector<int32_t> places(static_cast<size_t>(end - first));
+    for (int64_t i = 0; i < piece.small; ++i) {
+      const int64_t position = piece.small_first + i;
+      bool some = false;
+      for (int64_t tap = first; tap < end; ++tap) {
+        const int64_t at_z = place_of(z, position / (y.size * x.size), tap / (y.kernel * x.kernel));
+        const int64_t at_y = place_of(y, position / x.size % y.size, tap / x.kernel % y.kernel);
+        const int64_t at_x = place_of(x, position % x.size, tap % x.kernel);
+        const bool inside = at_z >= 0 && at_y >= 0 && at_x >= 0;
+        const int64_t place = (at_z * y.out + at_y) * x.out + at_x - piece.large_first;
+        places[static_cast<size_t>(tap - first)] =
+            static_cast<int32_t>(inside ? place * kTurnedMaps : lay_.large_elements() - kTurnedMaps);
+        some = some || inside;
+      }
+      if (!some) continue;
+      to.table.push_back(static_cast<int32_t>(i * kTurnedMaps));
+      to.table.insert(to.table.end(), places.begin(), places.end());
+      ++run.entries;
+    }
+    to.runs.push_back(run);
+  }
+
+  // Of sets [begin, end), one sample after the other, so that memory is read in order.
+  void sum_sets(const Call& call, int64_t begin, int64_t end, T* sums, int member) const noexcept {
+    T* const strip = sums + unit_sets_ * set_sums();
+    std::fill_n(sums, (end - begin) * set_sums(), T{0});
+    std::fill_n(strip, lay_.elements(), T{0});
+    for (int64_t vector = 0; vector < lay_.vectors; ++vector) {
+      // Lanes of samples that are no more.
+      if ((vector + 1) * lay_.samples > problem_.geometry.batch) std::fill_n(strip, lay_.elements(), T{0});
+      for (int64_t set = begin; set < end; ++set) {
+        for (const Piece& piece : pieces_) {
+          turn_piece(call, vector, set, piece, strip);
+          sum_piece(strip, lists_[piece.list], sums + (set - begin) * set_sums());
+          if (call.crew.stopped(member)) return;
+        }
+      }
+    }
+  }
+
+  // Brings the maps of a set side by side, of one sample or of several.
+  void turn_piece(const Call& call, int64_t vector, int64_t set, const Piece& piece,
+                  T* strip) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const int64_t sample = vector * lay_.samples;
+    const int64_t group = sample * g.groups + set * lay_.groups;
+    const int64_t rows = groups_of(set) * std::min(lay_.samples, g.batch - sample);
+    const auto maps = [&](const void* side, int64_t count, int64_t positions, int64_t first, int64_t some,
+                          int64_t step) {
+      const S* from = static_cast<const S*>(side) + group * count * positions + first;
+      for (int64_t map = 0; map < count; ++map) {
+        turn(from, count * positions, some, rows, strip);
+        from += positions;
+        strip += step;
+      }
+    };
+    maps(call.source, lay_.channels, g.small_positions(), piece.small_first, piece.small,
+         lay_.small_elements());
+    maps(call.weight, lay_.filters, g.large_positions(), piece.large_first, piece.large,
+         lay_.large_elements());
+  }
+
+  void sum_piece(const T* strip, const List& list, T* sums) const noexcept {
+    TurnedDotsArgs args{};
+    args.run = list.runs.data();
+    args.runs = static_cast<int64_t>(list.runs.size());
+    args.table = list.table.data();
+    for (int64_t c = 0; c < lay_.channels; ++c) {
+      for (int64_t f = 0; f < lay_.filters; ++f) {
+        args.small = strip + c * lay_.small_elements();
+        args.large = strip + lay_.channels * lay_.small_elements() + f * lay_.large_elements();
+        args.sums = sums;
+        dots_(args);
+        sums += lay_.taps * kTurnedMaps;
+      }
+    }
+  }
+
+  void turn(const S* from, int64_t step, int64_t count, int64_t rows, T* to) const noexcept {
+    MoveArgs args{};
+    args.src = from;
+    args.src_row = step;
+    args.src_column = args.dst_row = 1;
+    args.dst = to;
+    args.dst_column = kTurnedMaps;
+    args.rows = rows;
+    args.columns = count;
+    load_(args);
+  }
+
+  // Adds up what lanes hold of the samples of a group, and brings it to the weights of the set.
+  void store(T* sums, int64_t set, S* out) const noexcept {
+    const int64_t groups = groups_of(set);
+    for (T* lanes = sums; lanes < sums + set_sums(); lanes += kTurnedMaps) {
+      for (int64_t lane = groups; lane < groups * lay_.samples; ++lane) lanes[lane % groups] += lanes[lane];
+    }
+    MoveArgs args{};
+    args.src = sums;
+    args.src_row = args.dst_column = 1;
+    args.src_column = kTurnedMaps;
+    args.dst = out + set * lay_.groups * lay_.sums();
+    args.dst_row = args.columns = lay_.sums();
+    args.rows = groups;
+    store_(args);
+  }
+
+  Problem problem_;
+  Lay lay_;
+  int64_t unit_sets_ = 1;  // that a unit sums
+  const Kernel& load_;
+  const Kernel& store_;
+  const Kernel& dots_;
+  bool beside_ = false;  // whether some taps lead beside the large side
+  int threads_ = 1;
+  std::vector<Piece> pieces_;  // of a map
+  std::vector<List> lists_;
+};
+
+std::optional<std::string> refusal(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  if (g.channels_last) return "maps lie together";
+  const Lay lay(g);
+  if (lay.positions(lay.rows) > kMostPositions)
+    return "rows of more than " + std::to_string(kMostPositions) + " positions of the maps of a group";
+  if (lay.rows * lay.small_row * lay.taps > kMostProducts)
+    return "more than " + std::to_string(kMostProducts) + " products of a row";
+  if (lay.sums() > kMostSums) return "more than " + std::to_string(kMostSums) + " weights of a group";
+  return std::nullopt;
+}
+
+// Fitted to measured times.
+double cost(const Problem& problem) {
+  const Lay lay(problem.geometry);
+  const double lanes = machine::lanes(compute_dtype(problem.dtype), problem.isa);
+  // Measured with vectors of 64 bytes; narrower ones take seven tenths, if no more lanes are moved.
+  const double vector = std::max(vector_floats(problem.isa) / 16.0, 0.7) * kTurnedMaps / lanes;
+  const auto whole = [lanes](int64_t count) { return std::ceil(static_cast<double>(count) / lanes) * lanes; };
+  const double turned = static_cast<double>(lay.channels) * whole(lay.rows * lay.small_row) +
+                        static_cast<double>(lay.filters) * whole(lay.extent(lay.rows) * lay.large_row);
+  const auto runs = static_cast<double>(ceil_div(lay.taps, kTurnedTaps));
+  const double products =
+      static_cast<double>(lay.rows * lay.small_row) * (static_cast<double>(lay.taps) + runs);
+  const double nanoseconds =
+      1.5 * turned + static_cast<double>(lay.channels * lay.filters) * (0.39 * products + 4 * runs) + 20;
+  const Geometry& g = problem.geometry;
+  const auto bytes = static_cast<double>(g.small_elements() + g.large_elements()) *
+                     static_cast<double>(storage_bytes(problem.dtype));
+  return static_cast<double>(lay.sets * lay.vectors * lay.pieces()) * vector * nanoseconds * 1e-9 +
+         static_cast<double>(lay.sets * lay.sums()) * kTurnedMaps / machine::kHertz +
+         machine::far_seconds(problem, bytes);
+}
+
+}  // namespace
+
+extern const Algorithm weight_turned;
+const Algorithm weight_turned{"weight_turned", refusal, cost, make_stored<WeightTurned>};
+
+}  // namespace tconv
