@@ -1,5 +1,5 @@
-// Weight gradient of depthwise layers and small groups whose maps lie apart: a few maps of both sides are
-// turned in the cache to lie together, lanes being groups, and where those are few, samples. Every position
+// Weight gradient of depthwise layers and small groups: a few maps of both sides are turned in the cache to
+// lie together, or copied where they do, lanes being groups, and where those are few, samples. Every position
 // of the small side lists the places of the large side that its taps lead to, one of zeros standing for those
 // beside it.
 #include <algorithm>
@@ -220,14 +220,23 @@ class WeightTurned final : public Recipe {
                   T* strip) const noexcept {
     const Geometry& g = problem_.geometry;
     const int64_t sample = vector * lay_.samples;
-    const int64_t group = sample * g.groups + set * lay_.groups;
-    const int64_t rows = groups_of(set) * std::min(lay_.samples, g.batch - sample);
+    const int64_t groups = groups_of(set);
+    const int64_t samples = std::min(lay_.samples, g.batch - sample);
     const auto maps = [&](const void* side, int64_t count, int64_t positions, int64_t first, int64_t some,
                           int64_t step) {
-      const S* from = static_cast<const S*>(side) + group * count * positions + first;
+      const S* from = static_cast<const S*>(side) + sample * g.groups * count * positions;
+      if (g.channels_last) {
+        from += first * g.groups + set * lay_.groups;
+        for (int64_t s = 0; s < samples; ++s)
+          load_(MoveArgs{from + s * g.groups * positions, g.groups, 1, strip + s * groups, kTurnedMaps, 1,
+                         some, groups});
+        strip += step;
+        return;
+      }
+      from += set * lay_.groups * count * positions + first;
       for (int64_t map = 0; map < count; ++map) {
-        turn(from, count * positions, some, rows, strip);
-        from += positions;
+        load_(MoveArgs{from + map * positions, count * positions, 1, strip, 1, kTurnedMaps, groups * samples,
+                       some});
         strip += step;
       }
     };
@@ -251,18 +260,6 @@ class WeightTurned final : public Recipe {
         sums += lay_.taps * kTurnedMaps;
       }
     }
-  }
-
-  void turn(const S* from, int64_t step, int64_t count, int64_t rows, T* to) const noexcept {
-    MoveArgs args{};
-    args.src = from;
-    args.src_row = step;
-    args.src_column = args.dst_row = 1;
-    args.dst = to;
-    args.dst_column = kTurnedMaps;
-    args.rows = rows;
-    args.columns = count;
-    load_(args);
   }
 
   // Adds up what lanes hold of the samples of a group, and brings it to the weights of the set.
@@ -295,8 +292,8 @@ class WeightTurned final : public Recipe {
 
 std::optional<std::string> refusal(const Problem& problem) {
   const Geometry& g = problem.geometry;
-  if (g.channels_last) return "maps lie together";
   const Lay lay(g);
+  if (g.channels_last && lay.channels * lay.filters > 1) return "maps of a group lie together";
   if (lay.positions(lay.rows) > kMostPositions)
     return "rows of more than " + std::to_string(kMostPositions) + " positions of the maps of a group";
   if (lay.rows * lay.small_row * lay.taps > kMostProducts)
@@ -311,17 +308,23 @@ double cost(const Problem& problem) {
   const double lanes = machine::lanes(compute_dtype(problem.dtype), problem.isa);
   // Measured with vectors of 64 bytes; narrower ones take seven tenths, if no more lanes are moved.
   const double vector = std::max(vector_floats(problem.isa) / 16.0, 0.7) * kTurnedMaps / lanes;
-  const auto whole = [lanes](int64_t count) { return std::ceil(static_cast<double>(count) / lanes) * lanes; };
+  const Geometry& g = problem.geometry;
+  const auto bytes = static_cast<double>(g.small_elements() + g.large_elements()) *
+                     static_cast<double>(storage_bytes(problem.dtype));
+  // Squares of positions and maps are turned; maps that lie together are copied, a few of every position.
+  const auto whole = [&](int64_t count) {
+    return g.channels_last ? static_cast<double>(count * lay.samples)
+                           : std::ceil(static_cast<double>(count) / lanes) * lanes;
+  };
+  const bool near = bytes <= machine::kSecondCacheBytes * static_cast<double>(g.batch);
+  const double turn = !g.channels_last ? 1.5 : near ? 1.9 : 3.5;
   const double turned = static_cast<double>(lay.channels) * whole(lay.rows * lay.small_row) +
                         static_cast<double>(lay.filters) * whole(lay.extent(lay.rows) * lay.large_row);
   const auto runs = static_cast<double>(ceil_div(lay.taps, kTurnedTaps));
   const double products =
       static_cast<double>(lay.rows * lay.small_row) * (static_cast<double>(lay.taps) + runs);
   const double nanoseconds =
-      1.5 * turned + static_cast<double>(lay.channels * lay.filters) * (0.39 * products + 4 * runs) + 20;
-  const Geometry& g = problem.geometry;
-  const auto bytes = static_cast<double>(g.small_elements() + g.large_elements()) *
-                     static_cast<double>(storage_bytes(problem.dtype));
+      turn * turned + static_cast<double>(lay.channels * lay.filters) * (0.39 * products + 4 * runs) + 20;
   return static_cast<double>(lay.sets * lay.vectors * lay.pieces()) * vector * nanoseconds * 1e-9 +
          static_cast<double>(lay.sets * lay.sums()) * kTurnedMaps / machine::kHertz +
          machine::far_seconds(problem, bytes);
