@@ -71,6 +71,12 @@ struct Geometry {
   int64_t taps() const noexcept { return axes[0].kernel * axes[1].kernel * axes[2].kernel; }
   int64_t small_positions() const noexcept { return axes[0].size * axes[1].size * axes[2].size; }
   int64_t large_positions() const noexcept { return axes[0].out * axes[1].out * axes[2].out; }
+  // Whether all taps of all positions of the small side lie on the large side.
+  bool stays_inside() const noexcept {
+    return std::all_of(axes.begin(), axes.end(), [](const Axis& axis) {
+      return axis.within() == std::pair<int64_t, int64_t>(0, axis.size);
+    });
+  }
   int64_t small_elements() const noexcept { return batch * channels * small_positions(); }
   int64_t large_elements() const noexcept { return batch * filters * large_positions(); }
   int64_t weight_elements() const noexcept { return channels * (filters / groups) * taps(); }

@@ -30,6 +30,22 @@ struct RowsArgs {
 
 namespace {
 
+// Stores a vector of each row, which lies V vectors from that of the row before, to its runs.
+template <class E, int V, int... r>
+[[gnu::always_inline]] inline void store_runs(const RowsArgs& args, int v, const typename Lanes<E>::type* sum,
+                                              Sequence<r...>) noexcept {
+  using L = Lanes<E>;
+  const auto to = [&args](int row) { return static_cast<typename E::storage*>(args.c[row]); };
+  for (int32_t i = args.first_run[v]; i < args.first_run[v + 1]; ++i) {
+    const SpreadRun run = args.run[i];
+    if (run.begin == 0 && run.end == L::count) {
+      (L::store(to(r) + run.offset, sum[r * V]), ...);
+    } else {
+      (L::store_lanes(to(r) + run.offset - run.begin, sum[r * V], run.begin, run.end), ...);
+    }
+  }
+}
+
 template <class E, int R, int V, class Step, int... I>
 [[gnu::always_inline]] inline void rows_of(const RowsArgs& args, Sequence<I...>) noexcept {
   using T = typename E::compute;
@@ -66,14 +82,14 @@ template <class E, int R, int V, class Step, int... I>
     ((sum[I] += *reinterpret_cast<const Loose*>(bias + I % V * lanes)), ...);
   }
   if (args.activation != nullptr) ((sum[I] = activated<T>(sum[I], *args.activation)), ...);
-  const auto begin = [&args](int v) { return args.run + args.first_run[v]; };
   if (!args.whole) {
-    (spread_vector<E>(begin(I % V), begin(I % V + 1), args.c[I / V], sum[I]), ...);
+    // Of each vector once, at its first row.
+    ((I < V ? store_runs<E, V>(args, I, sum + I % V, UpTo<R>{}) : void()), ...);
     return;
   }
   int64_t offset[V];
   S* c[R];
-  for (int v = 0; v < V; ++v) offset[v] = begin(v)->offset;
+  for (int v = 0; v < V; ++v) offset[v] = args.run[args.first_run[v]].offset;
   for (int r = 0; r < R; ++r) c[r] = static_cast<S*>(args.c[r]);
   if (args.stream) {
     (stream_out<E>(c[I / V] + offset[I % V], sum[I]), ...);

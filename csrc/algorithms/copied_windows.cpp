@@ -131,7 +131,7 @@ class CopiedWindows final : public Recipe {
         staged_windows_(stage_),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
-        inside_(stays_inside(problem.geometry)),
+        inside_(problem.geometry.stays_inside()),
         channels_(stage_.geometry.channels),
         depth_(columns_of(problem.geometry)),
         places_(problem.geometry.small_positions()),

@@ -1,7 +1,7 @@
-// Forward and data gradient where the kernel is the stride and maps lie together: one matrix product, rows
-// being positions of the small side. The window of a position is a few runs of neighbours on the large side,
-// so both sides are read and written where they lie, but for short types that are multiplied as longer ones,
-// and odd depths where those are pairs.
+// Where maps lie together, forward if the kernel is the stride, and any data gradient: one matrix product,
+// rows being positions of the small side. The window of a position is a few runs of neighbours on the large
+// side, so both sides are read and written where they lie, but for short types that are multiplied as longer
+// ones, odd depths where those are pairs, and windows that leave the image, which are copied among zeros.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -21,6 +21,9 @@ namespace {
 constexpr int64_t kBlockBytes = 256 << 10;  // of rows that one thread holds in its cache
 constexpr int64_t kLeastTiles = 8;          // of a block, for each of which a panel of weights is read anew
 constexpr int64_t kMostTiles = 64;
+// Of a run of neighbours of a window: that all rows of a tile go to, and that is copied.
+constexpr double kSegmentSeconds = 14 / machine::kHertz;
+constexpr double kRunSeconds = 14 / machine::kHertz;
 
 // The kernel that wastes the fewest lanes of its last panel, the one of most lanes among equals.
 const Kernel& best_kernel(const Problem& problem) {
@@ -32,6 +35,14 @@ const Kernel& best_kernel(const Problem& problem) {
     const auto lanes = [&](const Kernel& k) { return ceil_div(columns, k.lanes) * k.lanes; };
     return lanes(a) != lanes(b) ? lanes(a) < lanes(b) : a.lanes > b.lanes;
   });
+}
+
+// Whether products read the source where it is: as it is computed, or in whole pairs.
+bool as_they_lie(const Problem& problem, const Kernel& tile) {
+  const Geometry& g = problem.geometry;
+  if (steps_of_element(tile) == 1) return problem.dtype == compute_dtype(problem.dtype);
+  return problem.pass == Pass::forward ? g.channels / g.groups % 2 == 0
+                                       : segment_length(g) % 2 == 0 && g.filters % 2 == 0;
 }
 
 template <class T>
@@ -54,9 +65,8 @@ class PositionRows final : public Recipe {
     positions_ = g.batch * g.small_positions();
     segments_.length = segment_length(g);
     steps_ = pair_ == nullptr ? depth_ : ceil_div(depth_, 2);
-    as_they_lie_ = pair_ == nullptr ? problem.dtype == compute_dtype(problem.dtype)
-                   : forward_       ? depth_ % 2 == 0
-                                    : segments_.length % 2 == 0 && g.filters % 2 == 0;
+    for (int a = 0; a < kAxes; ++a) within_[a] = g.axes[a].within();
+    as_they_lie_ = as_they_lie(problem, rows_);
     whole_ = columns_ % rows_.lanes == 0 && (forward_ ? segments_.length : columns_) % vector() == 0;
     stream_ = forward_ && whole_ && filters_ % vector() == 0 && goes_past_caches(problem);
     cut();
@@ -85,17 +95,17 @@ class PositionRows final : public Recipe {
   // Packed: [group][panel][step of depth][lane]; pairs of steps take the first half of a panel.
   bool pack(const void* weight, char* packed, Crew& crew) const override {
     const double seconds = static_cast<double>(packed_bytes()) / machine::kPackBytesPerSecond;
-    crew.share(problem_.geometry.groups * panels_, seconds, [&](int64_t unit, int) noexcept {
-      pack_panel(weight, reinterpret_cast<T*>(packed + static_cast<size_t>(unit) * panel_bytes()),
-                 unit / panels_, unit % panels_);
+    return share_finite(crew, problem_.geometry.groups * panels_, seconds, [&](int64_t unit, int) noexcept {
+      return pack_panel(weight, reinterpret_cast<T*>(packed + static_cast<size_t>(unit) * panel_bytes()),
+                        unit / panels_, unit % panels_);
     });
-    return true;
   }
 
   bool run(const Call& call) const override {
     const Buffer scratch(workspace_);
     Pieces pieces(scratch.data());
-    const char* packed = packed_weights(call, pieces);
+    const char* const packed = packed_weights(call, pieces);
+    if (packed == nullptr) return false;
     const T* const bias =
         made_bias<T>(call, pieces, bias_bytes(), [this](const void* from, T* to) { spread_bias(from, to); });
     call.crew.limit(threads_);
@@ -113,11 +123,13 @@ class PositionRows final : public Recipe {
   }
 
  private:
-  // What one thread works in, for each position of a block.
+  // What one thread works in, for each position of a block: the first `lying` are read where they lie, the
+  // others from copies.
   struct Worker {
     const void** source;
     void** out;
     T* copied;
+    int64_t lying;
   };
 
   int64_t element() const noexcept { return static_cast<int64_t>(storage_bytes(problem_.dtype)); }
@@ -134,9 +146,10 @@ class PositionRows final : public Recipe {
   size_t pointer_bytes() const noexcept {
     return aligned(static_cast<size_t>(block_positions_) * sizeof(void*));
   }
+  bool copies() const noexcept { return !as_they_lie_ || (!forward_ && !problem_.geometry.stays_inside()); }
   size_t worker_bytes() const noexcept {
     return 2 * pointer_bytes() +
-           (as_they_lie_ ? 0 : aligned(static_cast<size_t>(block_positions_ * steps_) * sizeof(T)));
+           (copies() ? aligned(static_cast<size_t>(block_positions_ * steps_) * sizeof(T)) : 0);
   }
 
   Worker worker(char* memory) const noexcept {
@@ -169,7 +182,8 @@ class PositionRows final : public Recipe {
     workspace_ = total();
   }
 
-  void pack_panel(const void* weight, T* packed, int64_t group, int64_t panel) const noexcept {
+  // Returns false where it meets an infinity or NaN that may meet zeros beside the image.
+  bool pack_panel(const void* weight, T* packed, int64_t group, int64_t panel) const noexcept {
     const int64_t first = panel * rows_.lanes;
     const int64_t columns = std::min<int64_t>(rows_.lanes, columns_ - first);
     const char* from = static_cast<const char*>(weight) + group * channels_ * window_ * element();
@@ -186,7 +200,9 @@ class PositionRows final : public Recipe {
     load_(args);
     for (int64_t step = 0; columns < rows_.lanes && step < depth_; ++step)
       std::fill(packed + step * rows_.lanes + columns, packed + (step + 1) * rows_.lanes, T{0});
+    if (!forward_ && !all_finite(packed, depth_ * rows_.lanes)) return false;
     if (pair_ != nullptr) (*pair_)(PairArgs{packed, 1, depth_, rows_.lanes});
+    return true;
   }
 
   void spread_bias(const void* bias, T* spread) const noexcept {
@@ -206,61 +222,98 @@ class PositionRows final : public Recipe {
     return std::min(ceil_div(positions_, rows_.rows) * block / blocks_ * rows_.rows, positions_);
   }
 
-  // Finds where positions lie on either side, from the first one of a block.
-  void find(const Call& call, const Worker& w, int64_t group, int64_t first, int64_t count) const noexcept {
+  // Finds where positions lie on either side, from the first one of a block, and copies windows.
+  void find(const Call& call, Worker& w, int64_t group, int64_t first, int64_t count) const noexcept {
     const Geometry& g = problem_.geometry;
     const auto& [z, y, x] = g.axes;
+    const auto is_within = [this](int axis, int64_t at) {
+      return at >= within_[axis].first && at < within_[axis].second;
+    };
+    w.lying = 0;
+    int64_t copied = 0;
     for (int64_t i = 0; i < count;) {
       const int64_t row = (first + i) / x.size;
-      const int64_t at = (first + i) % x.size;
-      const int64_t plane = row / y.size;
-      const int64_t row_z = plane / z.size * z.out + plane % z.size * z.stride;
-      const int64_t large_row = row_z * y.out + row % y.size * y.stride;
+      int64_t at = (first + i) % x.size;
+      const int64_t at_y = row % y.size;
+      const int64_t at_z = row / y.size % z.size;
+      WindowPlace place{row / y.size / z.size, at_z * z.stride - z.pad_lo, at_y * y.stride - y.pad_lo,
+                        at * x.stride - x.pad_lo};
+      const bool row_lies = as_they_lie_ && is_within(0, at_z) && is_within(1, at_y);
       int64_t small = (first + i) * g.channels + group * channels_;
-      int64_t large = (large_row * x.out + at * x.stride) * g.filters + group * filters_;
-      for (const int64_t end = std::min(count, i + x.size - at); i < end; ++i) {
-        w.source[i] = static_cast<const char*>(call.source) + (forward_ ? small : large) * element();
-        w.out[i] = static_cast<char*>(call.out) + (forward_ ? large : small) * element();
+      int64_t large = place.offset(g) + group * filters_;
+      for (const int64_t end = std::min(count, i + x.size - at); i < end; ++i, ++at) {
+        const bool lies = forward_ || (row_lies && is_within(2, at));
+        const int64_t to = lies ? w.lying++ : count - ++copied;
+        w.out[to] = static_cast<char*>(call.out) + (forward_ ? large : small) * element();
+        w.source[to] = static_cast<const char*>(call.source) + (forward_ ? small : large) * element();
+        if (!lies) {
+          T* const window = w.copied + (copied - 1) * steps_;
+          copy(call, place, large, window);
+          w.source[to] = window;
+        }
         small += g.channels;
         large += x.stride * g.filters;
+        place.x += x.stride;
       }
     }
   }
 
-  void run_block(const Call& call, const char* packed, const T* bias, const Worker& w, int64_t group,
-                 int64_t block, int64_t first_panel, int64_t last_panel) const noexcept {
+  // A window, `large` being its first element, in the compute type or as pairs.
+  void copy(const Call& call, const WindowPlace& place, int64_t large, T* to) const noexcept {
+    if (pair_ != nullptr) to[steps_ - 1] = T{0};
+    const char* const from = static_cast<const char*>(call.source) + large * element();
+    copy_window(problem_.geometry, segments_, place, reinterpret_cast<char*>(to),
+                pair_ == nullptr ? static_cast<int64_t>(sizeof(T)) : element(),
+                [&](int64_t at, char* place_in, int64_t count) noexcept {
+                  move(from + at * element(), place_in, count);
+                });
+  }
+
+  // Neighbours to the compute type, or as they are.
+  void move(const void* from, void* to, int64_t count) const noexcept {
+    if (pair_ == nullptr && element() < static_cast<int64_t>(sizeof(T))) {
+      convert_run(load_, from, to, count);
+    } else {
+      std::memcpy(to, from, static_cast<size_t>(count * element()));
+    }
+  }
+
+  void run_block(const Call& call, const char* packed, const T* bias, Worker w, int64_t group, int64_t block,
+                 int64_t first_panel, int64_t last_panel) const noexcept {
     const int64_t first = block_start(block);
     const int64_t count = block_start(block + 1) - first;
     find(call, w, group, first, count);
+    if (forward_ && !as_they_lie_) copy(w, count);
     Ahead ahead = next_source(call.source, group, block, last_panel - first_panel);
-    static constexpr int64_t kHere = 0;
     RowsArgs args{};
-    args.segment = &kHere;
-    args.segments = 1;
-    args.depth = steps_;
-    if (!as_they_lie_) {
-      copy(w, count);
-    } else if (!forward_) {
-      args.segment = starts_.data();
-      args.segments = static_cast<int64_t>(starts_.size());
-      args.depth = steps_ / args.segments;
-    }
     args.activation = activate_.get();
     args.run = lane_runs_.runs.data();
     args.whole = whole_;
     args.stream = stream_ && reinterpret_cast<uintptr_t>(call.out) % kAlignment == 0;
+    const auto multiply = [&](int64_t begin, int64_t end) noexcept {
+      args.depth = steps_ / args.segments;
+      for (int64_t i = begin; i < end; i += rows_.rows) {
+        args.a = w.source + i;
+        args.c = w.out + i;
+        args.rows = static_cast<int32_t>(std::min<int64_t>(rows_.rows, end - i));
+        ahead.fetch();
+        rows_(args);
+      }
+    };
+    static constexpr int64_t kHere = 0;
     const int64_t vectors = static_cast<int64_t>(lane_runs_.first.size() - 1) / panels_;
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       args.b = packed + static_cast<size_t>(group * panels_ + panel) * panel_bytes();
       if (bias != nullptr) args.bias = bias + (group * panels_ + panel) * rows_.lanes;
       args.first_run = lane_runs_.first.data() + panel * vectors;
-      for (int64_t i = 0; i < count; i += rows_.rows) {
-        args.a = w.source + i;
-        args.c = w.out + i;
-        args.rows = static_cast<int32_t>(std::min<int64_t>(rows_.rows, count - i));
-        ahead.fetch();
-        rows_(args);
+      if (!forward_) {
+        args.segment = starts_.data();
+        args.segments = static_cast<int64_t>(starts_.size());
+        multiply(0, w.lying);
       }
+      args.segment = &kHere;
+      args.segments = 1;
+      multiply(forward_ ? 0 : w.lying, count);
     }
     if (args.stream) finish_past_caches();
   }
@@ -296,31 +349,15 @@ class PositionRows final : public Recipe {
 
   // Sources of a block, one behind the other, to the compute type or whole pairs.
   void copy(const Worker& w, int64_t count) const noexcept {
-    if (forward_ && pair_ == nullptr) {
+    if (pair_ == nullptr) {
       copy_matrix(w, count);
       return;
     }
-    const int64_t length = forward_ ? depth_ : segments_.length;
-    MoveArgs args{};
-    args.rows = 1;
-    args.src_column = args.dst_column = 1;
-    args.columns = length;
     for (int64_t i = 0; i < count; ++i) {
       T* const to = w.copied + i * steps_;
-      const char* const from = static_cast<const char*>(w.source[i]);
+      to[steps_ - 1] = T{0};
+      move(w.source[i], to, depth_);
       w.source[i] = to;
-      if (pair_ != nullptr) to[steps_ - 1] = T{0};
-      for (int64_t at = 0; at < depth_; at += length) {
-        const int64_t start = forward_ ? 0 : segments_.start[static_cast<size_t>(at / length)];
-        args.src = from + start * element();
-        if (pair_ == nullptr) {
-          args.dst = to + at;
-          load_(args);
-        } else {
-          std::memcpy(reinterpret_cast<char*>(to) + at * element(), args.src,
-                      static_cast<size_t>(length * element()));
-        }
-      }
     }
   }
 
@@ -332,15 +369,16 @@ class PositionRows final : public Recipe {
   bool forward_;
   int64_t channels_ = 0;  // of a group, as all below
   int64_t filters_ = 0;
-  int64_t window_ = 0;        // filters and taps
-  int64_t depth_ = 0;         // what is summed over
-  int64_t steps_ = 0;         // of it, which may be pairs
-  bool as_they_lie_ = false;  // whether the products read the source where it is
-  int64_t columns_ = 0;       // what is in the lanes
+  int64_t window_ = 0;  // filters and taps
+  int64_t depth_ = 0;   // what is summed over
+  int64_t steps_ = 0;   // of it, which may be pairs
+  bool as_they_lie_ = false;
+  int64_t columns_ = 0;  // what is in the lanes
   int64_t panels_ = 0;
   int64_t positions_ = 0;  // of all samples
   Segments segments_;
   std::vector<int64_t> starts_;  // of the segments, in steps
+  std::pair<int64_t, int64_t> within_[kAxes];
   LaneRuns lane_runs_;
   bool whole_ = false;   // whether every vector is one run of the output
   bool stream_ = false;  // whether outputs go past the caches
@@ -354,7 +392,8 @@ class PositionRows final : public Recipe {
 std::optional<std::string> refusal(const Problem& problem) {
   const Geometry& g = problem.geometry;
   if (!g.channels_last) return "maps lie apart";
-  return overlap_refusal(g);
+  if (problem.pass == Pass::forward) return overlap_refusal(g);
+  return window_refusal(g);
 }
 
 double cost(const Problem& problem) {
@@ -370,18 +409,29 @@ double cost(const Problem& problem) {
   const auto in_step = static_cast<double>(steps_of_element(tile));
   const double calls =
       std::ceil(columns / tile.lanes) * static_cast<double>(g.groups) * std::max(1.0, positions / tile.rows);
-  const double converted = problem.dtype == compute_dtype(problem.dtype) || in_step > 1
-                               ? 0
-                               : positions * static_cast<double>(g.groups) * depth / vector;
+  const double call = std::ceil(depth / in_step) * machine::tile_step_seconds(tile, tile.rows) +
+                      machine::kCallSeconds + tile.rows * tile.lanes / vector / machine::kHertz;
   // Neighbours of a window on the large side.
-  const auto run = static_cast<double>(g.groups > 1 ? 1 : g.axes[2].kernel);
-  const double runs = positions * static_cast<double>(g.groups * g.taps()) / run;
-  // What a gradient reads is charged with its products.
-  const double arrays = forward ? 1 : machine::stays_near(problem) ? 0.15 : 1.5;
-  return runs * machine::kGatherSeconds +
-         calls * (std::ceil(depth / in_step) * machine::tile_step_seconds(tile, tile.rows) +
-                  machine::kCallSeconds + tile.rows * tile.lanes / vector / machine::kHertz) +
-         converted * machine::kCopySeconds + machine::traffic_seconds(problem) * arrays;
+  const auto runs = static_cast<double>(g.taps() / segment_taps(g));
+  const double windows = positions * static_cast<double>(g.groups);
+  if (forward) {
+    const bool lies = problem.dtype == compute_dtype(problem.dtype) || in_step > 1;
+    return windows * (runs * machine::kGatherSeconds + (lies ? 0 : depth / vector * machine::kCopySeconds)) +
+           calls * call + machine::traffic_seconds(problem);
+  }
+  double lying = as_they_lie(problem, tile) ? 1 : 0;
+  for (const Axis& axis : g.axes) {
+    const auto [begin, end] = axis.within();
+    lying *= static_cast<double>(end - begin) / static_cast<double>(axis.size);
+  }
+  const double copied = (1 - lying) * windows * (runs * kRunSeconds + depth / vector * machine::kCopySeconds);
+  // What is read is charged with its products, but for weights that are packed.
+  const double arrays = machine::stays_near(problem) ? 0.15 : 1.5;
+  const double weights =
+      static_cast<double>(g.weight_elements()) * static_cast<double>(compute_bytes(problem.dtype));
+  const double packing = problem.packed ? 0 : weights / machine::kPackBytesPerSecond;
+  return calls * (call + lying * runs * kSegmentSeconds) + copied + packing +
+         (machine::traffic_seconds(problem) - packing) * arrays;
 }
 
 }  // namespace

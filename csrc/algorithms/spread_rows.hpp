@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <span>
 #include <string>
@@ -23,15 +24,19 @@ inline constexpr int64_t kMostSpreadRows = 1 << 20;
 inline constexpr double kQuarterBytesPerSecond = 14e9;
 inline constexpr double kTurnedBytesPerSecond = 10e9;  // the same where they are turned first
 
+// Why a window is too large, or nothing.
+inline std::optional<std::string> window_refusal(const Geometry& g) {
+  if (g.filters / g.groups * g.taps() <= kMostSpreadRows) return std::nullopt;
+  return "more than " + std::to_string(kMostSpreadRows) + " taps and filters";
+}
+
 // Why the positions of the large side do not each belong to one of the small side, or nothing.
 inline std::optional<std::string> overlap_refusal(const Geometry& g) {
   for (const Axis& axis : g.axes) {
     if (axis.kernel != axis.stride || axis.dilation != 1) return "kernel is not the stride";
     if (axis.pad_lo != 0 || axis.out != axis.size * axis.stride) return "pads or adj";
   }
-  if (g.filters / g.groups * g.taps() > kMostSpreadRows)
-    return "more than " + std::to_string(kMostSpreadRows) + " taps and filters";
-  return std::nullopt;
+  return window_refusal(g);
 }
 
 // The same where lanes are neighbouring positions, of which a vector's outputs go to few rows.
@@ -142,24 +147,64 @@ struct Segments {
   std::vector<int64_t> start;
 };
 
-// Neighbours in the window of a position where maps lie together: all taps along the last axis, or the
-// filters of a group at one tap.
-inline int64_t segment_length(const Geometry& g) noexcept {
-  return g.filters / g.groups * (g.groups > 1 ? 1 : g.axes[2].kernel);
+// Neighbours in the window of a position where maps lie together: the filters of a group at so many taps
+// along the last axis.
+inline int64_t segment_taps(const Geometry& g) noexcept {
+  return g.groups > 1 || g.axes[2].dilation > 1 ? 1 : g.axes[2].kernel;
 }
+inline int64_t segment_length(const Geometry& g) noexcept { return g.filters / g.groups * segment_taps(g); }
 
 // All of them, from the first element of the window.
 inline Segments window_segments(const Geometry& g) {
   const auto& [z, y, x] = g.axes;
-  const int64_t apart = g.groups > 1 ? x.kernel : 1;
   Segments made{segment_length(g), {}};
   for (int64_t tap_z = 0; tap_z < z.kernel; ++tap_z) {
     for (int64_t tap_y = 0; tap_y < y.kernel; ++tap_y) {
-      for (int64_t tap = 0; tap < apart; ++tap)
-        made.start.push_back((((tap_z * y.out) + tap_y) * x.out + tap) * g.filters);
+      const int64_t row = tap_z * z.dilation * y.out + tap_y * y.dilation;
+      for (int64_t tap = 0; tap < x.kernel; tap += segment_taps(g))
+        made.start.push_back((row * x.out + tap * x.dilation) * g.filters);
     }
   }
   return made;
+}
+
+// Where the first tap of a position lies on the large side, maybe beside the image.
+struct WindowPlace {
+  int64_t sample;
+  int64_t z, y, x;
+
+  // Elements from the first one of the large side.
+  int64_t offset(const Geometry& g) const noexcept {
+    const auto& [az, ay, ax] = g.axes;
+    return (((sample * az.out + z) * ay.out + y) * ax.out + x) * g.filters;
+  }
+};
+
+// Brings a window's segments side by side, `unit` bytes for each element, with zeros for what is beside the
+// image. `copy` is told of neighbours in it: from where, in elements from the window's first one, where to,
+// and how many.
+template <class Copy>
+inline void copy_window(const Geometry& g, const Segments& segments, const WindowPlace& place, char* to,
+                        int64_t unit, const Copy& copy) noexcept {
+  const auto& [z, y, x] = g.axes;
+  const int64_t taps = segment_taps(g);
+  const int64_t filters = g.filters / g.groups;
+  const int64_t* start = segments.start.data();
+  for (int64_t tap_z = 0; tap_z < z.kernel; ++tap_z) {
+    for (int64_t tap_y = 0; tap_y < y.kernel; ++tap_y) {
+      const int64_t at_z = place.z + tap_z * z.dilation;
+      const int64_t at_y = place.y + tap_y * y.dilation;
+      const bool row_is_inside = at_z >= 0 && at_z < z.out && at_y >= 0 && at_y < y.out;
+      for (int64_t tap = 0; tap < x.kernel; tap += taps, ++start, to += taps * filters * unit) {
+        const int64_t at = place.x + tap * x.dilation;
+        const int64_t low = row_is_inside ? std::clamp<int64_t>(-at, 0, taps) : taps;
+        const int64_t high = std::clamp(x.out - at, low, taps);
+        std::memset(to, 0, static_cast<size_t>(low * filters * unit));
+        if (low < high) copy(*start + low * g.filters, to + low * filters * unit, (high - low) * filters);
+        std::memset(to + high * filters * unit, 0, static_cast<size_t>((taps - high) * filters * unit));
+      }
+    }
+  }
 }
 
 // Where the lanes of vectors go, from where their row goes.
@@ -174,7 +219,6 @@ inline LaneRuns lane_runs(const Segments& segments, int64_t columns, int64_t lan
   for (int64_t begin = 0; begin < lanes; begin += vector) {
     made.first.push_back(static_cast<int32_t>(made.runs.size()));
     const int64_t end = std::min(begin + vector, columns);
-    if (begin >= end) made.runs.push_back({0, 0, 0});
     for (int64_t at = begin; at < end;) {
       const int64_t within = at % segments.length;
       const int64_t length = std::min(end - at, segments.length - within);
@@ -184,6 +228,8 @@ inline LaneRuns lane_runs(const Segments& segments, int64_t columns, int64_t lan
     }
   }
   made.first.push_back(static_cast<int32_t>(made.runs.size()));
+  // Kernels fetch from the first run of a vector that has none.
+  made.runs.push_back({0, 0, 0});
   return made;
 }
 

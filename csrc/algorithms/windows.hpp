@@ -42,13 +42,6 @@ inline std::optional<std::string> windows_refusal(const Problem& problem) {
   return std::nullopt;
 }
 
-// Whether no window leaves the image.
-inline bool stays_inside(const Geometry& g) noexcept {
-  return std::all_of(g.axes.begin(), g.axes.end(), [](const Axis& axis) {
-    return axis.within() == std::pair<int64_t, int64_t>(0, axis.size);
-  });
-}
-
 // What it takes to bring a position's window there, in so many panels, from the nearer caches or from afar.
 inline double window_copy_seconds(const Problem& problem, double panels, bool near) noexcept {
   // For each run of a position, the same where they are pairs, or where it leaves the image, a run where some
@@ -70,7 +63,7 @@ inline double window_copy_seconds(const Problem& problem, double panels, bool ne
   const auto [within, beyond] = x.within();
   const auto clipped = static_cast<double>(runs.joined ? x.size - (beyond - within) : 0);
   const double row =
-      (stays_inside(g) ? 0 : all_runs * (row_seconds + clipped * clipped_seconds)) + panels * panel_seconds;
+      (g.stays_inside() ? 0 : all_runs * (row_seconds + clipped * clipped_seconds)) + panels * panel_seconds;
   return all_runs * (pairs ? pair_seconds : move_seconds) + row / static_cast<double>(x.size) +
          (pairs ? 0 : static_cast<double>(columns_of(g)) / width * vector);
 }
@@ -98,7 +91,7 @@ class Windows {
       : geometry_(problem.geometry),
         dtype_(problem.dtype),
         runs_(problem.geometry),
-        inside_(stays_inside(problem.geometry)),
+        inside_(problem.geometry.stays_inside()),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         windows_(tconv::kernel(Family::windows, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
