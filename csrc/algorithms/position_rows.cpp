@@ -430,8 +430,8 @@ double cost(const Problem& problem) {
   const double weights =
       static_cast<double>(g.weight_elements()) * static_cast<double>(compute_bytes(problem.dtype));
   const double packing = problem.packed ? 0 : weights / machine::kPackBytesPerSecond;
-  return calls * (call + lying * runs * kSegmentSeconds) + copied + packing +
-         (machine::traffic_seconds(problem) - packing) * arrays;
+  return windows * machine::kGatherSeconds + calls * (call + lying * runs * kSegmentSeconds) + copied +
+         packing + (machine::traffic_seconds(problem) - packing) * arrays;
 }
 
 }  // namespace

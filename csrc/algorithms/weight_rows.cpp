@@ -20,12 +20,17 @@ constexpr int64_t kBoxBytes = 128 << 10;   // of the small side
 constexpr int64_t kLeastPositions = 32;
 constexpr int64_t kCopiedBytes = 256 << 10;
 // A vector of sums, fetched and stored; a row of positions, that is listed and gone to for a run and a panel;
-// a run that is copied.
+// a run and a vector that are copied.
 constexpr double kSumSeconds = 2 * machine::kCopySeconds;
 constexpr double kRowSeconds = 25 / machine::kHertz;
 constexpr double kRunSeconds = 14 / machine::kHertz;
+constexpr double kVectorSeconds = 6 / machine::kHertz;
+constexpr double kFarSums = 4;  // times as long for sums that leave the second cache
 // How fast lanes come that are parts of positions, which meet in few sets of the nearest cache.
 constexpr double kPartBytesPerSecond = 11 * machine::kHertz;
+// The same where they are not fetched ahead: by no one, if positions are this far apart.
+constexpr double kLateBytesPerSecond = 4 * machine::kHertz;
+constexpr int64_t kPrefetched = 768;  // bytes
 // Times as long as products with all in the nearer caches.
 constexpr double kFetching = 1.05;
 
@@ -51,9 +56,12 @@ struct Roles {
         const auto lanes = static_cast<double>(kernel.lanes);
         const double vectors = lanes / machine::lanes(kernel.dtype, kernel.isa);
         double step = machine::rows_step_seconds(kernel, rows);
-        if (small && channels > kernel.lanes) {
-          step = std::max(
-              step, tiles * lanes * static_cast<double>(compute_bytes(kernel.dtype)) / kPartBytesPerSecond);
+        const auto element = static_cast<int64_t>(compute_bytes(kernel.dtype));
+        const int64_t apart = element * (small ? g.channels : g.axes[2].stride * g.filters);
+        if (apart > kernel.lanes * element) {
+          const bool ahead = (small && g.groups == 1) || apart < kPrefetched;
+          step = std::max(step, tiles * lanes * static_cast<double>(element) /
+                                    (ahead ? kPartBytesPerSecond : kLateBytesPerSecond));
         }
         const double box = tiles * machine::kCallSeconds + static_cast<double>(rows) * vectors * kSumSeconds;
         const auto seconds = [&g](const Kernel& of, double one, double each) {
@@ -113,6 +121,32 @@ class WeightRows final : public Recipe {
   std::string kernel() const override { return gemm_.name; }
   size_t workspace_bytes() const noexcept override {
     return sums_bytes() + copied_bytes() + worker_bytes() * static_cast<size_t>(threads_);
+  }
+
+  // Expected on one thread.
+  double seconds() const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto& [z, y, x] = g.axes;
+    const double vector = machine::lanes(gemm_.dtype, gemm_.isa);
+    const int64_t width = element_ < static_cast<int64_t>(sizeof(T)) ? 0 : within_.second - within_.first;
+    double inside = 1;
+    for (const Axis* axis : {&z, &y})
+      inside *= static_cast<double>(axis->taps_inside()) / static_cast<double>(axis->size * axis->kernel);
+    const auto lying = static_cast<double>(rows_ * width);
+    const auto copied = static_cast<double>(rows_ * (x.size - width));
+    // Vectors reach beyond an array at its end, if they do.
+    const auto rounds = static_cast<double>(ceil_div(rows_ * (x.size - width), most_copied_) + 1);
+    const auto boxes = static_cast<double>(ceil_div(rows_, box_rows_) * ceil_div(width, box_x_));
+    const double copy = static_cast<double>(runs_) * kRunSeconds +
+                        static_cast<double>(window_ + channels_) / vector * kVectorSeconds;
+    const bool far = static_cast<double>(sums_bytes()) > machine::kSecondCacheBytes;
+    const double sums = (boxes + rounds) * roles_.box_seconds +
+                        static_cast<double>(channels_ * window_) / vector * machine::kScatterSeconds;
+    return static_cast<double>(g.groups) *
+               ((lying * inside + copied) * roles_.step_seconds * kFetching + copied * copy +
+                static_cast<double>(rows_) * roles_.panels * kRowSeconds + sums * (far ? kFarSums : 1)) +
+           machine::far_seconds(problem_,
+                                static_cast<double>((g.small_elements() + g.large_elements()) * element_));
   }
 
   void list() override { segments_ = window_segments(problem_.geometry); }
@@ -388,28 +422,8 @@ std::optional<std::string> refusal(const Problem& problem) {
 }
 
 double cost(const Problem& problem) {
-  const Geometry& g = problem.geometry;
-  const auto& [z, y, x] = g.axes;
-  const Roles roles(problem);
-  const double vector = machine::lanes(compute_dtype(problem.dtype), problem.isa);
-  const auto positions = static_cast<double>(g.batch * g.small_positions() * g.groups);
-  const auto runs = static_cast<double>(g.taps() / segment_taps(g));
-  const auto [begin, end] = x.within();
-  const bool computed = problem.dtype == compute_dtype(problem.dtype);
-  const double lying = computed ? static_cast<double>(end - begin) / static_cast<double>(x.size) : 0;
-  double inside = 1;
-  for (const Axis* axis : {&z, &y})
-    inside *= static_cast<double>(axis->taps_inside()) / static_cast<double>(axis->size * axis->kernel);
-  const double rows = positions / static_cast<double>(std::max<int64_t>(1, end - begin));
-  const double weights = static_cast<double>(g.weight_elements());
-  const double copied = runs * kRunSeconds + (static_cast<double>(g.filters / g.groups * g.taps()) +
-                                              static_cast<double>(g.channels / g.groups)) /
-                                                 vector * machine::kCopySeconds;
-  return positions * ((lying * inside + 1 - lying) * roles.step_seconds * kFetching + (1 - lying) * copied +
-                      roles.box_seconds / static_cast<double>(Roles::positions_of(g, *roles.gemm))) +
-         rows * roles.panels * kRowSeconds + weights / vector * machine::kScatterSeconds +
-         machine::far_seconds(problem, static_cast<double>(g.small_elements() + g.large_elements()) *
-                                           static_cast<double>(storage_bytes(problem.dtype)));
+  return compute_dtype(problem.dtype) == DType::f64 ? WeightRows<double>(problem).seconds()
+                                                    : WeightRows<float>(problem).seconds();
 }
 
 }  // namespace
