@@ -30,6 +30,7 @@ constexpr int64_t kColumnsTurned = 256;  // at a time
 // A run of neighbours found, and a position where maps lie together, however many.
 constexpr double kRunSeconds = 25 / machine::kHertz;
 constexpr double kPlaceSeconds = 10 / machine::kHertz;
+constexpr double kSingleSeconds = 2 / machine::kHertz;  // a position of one map that has no neighbour
 constexpr double kTurnedSeconds = 2 / machine::kHertz;  // an element whose samples become innermost
 constexpr double kFarTurns = 5;  // times as long beyond the second cache, in a gradient
 constexpr double kStartSeconds = 3500 / machine::kHertz;  // of all else
@@ -988,7 +989,8 @@ double cost(const Problem& problem) {
   return kStartSeconds + turned + making.seconds(problem) +
          (late ? weights / machine::kPackBytesPerSecond : 0) +
          offsets * (rows * figures.runs * kRunSeconds +
-                    (last && depth > 1 ? making.grid * figures.places * kPlaceSeconds : 0)) +
+                    (last && depth > 1 ? making.grid * figures.places * kPlaceSeconds : 0) +
+                    (last && depth == 1 && apart > 1 ? making.grid * kSingleSeconds : 0)) +
          gathered * (machine::kGatherSeconds + (making.pairing - 1) * machine::kCopySeconds);
 }
 
