@@ -43,6 +43,9 @@ Geometry folded(Geometry geometry) noexcept {
     return axis.kernel == 1 && axis.pad_lo == 0 && axis.size == axis.out && axis.grid == 0 &&
            (axis.stride == 1 || axis.size == 1);
   };
+  for (Axis& axis : geometry.axes) {
+    if (axis.kernel == 1) axis.dilation = 1;
+  }
   auto& [z, y, x] = geometry.axes;
   const auto join = [&](Axis& outer, Axis& inner) {
     if (!plain(inner) || outer == Axis{}) return false;

@@ -88,7 +88,7 @@ struct Geometry {
 };
 
 // The same problem with axes that lie as one made one: those of a single position go, and neighbours along
-// which nothing is summed join, so that rows are as long as may be.
+// which nothing is summed join, so that rows are as long as may be. A tap alone has no dilation.
 Geometry folded(Geometry geometry) noexcept;
 
 // Multiplies, or throws where 64 bits do not hold the product.
