@@ -26,35 +26,41 @@ struct Sum {
 
 // Of maps that lie apart, element i of a row goes to the sum i % kWide, and these are added by halves.
 constexpr int64_t kWide = 32;
+constexpr int64_t kBlock = 4096;   // elements of a map that are summed without care
+constexpr int64_t kMostMaps = 16;  // that are summed in turn
 // Sums that one thread makes side by side where maps or samples do, so that it reads long runs.
 constexpr int64_t kMostColumns = 8 * kWide;
 
+// Some maps that follow each other: short pieces of several are long runs of memory.
 template <class E>
-void sum_map(const typename E::storage* grad, int64_t outer, int64_t stride, int64_t inner,
-             typename E::storage* out, const Kernel& kernel, Pace pace) {
-  constexpr int64_t block = 4096;
-  Sum total;
-  double sums[kWide] = {};
+void sum_maps(const typename E::storage* grad, int64_t outer, int64_t stride, int64_t maps, int64_t inner,
+              typename E::storage* out, const Kernel& kernel, Pace pace) {
+  Sum totals[kMostMaps];
+  double sums[kMostMaps][kWide] = {};
   int64_t summed = 0;
   for (int64_t n = 0; n < outer; ++n) {
-    const auto* row = grad + n * stride;
-    for (int64_t first = 0; first < inner; first += block) {
-      const int64_t count = std::min(block, inner - first);
+    for (int64_t first = 0; first < inner; first += kBlock) {
+      const int64_t count = std::min(kBlock, inner - first);
       const int64_t rows = count / kWide;
-      kernel(SumArgs{row + first, rows, kWide, kWide, sums});
-      if (count % kWide != 0) kernel(SumArgs{row + first + rows * kWide, 1, kWide, count % kWide, sums});
       summed += count;
-      if (summed < block && (n + 1 < outer || first + block < inner)) continue;
-      for (int64_t half = kWide / 2; half > 0; half /= 2) {
-        for (int64_t j = 0; j < half; ++j) sums[j] += sums[j + half];
+      const bool full = summed >= kBlock || (n + 1 == outer && first + kBlock >= inner);
+      for (int64_t m = 0; m < maps; ++m) {
+        const auto* row = grad + n * stride + m * inner + first;
+        double* const of = sums[m];
+        if (rows > 0) kernel(SumArgs{row, rows, kWide, kWide, of});
+        if (count % kWide != 0) kernel(SumArgs{row + rows * kWide, 1, kWide, count % kWide, of});
+        if (!full) continue;
+        for (int64_t half = kWide / 2; half > 0; half /= 2) {
+          for (int64_t j = 0; j < half; ++j) of[j] += of[j + half];
+        }
+        totals[m].add(of[0]);
+        std::fill_n(of, kWide, 0.0);
       }
-      total.add(sums[0]);
-      std::fill_n(sums, kWide, 0.0);
-      summed = 0;
+      if (full) summed = 0;
     }
-    if (pace.stopped(inner)) return;
+    if (pace.stopped(maps * inner)) return;
   }
-  *out = E::store(static_cast<typename E::compute>(total.value()));
+  for (int64_t m = 0; m < maps; ++m) out[m] = E::store(static_cast<typename E::compute>(totals[m].value()));
 }
 
 // Up to `kMostColumns` columns side by side, each map `run` of them; `outer` rows `step` elements apart. Rows
@@ -103,8 +109,12 @@ void bias_gradient(const void* grad, int64_t outer, int64_t maps, int64_t inner,
     auto* to = static_cast<typename E::storage*>(out);
     // Short rows of some samples are summed side by side first.
     if (maps == 1 || inner > kWide * std::min<int64_t>(outer, 8)) {
-      crew.share(maps, seconds, [&](int64_t map, int member) noexcept {
-        sum_map<E>(from + map * inner, outer, maps * inner, inner, to + map, sum, Pace(crew, member));
+      const int64_t together =
+          inner < kBlock ? std::clamp<int64_t>(maps / (4 * crew.threads()), 1, kMostMaps) : 1;
+      crew.share(ceil_div(maps, together), seconds, [&](int64_t unit, int member) noexcept {
+        const int64_t first = unit * together;
+        sum_maps<E>(from + first * inner, outer, maps * inner, std::min(together, maps - first), inner,
+                    to + first, sum, Pace(crew, member));
       });
     } else {
       const int64_t units = std::max<int64_t>(crew.threads(), ceil_div(maps * inner, kMostColumns));

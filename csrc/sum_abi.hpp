@@ -5,7 +5,8 @@
 
 // Family `sum`, of the storage type: for c < columns
 //   sums[c] += sum over r < rows of src[r * row_step + c]
-// in double precision, in the order of r.
+// in double precision, in the order of r. There is room for whole vectors of sums, and zero is added to those
+// beyond the last column.
 struct SumArgs {
   const void* src;
   int64_t rows;
@@ -37,16 +38,9 @@ template <class E, int V, bool whole>
   constexpr int P = L::count / W;
   typedef T Part __attribute__((vector_size(W * sizeof(T))));
   const auto* src = static_cast<const typename E::storage*>(args.src) + first;
-  const int64_t lanes = args.columns - first;
-  const uint32_t mask = whole ? 0 : L::first(lanes);
-  double all[V * P * W] = {};
+  const uint32_t mask = whole ? 0 : L::first(args.columns - first);
   Double sum[V * P];
-  if (whole) {
-    memcpy(sum, args.sums + first, sizeof sum);
-  } else {
-    for (int64_t c = 0; c < lanes; ++c) all[c] = args.sums[first + c];
-    memcpy(sum, all, sizeof sum);
-  }
+  memcpy(sum, args.sums + first, sizeof sum);
 #pragma GCC unroll 1
   for (int64_t r = 0; r < args.rows; ++r, src += args.row_step) {
 #pragma GCC unroll 16
@@ -58,12 +52,7 @@ template <class E, int V, bool whole>
       for (int p = 0; p < P; ++p) sum[v * P + p] += to_doubles(part[p]);
     }
   }
-  if (whole) {
-    memcpy(args.sums + first, sum, sizeof sum);
-  } else {
-    memcpy(all, sum, sizeof sum);
-    for (int64_t c = 0; c < lanes; ++c) args.sums[first + c] = all[c];
-  }
+  memcpy(args.sums + first, sum, sizeof sum);
 }
 
 template <class E>
