@@ -97,6 +97,20 @@ class Windows {
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         columns_(columns_of(problem.geometry)) {
     for (int a = 0; a < kAxes; ++a) within_[a] = geometry_.axes[a].within();
+    // Beside axes of one position those of the next axis follow each other, or samples.
+    const auto& [z, y, x] = geometry_.axes;
+    row_ = x.size;
+    step_ = x.stride * runs_.unit;
+    int64_t apart = x.out * runs_.unit;
+    for (const Axis* axis : {&y, &z}) {
+      if (row_ > 1 || !inside_) return;
+      row_ = axis->size;
+      step_ = axis->stride * apart;
+      apart *= axis->out;
+    }
+    if (row_ > 1 || !inside_) return;
+    row_ = geometry_.batch;
+    step_ = geometry_.filters * geometry_.large_positions();
   }
 
   // What copying goes by. Panels of columns begin at `starts`, the last of which is the end of all.
@@ -239,7 +253,7 @@ class Windows {
   }
 
  private:
-  // Positions of a row of the small side.
+  // Positions of a row of the small side, from one on.
   struct Row {
     int64_t sample, z, y;
     int64_t x, end;
@@ -274,7 +288,7 @@ class Windows {
     int64_t place = position;
     Row row{};
     row.x = place % x.size;
-    row.end = std::min(row.x + end - position, x.size);
+    row.end = row.x + std::min(end - position, row_ - position % row_);
     place /= x.size;
     row.y = place % y.size;
     place /= y.size;
@@ -326,7 +340,7 @@ class Windows {
                 size_t panel) const noexcept {
     const auto& [az, ay, ax] = geometry_.axes;
     const int64_t line = ax.out * runs_.unit;
-    const int64_t step = ax.stride * runs_.unit;
+    const int64_t step = step_;
     const S* const origin = origin_of(grad, group, row);
     WindowsArgs args{};
     args.src_step = step;
@@ -390,6 +404,8 @@ class Windows {
   WindowRuns runs_;
   std::pair<int64_t, int64_t> within_[kAxes];
   bool inside_;
+  int64_t row_;   // positions that are as far apart as each from the next
+  int64_t step_;  // elements of the large side from one of them to the next
   const Kernel& load_;
   const Kernel& windows_;
   const Kernel& store_;
