@@ -36,6 +36,7 @@ constexpr double kSmallLastSeconds = 6.5 / machine::kHertz;
 constexpr double kLargeLastSeconds = 4.5 / machine::kHertz;
 constexpr double kPartSeconds = 8 / machine::kHertz;     // the same of a group
 constexpr double kShortRows = 2;                         // times as long
+constexpr double kPieceSeconds = 14 / machine::kHertz;   // of a map's short row beyond the second cache
 constexpr double kFarRows = 4;                           // the same from memory, mirrored
 constexpr double kSquareSeconds = 30 / machine::kHertz;  // sums mirrored, a square of a vector's lanes
 constexpr double kClearBytesPerSecond = 60e9;
@@ -151,8 +152,11 @@ class WeightGemm final : public Recipe {
                             (machine::stays_near(problem_) ? 1 : kFarRows) *
                             (g.axes[2].out < lanes ? kShortRows : 1);
     const double moved = !last ? mirrored : g.groups > 1 ? part : kLargeLastSeconds;
+    const double large_side = static_cast<double>(g.large_elements()) * sizeof(T);
+    const bool pieces = !last && g.axes[2].out < 2 * lanes && large_side > machine::kSecondCacheBytes;
     const double large =
-        rows * (static_cast<double>(g.axes[2].out) * vectors(kept_maps()) * moved + kRowSeconds);
+        rows * (static_cast<double>(g.axes[2].out) * vectors(kept_maps()) * moved + kRowSeconds +
+                (pieces ? static_cast<double>(kept_maps()) * kPieceSeconds : 0));
     const double cleared = static_cast<double>(small_bytes() + large_bytes()) / kClearBytesPerSecond;
 
     const double weights = static_cast<double>(g.weight_elements());
