@@ -21,8 +21,8 @@ constexpr int64_t kWindowBytes = 256 << 10;  // of windows that are copied at a 
 constexpr int64_t kChannels = 48;            // whose weights stay near for all of these; whole tiles
 constexpr int64_t kStageBytes = 4 << 20;     // of images that are copied at a time with the zeros beside them
 constexpr int64_t kLineElements = 16;
-constexpr double kSumSeconds = 4 / machine::kHertz;    // of a sum of a part
-constexpr double kTileSeconds = 60 / machine::kHertz;  // of a tile of them
+constexpr double kSumSeconds = 2 / machine::kHertz;    // of a sum of a part
+constexpr double kTileSeconds = 20 / machine::kHertz;  // of a tile of them
 // A vector that is copied with its zeros, and a run of such.
 constexpr double kStageSeconds = 6 / machine::kHertz;
 constexpr double kStageRunSeconds = 8 / machine::kHertz;
@@ -294,7 +294,8 @@ class CopiedWindows final : public Recipe {
     args.a_offset = args.b_offset = &none;
     args.segments = 1;
     args.a_row = depth_;
-    args.a_next = cut_.part;
+    // What is read next: other channels, or where they are few, more of these.
+    args.a_next = channels_ > kChannels ? cut_.dots->rows * depth_ : cut_.part;
     args.b_column = columns_.data();
     args.out_row = block_;
     for (int64_t begin = 0; begin < depth_; begin += cut_.part) {
