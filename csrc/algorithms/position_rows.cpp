@@ -25,15 +25,33 @@ constexpr int64_t kMostTiles = 64;
 constexpr double kSegmentSeconds = 14 / machine::kHertz;
 constexpr double kRunSeconds = 14 / machine::kHertz;
 
-// The kernel that wastes the fewest lanes of its last panel, the one of most lanes among equals.
-const Kernel& best_kernel(const Problem& problem) {
+// Of a group: what is summed over, and what is in the lanes.
+int64_t depth_of(const Problem& problem) noexcept {
   const Geometry& g = problem.geometry;
-  const int64_t columns =
-      problem.pass == Pass::forward ? g.filters / g.groups * g.taps() : g.channels / g.groups;
+  return problem.pass == Pass::forward ? g.channels / g.groups : g.filters / g.groups * g.taps();
+}
+int64_t columns_of(const Problem& problem) noexcept {
+  const Geometry& g = problem.geometry;
+  return problem.pass == Pass::forward ? g.filters / g.groups * g.taps() : g.channels / g.groups;
+}
+
+// A whole tile.
+double call_seconds(const Problem& problem, const Kernel& tile) {
+  const double vectors = tile.lanes / machine::lanes(compute_dtype(problem.dtype), problem.isa);
+  return static_cast<double>(ceil_div(depth_of(problem), steps_of_element(tile))) *
+             machine::tile_step_seconds(tile, tile.rows) +
+         machine::kCallSeconds + tile.rows * vectors / machine::kHertz;
+}
+
+// The fastest kernel, the one of most lanes among equals, which loads least.
+const Kernel& best_kernel(const Problem& problem) {
   const auto candidates = kernels(Family::rows, problem.dtype, problem.isa);
   return *std::min_element(candidates.begin(), candidates.end(), [&](const Kernel& a, const Kernel& b) {
-    const auto lanes = [&](const Kernel& k) { return ceil_div(columns, k.lanes) * k.lanes; };
-    return lanes(a) != lanes(b) ? lanes(a) < lanes(b) : a.lanes > b.lanes;
+    const auto seconds = [&](const Kernel& tile) {
+      return static_cast<double>(ceil_div(columns_of(problem), tile.lanes)) * call_seconds(problem, tile) /
+             tile.rows;
+    };
+    return seconds(a) != seconds(b) ? seconds(a) < seconds(b) : a.lanes > b.lanes;
   });
 }
 
@@ -59,8 +77,8 @@ class PositionRows final : public Recipe {
     channels_ = g.channels / g.groups;
     filters_ = g.filters / g.groups;
     window_ = filters_ * g.taps();
-    depth_ = forward_ ? channels_ : window_;
-    columns_ = forward_ ? window_ : channels_;
+    depth_ = depth_of(problem);
+    columns_ = columns_of(problem);
     panels_ = ceil_div(columns_, rows_.lanes);
     positions_ = g.batch * g.small_positions();
     segments_.length = segment_length(g);
@@ -68,7 +86,7 @@ class PositionRows final : public Recipe {
     for (int a = 0; a < kAxes; ++a) within_[a] = g.axes[a].within();
     as_they_lie_ = as_they_lie(problem, rows_);
     whole_ = columns_ % rows_.lanes == 0 && (forward_ ? segments_.length : columns_) % vector() == 0;
-    stream_ = forward_ && whole_ && filters_ % vector() == 0 && goes_past_caches(problem);
+    stream_ = whole_ && (!forward_ || filters_ % vector() == 0) && goes_past_caches(problem);
     cut();
   }
 
@@ -399,23 +417,18 @@ std::optional<std::string> refusal(const Problem& problem) {
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const Kernel& tile = best_kernel(problem);
-  const auto channels = static_cast<double>(g.channels / g.groups);
-  const auto window = static_cast<double>(g.filters / g.groups * g.taps());
   const bool forward = problem.pass == Pass::forward;
-  const double columns = forward ? window : channels;
-  const double depth = forward ? channels : window;
+  const auto depth = static_cast<double>(depth_of(problem));
   const auto positions = static_cast<double>(g.batch * g.small_positions());
   const double vector = machine::lanes(compute_dtype(problem.dtype), problem.isa);
-  const auto in_step = static_cast<double>(steps_of_element(tile));
-  const double calls =
-      std::ceil(columns / tile.lanes) * static_cast<double>(g.groups) * std::max(1.0, positions / tile.rows);
-  const double call = std::ceil(depth / in_step) * machine::tile_step_seconds(tile, tile.rows) +
-                      machine::kCallSeconds + tile.rows * tile.lanes / vector / machine::kHertz;
+  const double calls = static_cast<double>(ceil_div(columns_of(problem), tile.lanes) * g.groups) *
+                       std::max(1.0, positions / tile.rows);
+  const double call = call_seconds(problem, tile);
   // Neighbours of a window on the large side.
   const auto runs = static_cast<double>(g.taps() / segment_taps(g));
   const double windows = positions * static_cast<double>(g.groups);
   if (forward) {
-    const bool lies = problem.dtype == compute_dtype(problem.dtype) || in_step > 1;
+    const bool lies = problem.dtype == compute_dtype(problem.dtype) || steps_of_element(tile) > 1;
     return windows * (runs * machine::kGatherSeconds + (lies ? 0 : depth / vector * machine::kCopySeconds)) +
            calls * call + machine::traffic_seconds(problem);
   }
