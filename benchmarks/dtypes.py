@@ -3,7 +3,8 @@
     python benchmarks/dtypes.py --json benchmarks/results/dtypes.json
 
 Weights prepared, in each layout. Every result is checked against float64. Rows that a run leaves out stay in the
-JSON file. Run it on cores that nothing else uses.
+JSON file. Run it on cores that nothing else uses. More memory of outputs is kept than by default, for those of four
+element types together are larger than what a caller has, and each type would have its pages anew at every turn.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+os.environ.setdefault("TCONV_KEPT_OUTPUTS", "1024")
 
 import tconv
 from layers import LARGEST_ERROR, PASSES, check, expected_of, ours_of, problems
