@@ -24,6 +24,8 @@ constexpr int64_t kMostTogether = 64;  // splits of a row that are read at a tim
 constexpr int64_t kMostPlanes = 256;   // of a strip, about
 constexpr int64_t kStripBytes = 512 << 10;
 constexpr int64_t kResultBytes = 384 << 10;
+constexpr int64_t kLeastSteps = 256;  // of a sum that is kept in registers, if depth has as many
+constexpr int64_t kUsualRow = 64;     // positions
 constexpr double kStepSeconds = 0.5 / machine::kHertz;  // of a tile, beside its products
 constexpr double kUnitSeconds = 500 / machine::kHertz;  // of a group of a sample
 constexpr double kWeightSeconds = 7 / machine::kHertz;  // of a weight, packed one by one
@@ -266,6 +268,17 @@ struct Layout {
     chunk = chunk_maps(g, problem.pass, depth_maps);
     // Fewer maps at a time where each has many splits, or a strip holds too few rows for its halo.
     if (splits() > 1) chunk = std::clamp<int64_t>(kMostPlanes / splits(), 1, chunk);
+    if (std::ranges::any_of(g.axes, [](const Axis& axis) { return axis.dilation > 1; })) {
+      int64_t strip = 1;  // positions that are little more than their halo, rows being of the usual length
+      int64_t taps_of_sum = 1;
+      for (const Axis& axis : g.axes) {
+        const int64_t reach = (axis.kernel - 1) * axis.dilation / axis.stride;
+        strip *= std::max<int64_t>(1, &axis == &g.axes[2] ? reach + kUsualRow : 3 * reach);
+        taps_of_sum *= ceil_div(axis.kernel, forward ? axis.stride : 1);
+      }
+      const int64_t held = kStripBytes / static_cast<int64_t>(compute_bytes(problem.dtype)) / strip;
+      chunk = std::min(chunk, std::max(held, ceil_div(kLeastSteps, taps_of_sum)));
+    }
     gemm = &choose_tile(problem);
     for_kinds([&](int64_t count, int64_t classes, int64_t class_taps) {
       const int64_t pieces = ceil_div(count, gemm->rows);
