@@ -43,10 +43,13 @@ template <class E>
   some.maps = args.columns;
   for (int64_t m = 0; m < args.maps; ++m, src += args.map_stride) {
     if (args.tap_stride == 1 && m + args.fetched < args.maps) {
-      const S* const ahead = src + args.fetched * args.map_stride;
-      const int64_t count = (args.columns - 1) * args.column_stride + args.taps;
-      for (int64_t at = 0; at < count; at += line) __builtin_prefetch(ahead + at, 0, 2);
-      __builtin_prefetch(ahead + count - 1, 0, 2);
+      const S* ahead = src + args.fetched * args.map_stride;
+      const bool together = args.column_stride == args.taps;
+      const int64_t count = (together ? args.columns : 1) * args.taps;
+      for (int64_t l = 0; l < args.columns; l += together ? args.columns : 1, ahead += args.column_stride) {
+        for (int64_t at = 0; at < count; at += line) __builtin_prefetch(ahead + at, 0, 2);
+        __builtin_prefetch(ahead + count - 1, 0, 2);
+      }
     }
     for (int64_t first = 0; first < args.taps; first += lanes) {
       some.src = src + first * args.tap_stride;
