@@ -194,6 +194,8 @@ def test_strassen_is_as_accurate_as_the_definition(isa: str) -> None:
     for samples in (1, 8, 30):
         case = example(replace(STRASSEN, batch=samples), "float32")
         assert_accurate(case, "weight_gradient", "weight_strassen", isa=isa)
+        case = example(replace(STRASSEN, batch=samples, filters=24, channels_last=True), "float32")
+        assert_accurate(case, "weight_gradient", "weight_strassen", isa=isa)
 
 
 def test_strassen_packs_weights_past_the_caches() -> None:

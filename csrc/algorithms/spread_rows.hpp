@@ -207,6 +207,17 @@ inline void copy_window(const Geometry& g, const Segments& segments, const Windo
   }
 }
 
+// Where the window of a position, counted through all samples, begins on the large side where maps lie
+// together and nothing is padded.
+inline int64_t window_offset(const Geometry& g, int64_t position) noexcept {
+  const auto& [z, y, x] = g.axes;
+  const int64_t row = position / x.size;
+  const int64_t plane = row / y.size;
+  return WindowPlace{plane / z.size, plane % z.size * z.stride, row % y.size * y.stride,
+                     position % x.size * x.stride}
+      .offset(g);
+}
+
 // Where the lanes of vectors go, from where their row goes.
 struct LaneRuns {
   std::vector<SpreadRun> runs;

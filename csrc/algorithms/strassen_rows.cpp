@@ -293,15 +293,8 @@ class StrassenRows final : public Recipe {
     return position * problem_.geometry.channels + group * channels_;
   }
 
-  // Where the window of a position begins on the large side.
   int64_t large_offset(int64_t position, int64_t group) const noexcept {
-    const Geometry& g = problem_.geometry;
-    const auto& [z, y, x] = g.axes;
-    const int64_t row = position / x.size;
-    const int64_t plane = row / y.size;
-    const int64_t row_z = plane / z.size * z.out + plane % z.size * z.stride;
-    return ((row_z * y.out + row % y.size * y.stride) * x.out + position % x.size * x.stride) * g.filters +
-           group * filters_;
+    return window_offset(problem_.geometry, position) + group * filters_;
   }
 
   int64_t source_offset(int64_t position, int64_t group) const noexcept {

@@ -1,6 +1,7 @@
 // Weight gradient as weight_windows, with seven products of eight: channels, columns and positions are taken
 // in two halves, of which Strassen's sums are multiplied. Those of the channels are made once for some
-// positions, those of a pair of panels of columns by the thread that multiplies it.
+// positions, those of a pair of panels of columns by the thread that multiplies it: from where they lie if
+// maps lie together and windows do not overlap, else from a copy.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -22,6 +23,13 @@ constexpr int64_t kCopied = 32;      // of each half, that are brought into orde
 // An operand of a panel that is made, of windows which are mostly fetched before.
 constexpr double kOperandSeconds = 5 / machine::kHertz;
 
+// Whether windows are runs of neighbours that hold panels, none of which are read twice.
+bool lie_in_runs(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  const auto products = kernels(Family::strassen, compute_dtype(problem.dtype), problem.isa);
+  return g.channels_last && !overlap_refusal(g) && segment_length(g) >= widest(products).lanes;
+}
+
 template <class E>
 class WeightStrassen final : public Recipe {
  public:
@@ -39,6 +47,8 @@ class WeightStrassen final : public Recipe {
         tiles_(ceil_div(channels_, kHalves * tile_rows_)),
         vector_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))),
         quarters_(tconv::kernel(Family::quarters, compute_dtype(problem.dtype), problem.isa)),
+        lying_quarters_(tconv::kernel(Family::quarters, problem.dtype, problem.isa)),
+        as_they_lie_(lie_in_runs(problem)),
         windows_(problem) {
     cut();
   }
@@ -53,6 +63,7 @@ class WeightStrassen final : public Recipe {
     const int64_t columns = kHalves * pairs_.start(pairs_.count());
     starts.push_back(columns);
     windows_.list(std::move(starts));
+    if (as_they_lie_) segments_ = window_segments(problem_.geometry);
     lane_runs_ = lane_runs({columns_, {0}}, columns_, columns, vector_);
   }
 
@@ -168,28 +179,38 @@ class WeightStrassen final : public Recipe {
   // Makes the operands of all channels. Returns false where they hold an infinity or NaN.
   bool fill_small(const Call& call, T* small, char* workers, const Part& part) const {
     const auto bytes = static_cast<double>(small_bytes());
-    return share_finite(call.crew, tiles_, bytes / machine::kStoreBytesPerSecond,
-                        [&](int64_t tile, int member) noexcept {
-                          const Worker w = worker(workers, member);
-                          const int64_t both = kHalves * tile_rows_;
-                          const int64_t channels = std::min(both, channels_ - tile * both);
-                          bool finite = true;
-                          QuartersArgs args{};
-                          args.weights = true;
-                          args.lanes = std::min(channels, tile_rows_);
-                          args.second_lanes = channels - args.lanes;
-                          args.src_step = both;
-                          args.lane_half = tile_rows_;
-                          args.dst = small + tile * tile_elements();
-                          args.dst_step = tile_rows_;
-                          args.dst_product = product_elements(tile_rows_);
-                          args.finite = &finite;
-                          make(w, part, args, [&](T* strip, int64_t begin, int64_t end) noexcept {
-                            windows_.copy_small(static_cast<const S*>(call.source), strip, both, part.group,
-                                                tile * both, channels, begin, end);
-                          });
-                          return finite;
-                        });
+    return share_finite(
+        call.crew, tiles_, bytes / machine::kStoreBytesPerSecond, [&](int64_t tile, int member) noexcept {
+          const Worker w = worker(workers, member);
+          const int64_t both = kHalves * tile_rows_;
+          const int64_t channels = std::min(both, channels_ - tile * both);
+          bool finite = true;
+          QuartersArgs args{};
+          args.weights = true;
+          args.lanes = std::min(channels, tile_rows_);
+          args.second_lanes = channels - args.lanes;
+          args.src_step = both;
+          args.lane_half = tile_rows_;
+          args.dst = small + tile * tile_elements();
+          args.dst_step = tile_rows_;
+          args.dst_product = product_elements(tile_rows_);
+          args.finite = &finite;
+          if (lies(part)) {
+            const int64_t all = problem_.geometry.channels;
+            args.src =
+                static_cast<const S*>(call.source) + part.first * all + part.group * channels_ + tile * both;
+            args.src_step = all;
+            args.depth_half = part.half() * all;
+            args.steps = part.half();
+            lying_quarters_(args);
+            return finite;
+          }
+          make(w, part, args, [&](T* strip, int64_t begin, int64_t end) noexcept {
+            windows_.copy_small(static_cast<const S*>(call.source), strip, both, part.group, tile * both,
+                                channels, begin, end);
+          });
+          return finite;
+        });
   }
 
   // The same of a pair of panels.
@@ -202,11 +223,58 @@ class WeightStrassen final : public Recipe {
     args.dst = w.pair;
     args.dst_product = product_elements(lanes);
     args.finite = &finite;
+    if (lies(part)) {
+      make_lying(static_cast<const S*>(call.weight), part, args, kHalves * pairs_.start(pair));
+      return finite;
+    }
     make(w, part, args, [&](T* strip, int64_t begin, int64_t end) noexcept {
       windows_.copy(static_cast<const S*>(call.weight), strip, args.lane_half, lanes, part.group,
                     kHalves * pair, kHalves, begin, end);
     });
     return finite;
+  }
+
+  // Whether operands of some positions are made from where they lie.
+  bool lies(const Part& part) const noexcept { return as_they_lie_ && part.depth % kHalves == 0; }
+
+  // Where a column lies in the window of a position, and how many neighbours do from there on.
+  int64_t place_of(int64_t column) const noexcept {
+    return segments_.start[static_cast<size_t>(column / segments_.length)] + column % segments_.length;
+  }
+
+  int64_t left_of(int64_t column) const noexcept { return segments_.length - column % segments_.length; }
+
+  // Makes those of a pair of panels from there.
+  void make_lying(const S* grad, const Part& part, QuartersArgs args, int64_t column) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const Axis& x = g.axes[2];
+    const int64_t width = args.lanes;
+    T* const to = static_cast<T*>(args.dst);
+    if (column + kHalves * width > columns_) std::fill(to, to + kStrassenProducts * args.dst_product, T{0});
+    args.src_step = x.stride * g.filters;
+    for (int64_t step = 0; step < part.half(); step += args.steps) {
+      // Neighbours of a row in both halves.
+      const int64_t first = part.first + step;
+      const int64_t second = first + part.half();
+      const int64_t from = window_offset(g, first);
+      args.steps = std::min(part.half() - step, x.size - std::max(first % x.size, second % x.size));
+      args.depth_half = window_offset(g, second) - from;
+      for (int64_t lane = 0; lane < std::min(width, columns_ - column); lane += args.lanes) {
+        // Neighbours of a segment in both halves.
+        const int64_t low = column + lane;
+        const int64_t high = low + width;
+        args.lanes = std::min(width - lane, left_of(low));
+        args.second_lanes = 0;
+        if (high < columns_) {
+          args.lanes = std::min(args.lanes, left_of(high));
+          args.second_lanes = args.lanes;
+          args.lane_half = place_of(high) - place_of(low);
+        }
+        args.src = grad + from + part.group * (g.filters / g.groups) + place_of(low);
+        args.dst = to + step * args.dst_step + lane;
+        lying_quarters_(args);
+      }
+    }
   }
 
   bool multiply(const Call& call, const T* small, T* sums, char* workers, const Part& part) const {
@@ -258,15 +326,34 @@ class WeightStrassen final : public Recipe {
     const int64_t next = over ? 0 : pair + 1;
     const int64_t first = over ? part.first + part.depth : part.first;
     const int64_t depth = std::min(depth_, positions_ - first);
-    if (g.channels_last || depth <= 0) return fetches;
+    if (depth <= 0 || (g.channels_last && !as_they_lie_)) return fetches;
     constexpr auto element = static_cast<int64_t>(sizeof(S));
-    if (over) {
+    if (over && g.channels_last) {
+      fetches.add_rows(static_cast<const S*>(call.source) + first * g.channels + part.group * channels_,
+                       channels_ * element, g.channels * element, depth);
+    } else if (over) {
       const int64_t places = g.small_positions();
       const int64_t map = first / places * g.channels + part.group * channels_;
       fetches.add_rows(static_cast<const S*>(call.source) + map * places + first % places, depth * element,
                        places * element, channels_);
     }
     const int64_t filters = g.filters / g.groups;
+    if (g.channels_last) {
+      const Axis& x = g.axes[2];
+      const int64_t end = std::min(kHalves * pairs_.start(next + 1), columns_);
+      for (int64_t at = first; at < first + depth;) {
+        const int64_t count = std::min(first + depth - at, x.size - at % x.size);
+        for (int64_t column = kHalves * pairs_.start(next); column < end;) {
+          const int64_t length = std::min(end - column, left_of(column));
+          fetches.add_rows(static_cast<const S*>(call.weight) + window_offset(g, at) + part.group * filters +
+                               place_of(column),
+                           length * element, x.stride * g.filters * element, count);
+          column += length;
+        }
+        at += count;
+      }
+      return fetches;
+    }
     const int64_t begin = kHalves * pairs_.start(next) / g.taps();
     const int64_t end = std::min(ceil_div(kHalves * pairs_.start(next + 1), g.taps()), filters);
     fetches.add_windows(g, call.weight, element, part.group * filters + begin, end - begin, first, depth);
@@ -282,6 +369,9 @@ class WeightStrassen final : public Recipe {
   int64_t tiles_;   // pairs of them
   int64_t vector_;  // lanes of a vector
   const Kernel& quarters_;
+  const Kernel& lying_quarters_;
+  bool as_they_lie_;
+  Segments segments_;
   Windows<E> windows_;
   LaneRuns lane_runs_;
   int64_t depth_ = 1;  // positions that are multiplied at a time
@@ -308,11 +398,14 @@ double cost(const Problem& problem) {
   const double rows = tiles * static_cast<double>(ceil_div(tile.rows, static_cast<int64_t>(width)));
   const double operands =
       kStrassenProducts / 2.0 * (vectors * kOperandSeconds + rows * machine::kCopySeconds);
-  // Maps that lie apart come meanwhile.
-  const int64_t far = g.weight_elements() + (g.channels_last ? g.small_elements() + g.large_elements() : 0);
+  // Maps that lie apart come meanwhile, and what is not copied.
+  const bool lying = lie_in_runs(problem);
+  const int64_t far =
+      g.weight_elements() + (g.channels_last && !lying ? g.small_elements() + g.large_elements() : 0);
   return positions *
              (products + operands +
-              windows_seconds(problem, kHalves * static_cast<double>(pairs.count()), !g.channels_last)) +
+              windows_seconds(problem, kHalves * static_cast<double>(pairs.count()), !g.channels_last) *
+                  (lying ? 0.5 : 1)) +
          static_cast<double>(g.groups) * std::ceil(positions / static_cast<double>(g.groups * kMostDepth)) *
              sums +
          machine::far_seconds(problem,
