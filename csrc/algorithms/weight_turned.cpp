@@ -224,13 +224,21 @@ class WeightTurned final : public Recipe {
     const int64_t samples = std::min(lay_.samples, g.batch - sample);
     const auto maps = [&](const void* side, int64_t count, int64_t positions, int64_t first, int64_t some,
                           int64_t step) {
-      const S* from = static_cast<const S*>(side) + sample * g.groups * count * positions;
+      const int64_t all = g.groups * count;
+      const S* from = static_cast<const S*>(side) + sample * all * positions;
       if (g.channels_last) {
-        from += first * g.groups + set * lay_.groups;
-        for (int64_t s = 0; s < samples; ++s)
-          load_(MoveArgs{from + s * g.groups * positions, g.groups, 1, strip + s * groups, kTurnedMaps, 1,
-                         some, groups});
-        strip += step;
+        from += first * all + set * lay_.groups * count;
+        for (int64_t s = 0; s < samples; ++s) {
+          T* const to = strip + s * groups;
+          const S* const of_sample = from + s * all * positions;
+          if (count == 1) {
+            load_(MoveArgs{of_sample, all, 1, to, kTurnedMaps, 1, some, groups});
+            continue;
+          }
+          for (int64_t i = 0; i < some; ++i)
+            load_(MoveArgs{of_sample + i * all, count, 1, to + i * kTurnedMaps, 1, step, groups, count});
+        }
+        strip += count * step;
         return;
       }
       from += set * lay_.groups * count * positions + first;
@@ -268,14 +276,15 @@ class WeightTurned final : public Recipe {
     for (T* lanes = sums; lanes < sums + set_sums(); lanes += kTurnedMaps) {
       for (int64_t lane = groups; lane < groups * lay_.samples; ++lane) lanes[lane % groups] += lanes[lane];
     }
-    MoveArgs args{};
-    args.src = sums;
-    args.src_row = args.dst_column = 1;
-    args.src_column = kTurnedMaps;
-    args.dst = out + set * lay_.groups * lay_.sums();
-    args.dst_row = args.columns = lay_.sums();
-    args.rows = groups;
-    store_(args);
+    const bool last = problem_.geometry.channels_last;
+    S* const to = out + set * lay_.groups * lay_.sums();
+    for (int64_t c = 0; c < lay_.channels; ++c) {
+      for (int64_t f = 0; f < lay_.filters; ++f) {
+        store_(MoveArgs{sums, 1, kTurnedMaps, to + c * lay_.filters * lay_.taps + f * (last ? 1 : lay_.taps),
+                        lay_.sums(), last ? lay_.filters : 1, groups, lay_.taps});
+        sums += lay_.taps * kTurnedMaps;
+      }
+    }
   }
 
   Problem problem_;
@@ -293,7 +302,6 @@ class WeightTurned final : public Recipe {
 std::optional<std::string> refusal(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const Lay lay(g);
-  if (g.channels_last && lay.channels * lay.filters > 1) return "maps of a group lie together";
   if (lay.positions(lay.rows) > kMostPositions)
     return "rows of more than " + std::to_string(kMostPositions) + " positions of the maps of a group";
   if (lay.rows * lay.small_row * lay.taps > kMostProducts)
@@ -311,20 +319,23 @@ double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const auto bytes = static_cast<double>(g.small_elements() + g.large_elements()) *
                      static_cast<double>(storage_bytes(problem.dtype));
-  // Squares of positions and maps are turned; maps that lie together are copied, a few of every position.
-  const auto whole = [&](int64_t count) {
-    return g.channels_last ? static_cast<double>(count * lay.samples)
-                           : std::ceil(static_cast<double>(count) / lanes) * lanes;
-  };
+  // Squares of positions and maps are turned. Where maps lie together, a few of every position are copied, or
+  // those of groups taken apart.
   const bool near = bytes <= machine::kSecondCacheBytes * static_cast<double>(g.batch);
-  const double turn = !g.channels_last ? 1.5 : near ? 1.9 : 3.5;
-  const double turned = static_cast<double>(lay.channels) * whole(lay.rows * lay.small_row) +
-                        static_cast<double>(lay.filters) * whole(lay.extent(lay.rows) * lay.large_row);
+  const auto turning = [&](int64_t count, int64_t positions) {
+    const auto maps = static_cast<double>(count);
+    if (!g.channels_last) return 1.5 * maps * std::ceil(static_cast<double>(positions) / lanes) * lanes;
+    return static_cast<double>(positions * lay.samples) * (count > 1 ? 10 + (near ? 1.5 : 3) * maps
+                                                           : near    ? 1.9
+                                                                     : 3.5);
+  };
+  const double turned = turning(lay.channels, lay.rows * lay.small_row) +
+                        turning(lay.filters, lay.extent(lay.rows) * lay.large_row);
   const auto runs = static_cast<double>(ceil_div(lay.taps, kTurnedTaps));
   const double products =
       static_cast<double>(lay.rows * lay.small_row) * (static_cast<double>(lay.taps) + runs);
   const double nanoseconds =
-      turn * turned + static_cast<double>(lay.channels * lay.filters) * (0.39 * products + 4 * runs) + 20;
+      turned + static_cast<double>(lay.channels * lay.filters) * (0.39 * products + 4 * runs) + 20;
   return static_cast<double>(lay.sets * lay.vectors * lay.pieces()) * vector * nanoseconds * 1e-9 +
          static_cast<double>(lay.sets * lay.sums()) * kTurnedMaps / machine::kHertz +
          machine::far_seconds(problem, bytes);
