@@ -6,8 +6,8 @@
 #include "spread_abi.hpp"
 
 // Family `rows`, from the compute type to the storage type: for each row r and lane l
-//   sum[r][l] = bias[l] + sum over segments s, steps k of a[r][segment[s] + k] * b[(s * depth + k) * lanes +
-//   l]
+//   sum[r][l] = bias[l] + sum over segments s, steps k of
+//               a[r][segment[s] + k * a_step] * b[(s * depth + k) * lanes + l]
 // in the order of s, then k, starting at zero; lanes go to the runs of their vector, from c[r]. Kernels of a
 // set that has family `pair` take pairs for elements of a and b, two steps of depth.
 struct RowsArgs {
@@ -15,6 +15,7 @@ struct RowsArgs {
   const int64_t* segment;
   int64_t segments;
   int64_t depth;  // of a segment
+  int64_t a_step;
   const void* b;
   const void* bias;              // one element a lane, or null
   const Activation* activation;  // or null
@@ -63,12 +64,13 @@ template <class E, int R, int V, class Step, int... I>
   if (!args.stream) (fetch(I / V, I % V), ...);
   Type sum[R * V] = {};
   const Element* b = static_cast<const Element*>(args.b);
-  const int64_t depth = args.depth;
+  const int64_t end = args.depth * args.a_step;
+  const int64_t step = args.a_step;
   for (int64_t s = 0; s < args.segments; ++s) {
     const Any* a[R];
     for (int r = 0; r < R; ++r) a[r] = static_cast<const Any*>(args.a[r]) + args.segment[s];
 #pragma GCC unroll 1
-    for (int64_t k = 0; k < depth; ++k) {
+    for (int64_t k = 0; k < end; k += step) {
       typename Vector<Element>::type right[V];
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v)

@@ -35,6 +35,12 @@ int64_t columns_of(const Problem& problem) noexcept {
   return problem.pass == Pass::forward ? g.filters / g.groups * g.taps() : g.channels / g.groups;
 }
 
+// Segments of one element, along the last axis, that products take for one with steps between its elements.
+int64_t segments_together(const Problem& problem) noexcept {
+  const Geometry& g = problem.geometry;
+  return problem.pass != Pass::forward && g.filters == g.groups ? g.axes[2].kernel / segment_taps(g) : 1;
+}
+
 // A whole tile.
 double call_seconds(const Problem& problem, const Kernel& tile) {
   const double vectors = tile.lanes / machine::lanes(compute_dtype(problem.dtype), problem.isa);
@@ -93,7 +99,8 @@ class PositionRows final : public Recipe {
   void list() override {
     segments_ = window_segments(problem_.geometry);
     starts_.clear();
-    for (const int64_t start : segments_.start) starts_.push_back(start / steps_of_element(rows_));
+    for (size_t i = 0; i < segments_.start.size(); i += static_cast<size_t>(segments_together(problem_)))
+      starts_.push_back(segments_.start[i] / steps_of_element(rows_));
     lane_runs_ =
         lane_runs(forward_ ? segments_ : Segments{columns_, {0}}, columns_, panels_ * rows_.lanes, vector());
   }
@@ -280,20 +287,18 @@ class PositionRows final : public Recipe {
   void copy(const Call& call, const WindowPlace& place, int64_t large, T* to) const noexcept {
     if (pair_ != nullptr) to[steps_ - 1] = T{0};
     const char* const from = static_cast<const char*>(call.source) + large * element();
-    copy_window(problem_.geometry, segments_, place, reinterpret_cast<char*>(to),
+    copy_window(problem_.geometry, place, reinterpret_cast<char*>(to),
                 pair_ == nullptr ? static_cast<int64_t>(sizeof(T)) : element(),
-                [&](int64_t at, char* place_in, int64_t count) noexcept {
-                  move(from + at * element(), place_in, count);
+                [&](int64_t at, char* window, int64_t runs, int64_t length, int64_t step) noexcept {
+                  const char* run = from + at * element();
+                  if (pair_ == nullptr) {
+                    load_runs(load_, run, window, runs, length, step);
+                    return;
+                  }
+                  const int64_t bytes = length * element();
+                  for (; runs > 0; --runs, run += step * element(), window += bytes)
+                    std::memcpy(window, run, static_cast<size_t>(bytes));
                 });
-  }
-
-  // Neighbours to the compute type, or as they are.
-  void move(const void* from, void* to, int64_t count) const noexcept {
-    if (pair_ == nullptr && element() < static_cast<int64_t>(sizeof(T))) {
-      convert_run(load_, from, to, count);
-    } else {
-      std::memcpy(to, from, static_cast<size_t>(count * element()));
-    }
   }
 
   void run_block(const Call& call, const char* packed, const T* bias, Worker w, int64_t group, int64_t block,
@@ -327,10 +332,13 @@ class PositionRows final : public Recipe {
       if (!forward_) {
         args.segment = starts_.data();
         args.segments = static_cast<int64_t>(starts_.size());
+        args.a_step = segments_together(problem_) > 1
+                          ? problem_.geometry.axes[2].dilation * problem_.geometry.filters
+                          : 1;
         multiply(0, w.lying);
       }
       args.segment = &kHere;
-      args.segments = 1;
+      args.segments = args.a_step = 1;
       multiply(forward_ ? 0 : w.lying, count);
     }
     if (args.stream) finish_past_caches();
@@ -374,7 +382,7 @@ class PositionRows final : public Recipe {
     for (int64_t i = 0; i < count; ++i) {
       T* const to = w.copied + i * steps_;
       to[steps_ - 1] = T{0};
-      move(w.source[i], to, depth_);
+      std::memcpy(to, w.source[i], static_cast<size_t>(depth_ * element()));
       w.source[i] = to;
     }
   }
@@ -425,7 +433,7 @@ double cost(const Problem& problem) {
                        std::max(1.0, positions / tile.rows);
   const double call = call_seconds(problem, tile);
   // Neighbours of a window on the large side.
-  const auto runs = static_cast<double>(g.taps() / segment_taps(g));
+  const auto runs = static_cast<double>(g.taps() / segment_taps(g) / segments_together(problem));
   const double windows = positions * static_cast<double>(g.groups);
   if (forward) {
     const bool lies = problem.dtype == compute_dtype(problem.dtype) || steps_of_element(tile) > 1;
@@ -438,13 +446,14 @@ double cost(const Problem& problem) {
     lying *= static_cast<double>(end - begin) / static_cast<double>(axis.size);
   }
   const double copied = (1 - lying) * windows * (runs * kRunSeconds + depth / vector * machine::kCopySeconds);
-  // What is read is charged with its products, but for weights that are packed.
+  const double parts = machine::far_parts(problem) ? windows * runs * machine::kFarPartSeconds : 0;
+  // What else is read is charged with its products, but for weights that are packed.
   const double arrays = machine::stays_near(problem) ? 0.15 : 1.5;
   const double weights =
       static_cast<double>(g.weight_elements()) * static_cast<double>(compute_bytes(problem.dtype));
   const double packing = problem.packed ? 0 : weights / machine::kPackBytesPerSecond;
-  return windows * machine::kGatherSeconds + calls * (call + lying * runs * kSegmentSeconds) + copied +
-         packing + (machine::traffic_seconds(problem) - packing) * arrays;
+  return parts + windows * machine::kGatherSeconds + calls * (call + lying * runs * kSegmentSeconds) +
+         copied + packing + (machine::traffic_seconds(problem) - packing) * arrays;
 }
 
 }  // namespace

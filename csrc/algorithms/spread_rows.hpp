@@ -180,29 +180,30 @@ struct WindowPlace {
   }
 };
 
-// Brings a window's segments side by side, `unit` bytes for each element, with zeros for what is beside the
-// image. `copy` is told of neighbours in it: from where, in elements from the window's first one, where to,
-// and how many.
+// Brings a window's elements side by side, `unit` bytes each, with zeros for what is beside the image. `copy`
+// is told of runs of neighbours in it: from where, in elements from the window's first one, where to, how
+// many, how long, and from one to the next.
 template <class Copy>
-inline void copy_window(const Geometry& g, const Segments& segments, const WindowPlace& place, char* to,
-                        int64_t unit, const Copy& copy) noexcept {
+inline void copy_window(const Geometry& g, const WindowPlace& place, char* to, int64_t unit,
+                        const Copy& copy) noexcept {
   const auto& [z, y, x] = g.axes;
-  const int64_t taps = segment_taps(g);
   const int64_t filters = g.filters / g.groups;
-  const int64_t* start = segments.start.data();
+  const int64_t first = std::clamp<int64_t>(ceil_div(-place.x, x.dilation), 0, x.kernel);
+  const int64_t last = std::clamp<int64_t>(floor_div(x.out - 1 - place.x, x.dilation) + 1, first, x.kernel);
+  const bool joined = segment_taps(g) > 1;
   for (int64_t tap_z = 0; tap_z < z.kernel; ++tap_z) {
-    for (int64_t tap_y = 0; tap_y < y.kernel; ++tap_y) {
+    for (int64_t tap_y = 0; tap_y < y.kernel; ++tap_y, to += x.kernel * filters * unit) {
       const int64_t at_z = place.z + tap_z * z.dilation;
       const int64_t at_y = place.y + tap_y * y.dilation;
-      const bool row_is_inside = at_z >= 0 && at_z < z.out && at_y >= 0 && at_y < y.out;
-      for (int64_t tap = 0; tap < x.kernel; tap += taps, ++start, to += taps * filters * unit) {
-        const int64_t at = place.x + tap * x.dilation;
-        const int64_t low = row_is_inside ? std::clamp<int64_t>(-at, 0, taps) : taps;
-        const int64_t high = std::clamp(x.out - at, low, taps);
-        std::memset(to, 0, static_cast<size_t>(low * filters * unit));
-        if (low < high) copy(*start + low * g.filters, to + low * filters * unit, (high - low) * filters);
-        std::memset(to + high * filters * unit, 0, static_cast<size_t>((taps - high) * filters * unit));
-      }
+      const bool inside = at_z >= 0 && at_z < z.out && at_y >= 0 && at_y < y.out;
+      const int64_t low = inside ? first : x.kernel;
+      const int64_t high = inside ? last : x.kernel;
+      std::memset(to, 0, static_cast<size_t>(low * filters * unit));
+      std::memset(to + high * filters * unit, 0, static_cast<size_t>((x.kernel - high) * filters * unit));
+      if (low == high) continue;
+      const int64_t row = (tap_z * z.dilation * y.out + tap_y * y.dilation) * x.out;
+      copy((row + low * x.dilation) * g.filters, to + low * filters * unit, joined ? 1 : high - low,
+           joined ? (high - low) * filters : filters, x.dilation * g.filters);
     }
   }
 }
@@ -216,6 +217,21 @@ inline int64_t window_offset(const Geometry& g, int64_t position) noexcept {
   return WindowPlace{plane / z.size, plane % z.size * z.stride, row % y.size * y.stride,
                      position % x.size * x.stride}
       .offset(g);
+}
+
+// Brings such runs from `from` to the compute type.
+inline void load_runs(const Kernel& load, const void* from, void* to, int64_t runs, int64_t length,
+                      int64_t step) noexcept {
+  MoveArgs args{};
+  args.src = from;
+  args.dst = to;
+  args.rows = length == 1 ? 1 : runs;
+  args.columns = length == 1 ? runs : length;
+  args.src_row = step;
+  args.src_column = length == 1 ? step : 1;
+  args.dst_row = length;
+  args.dst_column = 1;
+  load(args);
 }
 
 // Where the lanes of vectors go, from where their row goes.

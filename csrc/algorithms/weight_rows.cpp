@@ -352,29 +352,23 @@ class WeightRows final : public Recipe {
         if (at == within_.first) at = end;
         if (at >= x.size) break;
         T* const to = channels + copied * copied_channels();
-        copy(work.call->source, small_at(work.group, row, at), channels_, to);
+        convert_run(load_,
+                    static_cast<const char*>(work.call->source) + small_at(work.group, row, at) * element_,
+                    to, channels_);
         if (!all_finite(to, channels_)) return false;
         const WindowPlace place = place_of(row_of(row), at);
         const int64_t large = place.offset(g) + work.group * filters();
-        copy_window(g, segments_, place, reinterpret_cast<char*>(windows + copied * copied_window()),
-                    sizeof(T), [&](int64_t from, char* window, int64_t count) noexcept {
-                      copy(work.call->weight, large + from, count, reinterpret_cast<T*>(window));
+        copy_window(g, place, reinterpret_cast<char*>(windows + copied * copied_window()), sizeof(T),
+                    [&](int64_t from, char* window, int64_t runs, int64_t length, int64_t step) noexcept {
+                      load_runs(load_,
+                                static_cast<const char*>(work.call->weight) + (large + from) * element_,
+                                window, runs, length, step);
                     });
         if (++copied == most_copied_) multiply_all();
       }
     }
     if (copied > 0) multiply_all();
     return true;
-  }
-
-  // Neighbours of an array, to the compute type.
-  void copy(const void* from, int64_t at, int64_t count, T* to) const noexcept {
-    const char* const first = static_cast<const char*>(from) + at * element_;
-    if (element_ < static_cast<int64_t>(sizeof(T))) {
-      convert_run(load_, first, to, count);
-    } else {
-      std::memcpy(to, first, static_cast<size_t>(count * element_));
-    }
   }
 
   // Brings the sums into the order of the weight.
