@@ -23,7 +23,7 @@ constexpr int64_t kLeastTiles = 8;          // of a block, for each of which a p
 constexpr int64_t kMostTiles = 64;
 // Of a run of neighbours of a window: that all rows of a tile go to, and that is copied.
 constexpr double kSegmentSeconds = 14 / machine::kHertz;
-constexpr double kRunSeconds = 14 / machine::kHertz;
+constexpr double kRunSeconds = 35 / machine::kHertz;
 
 // Of a group: what is summed over, and what is in the lanes.
 int64_t depth_of(const Problem& problem) noexcept {

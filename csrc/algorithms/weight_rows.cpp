@@ -23,7 +23,7 @@ constexpr int64_t kCopiedBytes = 256 << 10;
 // a run and a vector that are copied.
 constexpr double kSumSeconds = 2 * machine::kCopySeconds;
 constexpr double kRowSeconds = 25 / machine::kHertz;
-constexpr double kRunSeconds = 14 / machine::kHertz;
+constexpr double kRunSeconds = 35 / machine::kHertz;
 constexpr double kVectorSeconds = 6 / machine::kHertz;
 constexpr double kFarSums = 4;  // times as long for sums that leave the second cache
 // How fast lanes come that are parts of positions, which meet in few sets of the nearest cache.
