@@ -337,24 +337,38 @@ class Winograd final : public Recipe {
     gemm.fetches = fetches - (layout_.by_unit ? 1 : 0);
     gemm.a_row = layout_.row;
     gemm.c_row = layout_.chunk_lanes;
-    gemm.depth = depth.count();
-    gemm.accumulate = depth.begin > 0;
     const Form& form = layout_.form_of(chunk);
     gemm.rows = form.all_copies() * tiles;
+    // Some of the depth at a time, so that its weights are near for all rows while the next come.
+    const int64_t some = layout_.near_depth(depth.count());
+    const T* windows = w.transformed + form.start * tiles * layout_.row + depth.begin;
+    T* sums = w.products;
     for (int64_t p = 0; p < form.points; ++p) {
-      gemm.a = w.transformed + (form.start * tiles + p * gemm.rows) * layout_.row + depth.begin;
-      gemm.b = weights + p * point;
-      gemm.c = w.products + p * gemm.rows * layout_.chunk_lanes;
-      if (!layout_.by_unit) {
-        const auto* at = static_cast<const char*>(gemm.b) + point * bytes;
-        fetch[0] = {at, depth.count() * layout_.chunk_lanes * bytes, {}, 1, 1, 0, 0};
+      const bool more = p + 1 < form.points;
+      for (int64_t begin = 0; begin < depth.count(); begin += some) {
+        const bool ends = begin + some >= depth.count();
+        gemm.a = windows + begin;
+        gemm.b = weights + begin * layout_.chunk_lanes;
+        gemm.c = sums;
+        gemm.depth = std::min(some, depth.count() - begin);
+        gemm.accumulate = depth.begin + begin > 0;
+        const int64_t next = ends ? 0 : begin + some;
+        const int64_t count = std::min(some, depth.count() - next);
+        if (!layout_.by_unit) {
+          const T* const at = weights + (ends ? point : next * layout_.chunk_lanes);
+          fetch[0] = {reinterpret_cast<const char*>(at), count * layout_.chunk_lanes * bytes, {}, 1, 1, 0, 0};
+        }
+        fetch[1] = {};
+        if ((more || !ends) && layout_.windows_are_far()) {
+          const T* const at = windows + (ends ? gemm.rows * layout_.row : next);
+          fetch[1] = {
+              reinterpret_cast<const char*>(at), count * bytes, {layout_.row * bytes, 0}, gemm.rows, 1, 0, 0};
+        }
+        layout_.gemm(gemm);
       }
-      fetch[1] = {};
-      if (p + 1 < form.points && layout_.windows_are_far()) {
-        const auto* at = static_cast<const char*>(gemm.a) + gemm.rows * layout_.row * bytes;
-        fetch[1] = {at, depth.count() * bytes, {layout_.row * bytes, 0}, gemm.rows, 1, 0, 0};
-      }
-      layout_.gemm(gemm);
+      windows += gemm.rows * layout_.row;
+      weights += point;
+      sums += gemm.rows * layout_.chunk_lanes;
     }
   }
 

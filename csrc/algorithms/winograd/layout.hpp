@@ -22,6 +22,8 @@ namespace tconv::filtering {
 inline constexpr int64_t kTilesTogether = 8;
 // Read maps that one thread packs at a time.
 inline constexpr int64_t kPackedMaps = 64;
+// Of a product whose weights are packed, about the depth that is multiplied with all rows before the next.
+inline constexpr int64_t kNearDepth = 700;
 
 // One class of phases along all axes.
 struct Form {
@@ -146,6 +148,12 @@ struct Layout {
   int64_t point_weights(int64_t count) const noexcept { return (count + 1) * chunk_lanes; }
   // Vectors of columns of a unit by some read maps, which a thread packs at a time.
   int64_t unit_parts() const noexcept { return unit_blocks * ceil_div(maps.depth, kPackedMaps); }
+  // How much of a depth is multiplied at a time: of packed weights, what leaves room in the second cache for
+  // the next of them.
+  int64_t near_depth(int64_t count) const noexcept {
+    const int64_t parts = by_unit ? 1 : std::max<int64_t>(1, count / kNearDepth);
+    return ceil_div(ceil_div(count, parts), maps.lanes) * maps.lanes;
+  }
   size_t unit_bytes() const noexcept { return static_cast<size_t>(unit_elements) * element_bytes; }
   size_t bias_bytes() const noexcept {
     return static_cast<size_t>(maps.groups * units * unit_blocks * maps.lanes) * element_bytes;
