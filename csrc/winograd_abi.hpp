@@ -10,31 +10,37 @@
 // p, -p, q, -q, where |p| and |q| are neither equal nor far from 1 (a choice after Barabasz, Anderson,
 // Soodhalter and Gregg, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural
 // Networks", 2020, by trial), followed by 0, if there are six, and infinity. As polynomials of x, a pair's
-// windows are (x +- p)(x^2 - q^2), times x if there are six.
+// windows are (x +- p)(x^2 - q^2), times x if there are six. Those of seven points have a third pair in its
+// place.
 #pragma once
 
 #include "fetch_abi.hpp"
 #include "kernel_abi.hpp"
 
-// Outputs and taps of a tile along one axis; `plain` is one of each. F(5,2) is for a last axis alone.
-enum WinogradTile { kPlain, kF22, kF32, kF23, kF42, kF33, kF43, kF34, kF52, kF24 };
+// Outputs and taps of a tile along one axis; `plain` is one of each. F(5,2) and F(4,4) are for a last axis
+// alone, F(4,4) in float64 only.
+enum WinogradTile { kPlain, kF22, kF32, kF23, kF42, kF33, kF43, kF34, kF52, kF24, kF44 };
 
-constexpr int kWinogradPoints[] = {1, 3, 4, 4, 5, 5, 6, 6, 6, 5};
-constexpr int kWinogradOutputs[] = {1, 2, 3, 2, 4, 3, 4, 3, 5, 2};
-constexpr int kWinogradTaps[] = {1, 2, 2, 3, 2, 3, 3, 4, 2, 4};
+constexpr int kWinogradPoints[] = {1, 3, 4, 4, 5, 5, 6, 6, 6, 5, 7};
+constexpr int kWinogradOutputs[] = {1, 2, 3, 2, 4, 3, 4, 3, 5, 2, 4};
+constexpr int kWinogradTaps[] = {1, 2, 2, 3, 2, 3, 3, 4, 2, 4, 4};
+// Of tiles that are not for a last axis alone.
 constexpr int kWinogradMostPoints = 6;
 constexpr int kWinogradMostTaps = 4;
 
-// The pairs of points of tiles of five and of six.
+// The pairs of points of tiles of five, of six and of seven.
 template <class T>
 struct WinogradPairs {
   T p;
   T q;
+  T r = 0;
 };
 template <class T>
 inline constexpr WinogradPairs<T> kWinogradFive{T(0.5), T(1.25)};
 template <class T>
 inline constexpr WinogradPairs<T> kWinogradSix{T(0.75), T(1.5)};
+template <class T>
+inline constexpr WinogradPairs<T> kWinogradSeven{T(0.25), T(0.875), T(1.75)};
 
 // Family `rowgemm`, in the compute type: c[r * c_row + l] = sum over k of a[r * a_row + k] * b[k * lanes + l]
 // for any number of rows, added to what is there where `accumulate`. Fetches `fetch`, one after the other, on
@@ -524,13 +530,30 @@ template <class T, class Type>
     d[3] -= d1;
     return;
   }
-  const bool six = kWinogradPoints[tile] == 6;
-  const auto [p, q] = six ? kWinogradSix<T> : kWinogradFive<T>;
-  const T pp = p * p;
-  const T qq = q * q;
   const Type d0 = d[0];
   const Type d3 = d[3];
   const Type d4 = d[4];
+  if (kWinogradPoints[tile] == 7) {
+    const auto [p, q, r] = kWinogradSeven<T>;
+    const T all[] = {p * p, q * q, r * r};
+    const Type d5 = d[5];
+#pragma GCC unroll 4
+    for (int i = 0; i < 3; ++i) {
+      const T one = all[(i + 1) % 3];
+      const T other = all[(i + 2) % 3];
+      const Type odd = d5 - d3 * (one + other) + d1 * (one * other);
+      const Type even = (d4 - d2 * (one + other) + d0 * (one * other)) * (i == 0 ? p : i == 1 ? q : r);
+      d[2 * i] = odd + even;
+      d[2 * i + 1] = odd - even;
+    }
+    d[6] += d2 * (all[0] * all[1] + all[1] * all[2] + all[2] * all[0]) - d4 * (all[0] + all[1] + all[2]) -
+            d0 * (all[0] * all[1] * all[2]);
+    return;
+  }
+  const bool six = kWinogradPoints[tile] == 6;
+  const auto [p, q, none] = six ? kWinogradSix<T> : kWinogradFive<T>;
+  const T pp = p * p;
+  const T qq = q * q;
   // Of the polynomials' even and odd part, with five points one power lower.
   const Type even_p = six ? d4 - d2 * qq : d3 - d1 * qq;
   const Type odd_p = (six ? d3 - d1 * qq : d2 - d0 * qq) * p;
@@ -568,8 +591,22 @@ template <class T, class Type>
     m[1] = m1 - m2 + m3;
     return;
   }
+  if (kWinogradPoints[tile] == 7) {
+    const auto [p, q, r] = kWinogradSeven<T>;
+    const Type even_p = m[0] + m1;
+    const Type odd_p = (m[0] - m1) * p;
+    const Type even_q = m2 + m3;
+    const Type odd_q = (m2 - m3) * q;
+    const Type even_r = m[4] + m[5];
+    const Type odd_r = (m[4] - m[5]) * r;
+    m[0] = even_p + even_q + even_r;
+    m[1] = odd_p + odd_q + odd_r;
+    m[2] = even_p * (p * p) + even_q * (q * q) + even_r * (r * r);
+    m[3] = odd_p * (p * p) + odd_q * (q * q) + odd_r * (r * r) + m[6];
+    return;
+  }
   const bool six = kWinogradPoints[tile] == 6;
-  const auto [p, q] = six ? kWinogradSix<T> : kWinogradFive<T>;
+  const auto [p, q, none] = six ? kWinogradSix<T> : kWinogradFive<T>;
   const Type even_p = m[0] + m1;
   const Type odd_p = (m[0] - m1) * p;
   const Type even_q = m2 + m3;
@@ -637,12 +674,12 @@ template <class T, class Transform, WinogradTile tile, class Put>
   T* dst = lines.dst;
   for (int64_t i = 0; i < lines.count; ++i, src += lines.src_line, dst += lines.dst_line) {
     Type d[kWinogradPoints[tile]];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int k = 0; k < before; ++k) {
       d[k] = *reinterpret_cast<const Loose*>(src + k * lines.src_step);
     }
     Transform::run(tile, d);
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int k = 0; k < after; ++k) put(dst + k * lines.dst_step, d[k]);
   }
 }
@@ -674,9 +711,19 @@ template <class Body>
       return body(FixedTile<kF34>{});
     case kF24:
       return body(FixedTile<kF24>{});
-    case kF52:
-      return body(FixedTile<kF52>{});
+    default:
+      return;
   }
+}
+
+// The same of a last axis alone.
+template <class T, class Body>
+[[gnu::always_inline]] inline void with_line_tile(WinogradTile tile, const Body& body) noexcept {
+  if (tile == kF52) return body(FixedTile<kF52>{});
+  if constexpr (sizeof(T) == 8) {
+    if (tile == kF44) return body(FixedTile<kF44>{});
+  }
+  with_tile(tile, body);
 }
 
 // Tiles, and where the elements of each lie on both sides.
@@ -712,21 +759,21 @@ template <class T, class Transform, WinogradTile y, WinogradTile x, class Put>
   T* dst = args.dst;
   for (int64_t t = 0; t < args.count; ++t, src += args.src_tile, dst += args.dst_tile) {
     Type column[kWinogradPoints[x]][kWinogradPoints[y]];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int j = 0; j < before_y; ++j) {
       Type row[kWinogradPoints[x]];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int i = 0; i < before_x; ++i) {
         row[i] = *reinterpret_cast<const Loose*>(src + j * args.src_step[1] + i * args.src_step[2]);
       }
       Transform::run(x, row);
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int i = 0; i < after_x; ++i) column[i][j] = row[i];
     }
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int i = 0; i < after_x; ++i) {
       Transform::run(y, column[i]);
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int j = 0; j < after_y; ++j) {
         put(dst + j * args.dst_step[1] + i * args.dst_step[2], column[i][j]);
       }
@@ -742,11 +789,13 @@ template <class T, class Transform, class Put>
 [[gnu::always_inline]] inline WinogradPlane<T, Put> winograd_plane_of(WinogradTile y_tile,
                                                                       WinogradTile x_tile) noexcept {
   WinogradPlane<T, Put> plane = nullptr;
+  if (y_tile == kPlain) {
+    with_line_tile<T>(x_tile, [&](auto x) { plane = winograd_plane<T, Transform, kPlain, x.value, Put>; });
+    return plane;
+  }
   with_tile(y_tile, [&](auto y) {
     with_tile(x_tile, [&](auto x) {
-      if constexpr (y.value == kPlain || (y.value != kF52 && x.value != kF52)) {
-        plane = winograd_plane<T, Transform, y.value, x.value, Put>;
-      }
+      if constexpr (y.value != kPlain) plane = winograd_plane<T, Transform, y.value, x.value, Put>;
     });
   });
   return plane;

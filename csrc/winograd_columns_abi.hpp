@@ -53,7 +53,7 @@ template <class E, WinogradTile tile>
       check.template add<taps>(g);
       taps_to_points<T>(tile, g);
       T* const to = dst + args.vector_at[v];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int p = 0; p < points; ++p) *reinterpret_cast<Loose*>(to + p * args.point_stride) = g[p];
     }
   }
@@ -62,7 +62,7 @@ template <class E, WinogradTile tile>
 
 template <class E>
 [[gnu::always_inline]] inline void winograd_columns(const WinogradColumnsArgs& args) noexcept {
-  with_tile(args.tile, [&](auto tile) {
+  with_line_tile<typename E::compute>(args.tile, [&](auto tile) {
     // Tiles of four positions are the weight gradient's.
     if constexpr (tile.value != kPlain && tile.value != kF24) winograd_columns_of<E, tile.value>(args);
   });

@@ -98,10 +98,10 @@ template <class E, WinogradTile tile>
     int64_t at = 0;
     for (; at + points <= kept; at += outputs) {
       Type d[points];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int k = 0; k < points; ++k) d[k] = *reinterpret_cast<const Loose*>(rows + (at + k) * lanes);
       window_to_points<T>(tile, d);
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int k = 0; k < points; ++k) *reinterpret_cast<Loose*>(dst + k * args.point_stride) = d[k];
       dst += args.tile_stride;
     }
@@ -136,11 +136,11 @@ template <class E, WinogradTile tile>
         continue;
       }
       Type d[points];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int k = 0; k < points; ++k) d[k] = Lanes<E>::load(src + k * args.position_stride + map);
       check.template add<points>(d);
       window_to_points<T>(tile, d);
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int k = 0; k < points; ++k) *reinterpret_cast<Loose*>(dst + k * args.point_stride + map) = d[k];
     }
   }
@@ -149,7 +149,7 @@ template <class E, WinogradTile tile>
 
 template <class E>
 [[gnu::always_inline]] inline void winograd_read(const WinogradReadArgs& args) noexcept {
-  with_tile(args.tile, [&](auto tile) {
+  with_line_tile<typename E::compute>(args.tile, [&](auto tile) {
     if (args.map_stride == 1 && args.maps >= Vector<typename E::compute>::lanes) {
       winograd_read_together<E, tile.value>(args);
     } else {
@@ -182,10 +182,10 @@ template <class E, WinogradTile tile>
         const T* const from = src + args.phase_at[p];
         T* const to = rows + (kept + p) * lanes;
         Type m[points];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
         for (int k = 0; k < points; ++k) m[k] = *reinterpret_cast<const Loose*>(from + k * args.point_stride);
         points_to_outputs<T>(tile, m);
-#pragma GCC unroll 6
+#pragma GCC unroll 8
         for (int o = 0; o < outputs; ++o)
           *reinterpret_cast<Loose*>(to + o * args.phases * lanes) = m[o] + bias;
       }
@@ -214,7 +214,8 @@ template <class E, WinogradTile tile>
 
 template <class E>
 [[gnu::always_inline]] inline void winograd_write(const WinogradWriteArgs& args) noexcept {
-  with_tile(args.tile, [&](auto tile) { winograd_write_tiles<E, tile.value>(args); });
+  with_line_tile<typename E::compute>(args.tile,
+                                      [&](auto tile) { winograd_write_tiles<E, tile.value>(args); });
 }
 
 }  // namespace

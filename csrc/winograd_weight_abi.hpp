@@ -52,16 +52,18 @@ template <class T, class Type>
   // Of every point x the sum of g_k x^k over the product of its distances to the other points. Not a call,
   // which would have the taps leave their registers.
   const bool six = points == 6;
-  const auto [p, q] = six ? kWinogradSix<T> : kWinogradFive<T>;
-  const auto pair = [&](T x, T other, Type* to) __attribute__((always_inline)) {
-    const T share = 1 / (2 * x * (x * x - other * other) * (six ? x : T{1}));
+  const bool seven = points == 7;
+  const auto [p, q, r] = seven ? kWinogradSeven<T> : six ? kWinogradSix<T> : kWinogradFive<T>;
+  const auto pair = [&](T x, T other, T third, Type* to) __attribute__((always_inline)) {
+    const T share = 1 / (2 * x * (x * x - other * other) * (six ? x : seven ? x * x - third * third : T{1}));
     const Type even = three ? g0 * share + g2 * (x * x * share) : g0 * share;
     const Type odd = four ? g1 * (x * share) + g3 * (x * x * x * share) : g1 * (x * share);
     to[0] = even + odd;
     to[1] = six ? even - odd : odd - even;
   };
-  pair(p, q, g);
-  pair(q, p, g + 2);
+  pair(p, q, r, g);
+  pair(q, p, r, g + 2);
+  if (seven) pair(r, p, q, g + 4);
   if (six) g[4] = g0 * (1 / (p * p * q * q));
   g[points - 1] = last;
 }

@@ -33,7 +33,7 @@ struct Problem {
   size_t workspace = 0;     // temporary bytes a run may use at most
   bool packed = false;      // weights come packed, so neither time nor workspace is spent on packing them
   Activation activation;    // of every output; the weight gradient has none
-  int winograd_points = 6;  // most of a tile along one axis
+  int winograd_points = 7;  // most of a tile along one axis
 
   bool operator==(const Problem&) const = default;
 };

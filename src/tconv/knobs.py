@@ -55,7 +55,7 @@ KNOBS = {
         Knob(
             "winograd_points",
             _count,
-            6,
+            7,
             "Most points of a Winograd tile along an axis; with 4 whole numbers come out exact, and layers slower.",
         ),
         Knob("plans", _count, 1024, "Plans the native backend keeps."),

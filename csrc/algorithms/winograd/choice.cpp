@@ -39,7 +39,7 @@ constexpr double kWindowBytesPerSecond = 15e9;
 constexpr double kStripSeconds = 12 / machine::kHertz;
 // About how many times the definition's error a tile makes, an axis, and what is tolerated in all. A sum of
 // few maps has little error of its own.
-constexpr double kError[] = {1, 1, 1, 1, 1.4, 1.2, 1.7, 1.2, 1.8};
+constexpr double kError[] = {1, 1, 1, 1, 1.4, 1.2, 1.7, 1.2, 1.8, 1.4, 1.7};
 constexpr double most_error(int64_t depth_maps) noexcept {
   if (depth_maps < 8) return 1;
   return depth_maps < 16 ? 2 : 3;
@@ -149,10 +149,10 @@ bool neighbours(const Axis& axis, Pass pass) noexcept {
 }
 
 // Tiles that an axis may take, if it is the last and `alone`.
-std::vector<WinogradTile> tiles_for(const Axis& axis, Pass pass, int most_points, bool alone) {
+std::vector<WinogradTile> tiles_for(const Axis& axis, const Problem& problem, bool alone) {
   std::vector<WinogradTile> tiles{kPlain};
   const int64_t taps = ceil_div(axis.kernel, axis.tap_period());
-  if (!neighbours(axis, pass) || taps < 2) return tiles;
+  if (!neighbours(axis, problem.pass) || taps < 2) return tiles;
   if (axis.grid != 0) {
     // Outputs of a tile of two read no more than they need, so half a tile can be had, if no tap is missing;
     // those of larger tiles read more.
@@ -161,10 +161,11 @@ std::vector<WinogradTile> tiles_for(const Axis& axis, Pass pass, int most_points
     if (taps % 3 == 0) tiles.push_back(kF23);
     return tiles;
   }
-  for (const WinogradTile tile : {kF22, kF32, kF42, kF23, kF33, kF43, kF34}) {
+  const int most_points = std::min(problem.winograd_points, problem.dtype == DType::f64 ? 7 : 6);
+  for (const WinogradTile tile : {kF22, kF32, kF42, kF23, kF33, kF43, kF34, kF52, kF44}) {
+    if (tile >= kF52 && !alone) break;
     if (kWinogradPoints[tile] <= most_points && kWinogradTaps[tile] <= taps) tiles.push_back(tile);
   }
-  if (alone && kWinogradPoints[kF52] <= most_points) tiles.push_back(kF52);
   return tiles;
 }
 
@@ -194,7 +195,7 @@ ChosenTiles find_choice(const Problem& problem, const Maps& maps) {
   std::vector<WinogradTile> options[kAxes];
   for (size_t a = 0; a < kAxes; ++a) {
     const bool alone = a == 2 && options[0].size() * options[1].size() == 1;
-    options[a] = tiles_for(axes[a], problem.pass, problem.winograd_points, alone);
+    options[a] = tiles_for(axes[a], problem, alone);
   }
   // Weights are read once for the tiles of a block, which holds several samples if they are small and there
   // are as many.
