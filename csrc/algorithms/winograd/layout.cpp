@@ -196,7 +196,7 @@ int64_t Layout::fewest_blocks(int64_t tiles) const noexcept {
 void Layout::set_blocks(int64_t count) noexcept {
   const int64_t in_row = x().tiles();
   row_segments = std::min(ceil_div(count, rows), ceil_div(in_row, x().gap));
-  segment_tiles = x().whole_turns(ceil_div(in_row, row_segments));
+  segment_tiles = x().turns_of(ceil_div(in_row, row_segments)) * x().gap;
   row_segments = ceil_div(in_row, segment_tiles);
   blocks = row_segments > 1 ? rows * row_segments : std::min(count, rows);
   block_segments = ceil_div(rows * row_segments, blocks);

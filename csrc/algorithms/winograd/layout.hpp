@@ -160,8 +160,8 @@ struct Layout {
   }
   // Positions of a row that the windows of some tiles are read from.
   int64_t strip_positions(int64_t tiles) const noexcept {
-    const int64_t turns = ceil_div(tiles, x().gap);
-    return (((turns - 1) * x().outputs() + x().window) * x().gap - 1) * x().src_step + origin_range + 1;
+    return (((x().turns_of(tiles) - 1) * x().outputs() + x().window) * x().gap - 1) * x().src_step +
+           origin_range + 1;
   }
   int64_t strip_width() const noexcept { return strip_positions(segment_tiles); }
   size_t strip_bytes() const noexcept {

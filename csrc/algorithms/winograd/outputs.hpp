@@ -138,7 +138,7 @@ class Outputs {
 
   // Elements of such a row, those of the tiles that its last turn lacks included.
   int64_t width_of(const Segment& s) const noexcept {
-    return x().whole_turns(s.tiles) * x().outputs() * x().spread;
+    return x().turns_of(s.tiles) * x().turn() * x().spread;
   }
 
   // Where such a row starts in a map of the output, -1 if it is off the image.
@@ -146,6 +146,7 @@ class Outputs {
     const TiledAxis& z = layout_.tiling.axes[0];
     const int64_t y_rows = y().outputs() * y().spread;
     const auto at = [](const TiledAxis& axis, int64_t tile, int64_t of) {
+      if (axis.gap == 1) return axis.start_of(tile) * axis.spread + of + axis.first;
       return (axis.start_of(tile) + of / axis.spread * axis.gap) * axis.spread + of % axis.spread +
              axis.first;
     };
@@ -156,9 +157,8 @@ class Outputs {
   }
 
   // Where outputs of a segment start: [block of maps][segment][z][y][x][map]. Segments of a block are equal.
-  T* outputs_of(const Worker<T>& w, int64_t tiles, int64_t block, const Segment& s) const noexcept {
-    return w.outputs +
-           (block * tiles + s.place) / s.tiles * layout_.output_rows() * width_of(s) * maps_.lanes;
+  T* outputs_of(const Worker<T>& w, int64_t index, const Segment& s) const noexcept {
+    return w.outputs + index * layout_.output_rows() * width_of(s) * maps_.lanes;
   }
 
   void to_outputs(const Part<T>& part, const Worker<T>& w, int64_t segments, int64_t unit, int64_t vector,
@@ -191,7 +191,7 @@ class Outputs {
       const Segment& s = w.segments[i];
       const int64_t row = width_of(s) * maps_.lanes;
       const int64_t plane = y().outputs() * y().spread * row;
-      T* const to = outputs_of(w, tiles, block, s) + pz * plane + py * row + px * maps_.lanes;
+      T* const to = outputs_of(w, block * segments + i, s) + pz * plane + py * row + px * maps_.lanes;
       args.step[1] = y().spread * row;
       args.step[0] = z.spread * plane;
       for (int64_t copy = 0; copy < form.all_copies(); ++copy) {
@@ -214,7 +214,6 @@ class Outputs {
 
   void store(const Part<T>& part, const Worker<T>& w, int64_t segments, int64_t unit,
              int64_t block) const noexcept {
-    const int64_t tiles = Layout::tiles_in(w.segments, segments);
     const auto element = static_cast<int64_t>(storage_bytes(layout_.problem.dtype));
     const int64_t map = (unit * layout_.unit_blocks + block) * maps_.lanes;
     UnstripArgs args{};
@@ -223,7 +222,7 @@ class Outputs {
     args.maps = std::min(maps_.lanes, maps_.columns - map);
     for (int64_t i = 0; i < segments; ++i) {
       const Segment& s = w.segments[i];
-      T* const outputs = outputs_of(w, tiles, block, s);
+      T* const outputs = outputs_of(w, block * segments + i, s);
       const int64_t width = width_of(s);
       activate_(outputs, layout_.output_rows() * width * maps_.lanes);
       const Run run = run_of(s);

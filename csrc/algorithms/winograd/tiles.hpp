@@ -73,11 +73,11 @@ struct AxisTiles {
   int tile_taps() const noexcept { return taps_through(tile); }
   bool adds_phases() const noexcept { return spread < phases; }
   int64_t origins() const noexcept { return adds_phases() ? phases : views; }
-  // Positions over which tiles that take turns stretch, where tile `t` begins, and how many tiles `some` are
-  // that begin and end as they do.
+  // Positions over which tiles that take turns stretch, where tile `t` begins, and how many turns some tiles
+  // take. Most layers need no division for these, which others would wait for.
   int64_t turn() const noexcept { return outputs() * gap; }
-  int64_t start_of(int64_t t) const noexcept { return t / gap * turn() + t % gap; }
-  int64_t whole_turns(int64_t some) const noexcept { return ceil_div(some, gap) * gap; }
+  int64_t start_of(int64_t t) const noexcept { return gap == 1 ? t * outputs() : t / gap * turn() + t % gap; }
+  int64_t turns_of(int64_t some) const noexcept { return gap == 1 ? some : ceil_div(some, gap); }
   int64_t tiles() const noexcept { return positions / turn() * gap + std::min(positions % turn(), gap); }
   // The same for comparisons: the last tile of a long axis counts by what it holds, so that signals that
   // differ by a position choose alike and share packed weights.
@@ -134,7 +134,9 @@ struct TileRun {
 // where turns are few, those of one.
 template <class Body>
 void for_runs(const AxisTiles& axis, int64_t tiles, const Body& body) noexcept {
-  if (tiles > axis.gap * axis.gap || axis.gap == 1) {
+  if (axis.gap == 1) {
+    body(TileRun{0, 1, tiles, axis.turn()});
+  } else if (tiles > axis.gap * axis.gap) {
     for (int64_t first = 0; first < axis.gap; ++first)
       body(TileRun{first, axis.gap, ceil_div(tiles - first, axis.gap), axis.turn()});
   } else {

@@ -65,12 +65,13 @@ class Windows {
       if (!finite) part.finite.store(false, std::memory_order_relaxed);
       return;
     }
+    const int64_t start_z = z.start_of(s.z);
+    const int64_t start_y = y().start_of(s.y);
     for (int64_t vz = 0; vz < z.origins(); ++vz) {
       for (int64_t vy = 0; vy < y().origins(); ++vy) {
         for (int64_t i = 0; i < z.window * y().window; ++i) {
-          const int64_t at_z = (z.start_of(s.z) + i / y().window * z.gap) * z.src_step + z.origin_at(vz);
-          const int64_t at_y =
-              (y().start_of(s.y) + i % y().window * y().gap) * y().src_step + y().origin_at(vy);
+          const int64_t at_z = (start_z + i / y().window * z.gap) * z.src_step + z.origin_at(vz);
+          const int64_t at_y = (start_y + i % y().window * y().gap) * y().src_step + y().origin_at(vy);
           T* row = w.strip + i * width * maps_.lanes;
           if (at_z < 0 || at_z >= z.src_size || at_y < 0 || at_y >= y().src_size) {
             std::fill_n(row, strip.count * maps_.lanes, T{0});
@@ -94,20 +95,15 @@ class Windows {
             in.point_stride = form.all_copies() * tiles * layout_.row;
             for (int a = 0; a < kAxes; ++a) in.tile[a] = form.tile[a];
             for (int64_t i = 0; i < form.all_copies(); ++i) {
-              in.src = window;
-              for (int a = 0; a < kAxes; ++a) {
-                in.src = static_cast<const T*>(in.src) + (form.offset[a] + form.output(i, a)) * in.step[a];
-              }
-              in.dst = to + i * tiles * layout_.row;
+              const T* from = window;
+              for (int a = 0; a < kAxes; ++a) from += (form.offset[a] + form.output(i, a)) * in.step[a];
               for_runs(x(), s.tiles, [&](const TileRun& run) noexcept {
-                WinogradInArgs some = in;
-                some.src =
-                    static_cast<const T*>(in.src) + x().start_of(run.first) * x().src_step * maps_.lanes;
-                some.dst = static_cast<T*>(in.dst) + run.first * layout_.row;
-                some.tile_step = run.positions * x().src_step * maps_.lanes;
-                some.tile_stride = run.step * layout_.row;
-                some.tiles = run.count;
-                in_(some);
+                in.src = from + x().start_of(run.first) * x().src_step * maps_.lanes;
+                in.dst = to + (i * tiles + run.first) * layout_.row;
+                in.tile_step = run.positions * x().src_step * maps_.lanes;
+                in.tile_stride = run.step * layout_.row;
+                in.tiles = run.count;
+                in_(in);
               });
             }
           }
