@@ -30,8 +30,11 @@ constexpr size_t kOwnBytes = 256 << 10;
 constexpr int64_t kPartBytes = 256 << 10;
 // Parts that each thread takes at least, so that none waits long for the last.
 constexpr int64_t kLeastTurns = 16;
-// A vector of the gradient that is taken apart by a stride above 2.
-constexpr double kApartSeconds = 30 / machine::kHertz;
+// A vector of the gradient that is taken apart by a stride above 2, all taps or some, and a row of a tap.
+constexpr double kApartSeconds = 12 / machine::kHertz;
+constexpr double kOneByOneSeconds = 60 / machine::kHertz;
+constexpr double kRunSeconds = 5 / machine::kHertz;
+constexpr double kPackBytesPerSecond = 8.5e9;  // of a gradient's weights
 
 template <class T>
 class NoOverlap final : public Recipe {
@@ -46,11 +49,13 @@ class NoOverlap final : public Recipe {
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         unspread_(tconv::kernel(Family::unspread, problem.dtype, problem.isa)),
         forward_(problem.pass == Pass::forward),
+        lies_(forward_ || alike(problem.geometry)),
         vector_(static_cast<int64_t>(machine::lanes(compute_dtype(problem.dtype), problem.isa))) {
     const Geometry& g = problem.geometry;
     channels_ = g.channels / g.groups;
     filters_ = g.filters / g.groups;
     window_ = filters_ * g.taps();
+    source_maps_ = forward_ ? g.channels : g.filters;
     depth_ = forward_ ? channels_ : window_;
     steps_ = pair_ == nullptr ? depth_ : ceil_div(depth_, 2);
     rows_ = forward_ ? window_ : channels_;
@@ -118,7 +123,7 @@ class NoOverlap final : public Recipe {
         packed_own[index] = 1;
       }
       const char* const mine = own_ ? reinterpret_cast<const char*>(w.weights) : packed;
-      const bool fused = forward_ && (first_tile(part) + 1) * spread_.rows <= rows_;
+      const bool fused = lies_ && (first_tile(part) + 1) * spread_.rows <= rows_;
       find(call, w, group, block);
       fill(call, w, group, block, fused);
       multiply(call, reinterpret_cast<const T*>(mine + static_cast<size_t>(group) * group_bytes()), bias, w,
@@ -420,14 +425,13 @@ class NoOverlap final : public Recipe {
 
   // The input of the next block.
   Ahead next_source(const void* source, int64_t group, int64_t block, int64_t calls) const noexcept {
-    if (!forward_ || by_part_ || block + 1 == blocks_) return {};
+    if (!lies_ || by_part_ || block + 1 == blocks_) return {};
     const auto [first_panel, last_panel, first, positions] = block_at(block + 1);
     const int64_t sample = first / sample_positions_;
     const int64_t at = first % sample_positions_;
     const int64_t count = std::min(positions, sample_positions_ - at);
-    const char* from =
-        static_cast<const char*>(source) +
-        ((sample * problem_.geometry.channels + group * depth_) * sample_positions_ + at) * element();
+    const char* from = static_cast<const char*>(source) +
+                       ((sample * source_maps_ + group * depth_) * sample_positions_ + at) * element();
     return {from, count * element(), sample_positions_ * element(), depth_, calls};
   }
 
@@ -443,9 +447,8 @@ class NoOverlap final : public Recipe {
       if (run.begin != 0 || run.end != vector_) state.whole = false;
       for (; at >= sample_positions_; at -= sample_positions_) ++sample;
       if (at + vector_ > sample_positions_) state.simple = false;
-      w.sources[vector] =
-          static_cast<const char*>(source) +
-          ((sample * problem_.geometry.channels + group * depth_) * sample_positions_ + at) * element();
+      w.sources[vector] = static_cast<const char*>(source) +
+                          ((sample * source_maps_ + group * depth_) * sample_positions_ + at) * element();
     }
     return state;
   }
@@ -453,7 +456,7 @@ class NoOverlap final : public Recipe {
   void fill_panel(const void* source, const Worker& w, int64_t group, int64_t first, int64_t count,
                   int64_t lane, int64_t lanes) const noexcept {
     T* const panel = w.panel + lane * depth_;
-    if (forward_) {
+    if (lies_) {
       fill_inputs(source, panel, group, first, count, lanes);
     } else {
       fill_windows(source, w.rows, panel, group, first, count, lanes);
@@ -468,7 +471,6 @@ class NoOverlap final : public Recipe {
   // Input: [channel][lane].
   void fill_inputs(const void* source, T* panel, int64_t group, int64_t first, int64_t count,
                    int64_t lanes) const noexcept {
-    const Geometry& g = problem_.geometry;
     MoveArgs args{};
     args.rows = depth_;
     args.src_row = sample_positions_;
@@ -479,7 +481,7 @@ class NoOverlap final : public Recipe {
       const int64_t at = (first + begin) % sample_positions_;
       args.columns = std::min(count - begin, sample_positions_ - at);
       args.src = static_cast<const char*>(source) +
-                 ((sample * g.channels + group * depth_) * sample_positions_ + at) * element();
+                 ((sample * source_maps_ + group * depth_) * sample_positions_ + at) * element();
       args.dst = panel + begin;
       load_(args);
     }
@@ -503,7 +505,7 @@ class NoOverlap final : public Recipe {
                                                      (tap / y.kernel * y.out + tap % y.kernel) * x.out) *
                                                         element();
       args.dst = panel + tap * x.kernel * lanes;
-      unspread_(args);
+      unspread_taps<T>(unspread_, load_, args, x, element());
     }
   }
 
@@ -556,14 +558,16 @@ class NoOverlap final : public Recipe {
   const Kernel& load_;
   const Kernel& unspread_;
   bool forward_;
+  bool lies_;             // whether the source's positions are those of the small side
   int64_t vector_;        // lanes of a vector
   int64_t channels_ = 0;  // of a group, as all below
   int64_t filters_ = 0;
-  int64_t window_ = 0;  // filters and taps
-  int64_t depth_ = 0;   // what is summed over
-  int64_t steps_ = 0;   // in which it is
-  int64_t rows_ = 0;    // of the product
-  int64_t phases_ = 1;  // rows that take turns along the last axis
+  int64_t window_ = 0;       // filters and taps
+  int64_t source_maps_ = 0;  // of all groups
+  int64_t depth_ = 0;        // what is summed over
+  int64_t steps_ = 0;        // in which it is
+  int64_t rows_ = 0;         // of the product
+  int64_t phases_ = 1;       // rows that take turns along the last axis
   int64_t tiles_ = 0;
   std::vector<int64_t> output_row_;
   int64_t sample_positions_ = 0;
@@ -591,13 +595,20 @@ double cost(const Problem& problem) {
   const auto positions = static_cast<double>(g.batch * g.small_positions());
   const double calls = std::ceil(rows / tile.rows) * groups * std::max(1.0, positions / tile.lanes);
   const double stores = tile.rows * tile.lanes / vector * 2.0;
-  // Vectors of the gradient whose taps are taken apart, mostly read from afar.
-  const double apart = forward ? 0 : positions * groups * depth / vector * short_rows(g.axes[2].size, vector);
+  // Vectors of the gradient whose taps are taken apart, mostly read from afar; long strides row by row.
+  const Axis& x = g.axes[2];
+  const double read = forward ? 0 : positions * groups * depth;
+  const double apart = read / vector * (alike(g) ? 1 : short_rows(x.size, vector));
+  const double apart_seconds = alike(g)               ? machine::kCopySeconds
+                               : x.stride <= 2        ? 4 * machine::kCopySeconds
+                               : x.kernel == x.stride ? kApartSeconds
+                                                      : kOneByOneSeconds;
+  const double runs = x.stride <= 2 ? 0 : read / static_cast<double>(x.size);
   const double steps = std::ceil(depth / static_cast<double>(steps_of_element(tile)));
   return calls * (steps * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
                   stores / machine::kHertz) +
-         apart * (g.axes[2].stride > 2 ? kApartSeconds : 4 * machine::kCopySeconds) +
-         machine::traffic_seconds(problem);
+         apart * apart_seconds + runs * kRunSeconds +
+         machine::traffic_seconds(problem, 1, forward ? machine::kPackBytesPerSecond : kPackBytesPerSecond);
 }
 
 }  // namespace

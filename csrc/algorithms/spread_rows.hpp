@@ -39,12 +39,32 @@ inline std::optional<std::string> overlap_refusal(const Geometry& g) {
   return window_refusal(g);
 }
 
+// Whether positions of either side are the same.
+inline bool alike(const Geometry& g) noexcept {
+  return g.taps() == 1 && g.large_positions() == g.small_positions();
+}
+
+// The geometry as if positions of the large side between windows, and beyond the last, belonged to those
+// before.
+inline Geometry without_gaps(Geometry g) noexcept {
+  for (Axis& axis : g.axes) {
+    if (axis.kernel > axis.stride || (axis.kernel > 1 && axis.dilation > 1)) continue;
+    if (axis.out < (axis.size - 1) * axis.stride + axis.kernel) continue;
+    axis.kernel = axis.stride;
+    axis.dilation = 1;
+    axis.out = axis.size * axis.stride;
+  }
+  return g;
+}
+
 // The same where lanes are neighbouring positions, of which a vector's outputs go to few rows.
 inline std::optional<std::string> lanes_refusal(const Problem& problem) {
   if (problem.geometry.channels_last) return "maps lie together";
-  if (auto reason = overlap_refusal(problem.geometry)) return reason;
-  if (problem.pass == Pass::forward && problem.geometry.axes[2].stride > 2)
-    return "stride above 2 along the last axis";
+  // A gradient's large side is only read.
+  const bool forward = problem.pass == Pass::forward;
+  if (auto reason = overlap_refusal(forward ? problem.geometry : without_gaps(problem.geometry)))
+    return reason;
+  if (forward && problem.geometry.axes[2].stride > 2) return "stride above 2 along the last axis";
   return std::nullopt;
 }
 
@@ -139,6 +159,29 @@ inline int32_t find_rows(const Geometry& g, SpreadRun* rows, int64_t first, int6
     position += length;
   }
   return found;
+}
+
+// Family `unspread` for the taps of a position along the last axis, which may be fewer than the stride. What
+// family `load` takes apart in registers, or leaves out, is moved by it.
+template <class T>
+void unspread_taps(const Kernel& unspread, const Kernel& load, const UnspreadArgs& args, const Axis& x,
+                   int64_t element) noexcept {
+  constexpr int64_t most_in_registers = 8;
+  const bool all = x.kernel == x.stride;
+  if (all && (x.kernel <= 2 || x.kernel > most_in_registers)) return unspread(args);
+  for (const SpreadRun& run : std::span(args.run, static_cast<size_t>(args.runs))) {
+    const auto from = [&](int64_t map, int64_t tap) noexcept {
+      return static_cast<const char*>(args.src) + (map * args.map_stride + run.offset + tap) * element;
+    };
+    const auto to = [&](int64_t map, int64_t tap) noexcept {
+      return static_cast<T*>(args.dst) + map * args.dst_map + tap * args.dst_row + run.begin;
+    };
+    const int64_t count = run.end - run.begin;
+    for (int64_t map = 0; all && map < args.maps; ++map)
+      load(MoveArgs{from(map, 0), x.stride, 1, to(map, 0), 1, args.dst_row, count, x.kernel});
+    for (int64_t tap = 0; !all && tap < x.kernel; ++tap)
+      load(MoveArgs{from(0, tap), args.map_stride, x.stride, to(0, tap), args.dst_map, 1, args.maps, count});
+  }
 }
 
 // Runs of neighbours of one length.

@@ -38,6 +38,7 @@ int64_t chunk_of(const Problem& problem) noexcept {
   const Geometry& g = problem.geometry;
   if (problem.pass == Pass::forward) return g.channels / g.groups / kHalves;
   const int64_t filters = g.filters / g.groups / kHalves;
+  if (alike(g)) return filters;
   if (storage_bytes(problem.dtype) != compute_bytes(problem.dtype)) return filters * g.taps();
   return ceil_div(filters, ceil_div(filters * g.taps(), kMostDepth)) * g.taps();
 }
@@ -57,6 +58,7 @@ class Strassen final : public Recipe {
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         unspread_(tconv::kernel(Family::unspread, problem.dtype, problem.isa)),
         forward_(problem.pass == Pass::forward),
+        lies_(forward_ || alike(problem.geometry)),
         vector_(vector_of(problem)),
         half_(part_positions(problem.geometry, kHalves, vector_)),
         panels_(kernels(Family::strassen, problem.dtype, problem.isa), problem.geometry.batch * half_),
@@ -167,13 +169,13 @@ class Strassen final : public Recipe {
     return static_cast<size_t>(kStrassenKept * tile_rows_ * panels_.widest().lanes) * sizeof(T);
   }
   size_t strip_bytes() const noexcept {
-    return forward_ ? 0 : static_cast<size_t>(kHalves * kHalves * window_lanes()) * sizeof(T);
+    return lies_ ? 0 : static_cast<size_t>(kHalves * kHalves * window_lanes()) * sizeof(T);
   }
   // Taps of a filter at the positions of a panel.
   int64_t window_lanes() const noexcept { return problem_.geometry.taps() * panels_.widest().lanes; }
-  size_t source_bytes() const noexcept { return forward_ ? 0 : run_bytes(); }
+  size_t source_bytes() const noexcept { return lies_ ? 0 : run_bytes(); }
   size_t source_run_bytes() const noexcept {
-    return forward_ ? 0 : static_cast<size_t>(block_panels_ * kHalves) * sizeof(int32_t);
+    return lies_ ? 0 : static_cast<size_t>(block_panels_ * kHalves) * sizeof(int32_t);
   }
   size_t run_bytes() const noexcept {
     return static_cast<size_t>(block_panels_ * kHalves * panels_.widest().lanes) * sizeof(SpreadRun);
@@ -313,10 +315,15 @@ class Strassen final : public Recipe {
     });
   }
 
+  // Where a position lies that is counted through all samples, of so many maps.
+  int64_t offset_of(int64_t position, int64_t maps) const noexcept {
+    return position / sample_positions_ * maps * sample_positions_ + position % sample_positions_;
+  }
+  // The same in the source, at the first map of a group.
   int64_t source_offset(int64_t position, int64_t group) const noexcept {
-    return (position / sample_positions_ * problem_.geometry.channels + group * channels_) *
-               sample_positions_ +
-           position % sample_positions_;
+    const Geometry& g = problem_.geometry;
+    return offset_of(position, forward_ ? g.channels : g.filters) +
+           group * kHalves * depth_ * sample_positions_;
   }
   int64_t lanes() const noexcept { return problem_.geometry.batch * half_; }
 
@@ -326,7 +333,7 @@ class Strassen final : public Recipe {
     const int64_t first = block * block_panels_;
     const int64_t count = std::min(block_panels_, panels_.count() - first);
     bool finite = true;
-    if (!forward_) {
+    if (!lies_) {
       finite = fill_windows(source, w, group, first, count);
     } else {
       for (int64_t step = 0; step < depth_; step += kFilledSteps) {
@@ -429,7 +436,7 @@ class Strassen final : public Recipe {
             next.run = w.sources + (i * kHalves + (half ^ 1)) * most_runs;
             next.runs = w.source_runs[i * kHalves + (half ^ 1)];
             prefetch(next, half == 1 && filter + 1 < filters ? g.large_positions() : 0);
-            unspread_(move);
+            unspread_taps<T>(unspread_, load_, move, x, element());
           }
         }
         args.lane_half = kHalves * move.dst_map;
@@ -477,8 +484,8 @@ class Strassen final : public Recipe {
       const PartPiece piece(lane, end, sample_positions_, half_);
       const int64_t count = piece.count_of(half);
       if (count > 0) {
-        runs[found++] = {source_offset(piece.position, 0) + half * half_, static_cast<int32_t>(lane - begin),
-                         static_cast<int32_t>(lane - begin + count)};
+        runs[found++] = {offset_of(piece.position, problem_.geometry.channels) + half * half_,
+                         static_cast<int32_t>(lane - begin), static_cast<int32_t>(lane - begin + count)};
       }
       lane += piece.count;
     }
@@ -556,9 +563,9 @@ class Strassen final : public Recipe {
       for (int half = 0; half < kHalves; ++half) {
         const int64_t position = piece.position + half * half_;
         const int64_t count = piece.count_of(half);
-        if (forward_) {
+        if (lies_) {
           fetches.add_rows(static_cast<const char*>(source) + source_offset(position, group) * element(),
-                           count * element(), sample_positions_ * element(), channels_);
+                           count * element(), sample_positions_ * element(), kHalves * depth_);
         } else {
           fetches.add_windows(problem_.geometry, source, element(), group * filters_, filters_, position,
                               count);
@@ -576,6 +583,7 @@ class Strassen final : public Recipe {
   const Kernel& load_;
   const Kernel& unspread_;
   bool forward_;
+  bool lies_;       // whether the source's positions are those of the small side
   int64_t vector_;  // lanes of a vector
   int64_t half_;    // positions of the first half of a sample
   Panels panels_;   // of one half
@@ -626,9 +634,9 @@ double cost(const Problem& problem) {
   // A tile is kept, or stored, after every product, and others are added to it.
   const double stores = static_cast<double>(tile.rows * tile.lanes / vector) * 2.5;
   // Operands that are made of the input, which lies far apart.
-  const double copy =
-      forward ? 2.5
-              : (g.axes[2].stride > 2 ? 6 : 2.9) * short_rows(g.axes[2].size, static_cast<double>(vector));
+  const double copy = forward || alike(g) ? 2.5
+                                          : (g.axes[2].stride > 2 ? 6 : 2.9) *
+                                                short_rows(g.axes[2].size, static_cast<double>(vector));
   const double copied = copy * lanes / static_cast<double>(vector) * groups * depth * kStrassenProducts;
   return calls * kStrassenProducts *
              (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
