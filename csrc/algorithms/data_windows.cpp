@@ -1,12 +1,13 @@
 // Data gradient as one matrix product whose lanes are positions and whose depth is a window. A block of the
 // large side is taken apart by the residues of the stride along x, so that what positions in a row read of a
-// tap are neighbours; from there the windows of a panel of positions are copied together, and one long
-// product serves all channels.
+// tap are neighbours. There the positions of long rows are read, row by row; else the windows of a panel of
+// positions are copied together. One long product serves all channels.
 #include <algorithm>
 #include <numeric>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/spread_rows.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
 #include "packing.hpp"
@@ -21,12 +22,19 @@ constexpr int64_t kStripBytes = 128 << 10;  // of a block of the large side, abo
 constexpr int64_t kPanelBytes = 256 << 10;  // of windows that are copied at a time
 constexpr int64_t kMostPositions = 2048;    // of a block
 constexpr int64_t kLineElements = 16;
+constexpr int64_t kRowChannels = 336;  // of a block, where rows are read where they lie
 constexpr int64_t kNearBytes = 512 << 10;
 constexpr double kTileSeconds = 90 / machine::kHertz;     // of a tile, beside its products
 constexpr double kWeightSeconds = 2.6 / machine::kHertz;  // of a weight that comes near
 constexpr double kCopiedSeconds = 22 / machine::kHertz;   // of a step of depth of a panel that is copied
 constexpr double kFillSeconds = 24 / machine::kHertz;     // of a row of a strip that is filled
 constexpr double kUnitSeconds = 280 / machine::kHertz;    // of a block
+constexpr double kBundleSeconds = 8 / machine::kHertz;    // of a bundle that a tile reads where it lies
+// A vector that a tile reads there, beside vectors of maps that lie apart or of the same map, and what is
+// beyond the second cache.
+constexpr double kApartSeconds = 5 / machine::kHertz;
+constexpr double kBesideSeconds = 3.5 / machine::kHertz;
+constexpr double kFarSeconds = 10 / machine::kHertz;
 
 bool inside(const Geometry& g) noexcept {
   return std::all_of(g.axes.begin(), g.axes.end(), [](const Axis& a) {
@@ -53,6 +61,25 @@ struct Bundle {
   int64_t count;
 };
 
+// Maps, taps along y, or residues along x are taken together, whichever are most.
+struct Together {
+  int64_t residues;
+  bool by_map, by_row;
+
+  explicit Together(const Geometry& g) noexcept {
+    const auto& [z, y, x] = g.axes;
+    const int64_t filters = g.filters / g.groups;
+    residues = x.dilation == 1 ? std::min(x.kernel, x.stride) : 1;
+    by_map = filters >= y.kernel && filters >= residues;
+    by_row = !by_map && y.kernel >= residues;
+  }
+  // None where some are fewer than others.
+  int64_t count(const Geometry& g) const noexcept {
+    if (!by_map && !by_row && g.axes[2].kernel % residues != 0) return 0;
+    return by_map ? g.filters / g.groups : by_row ? g.axes[1].kernel : residues;
+  }
+};
+
 // How positions are cut into blocks, and what a block reads.
 struct Blocks {
   int64_t size[kAxes];  // positions
@@ -75,6 +102,47 @@ struct Blocks {
   int64_t positions() const noexcept { return size[0] * size[1] * size[2]; }
   int64_t blocks() const noexcept { return count[0] * count[1] * count[2]; }
 };
+
+// How the positions of a row are cut into panels: as many as go of one kernel, and one that ends with the
+// row.
+struct Row {
+  const Kernel* wide;  // null where no kernel has as few lanes
+  int64_t count;
+  const Kernel* rest;  // or null
+  double seconds;
+};
+
+Row cut_row(const Problem& problem, const Blocks& blocks) {
+  const Geometry& g = problem.geometry;
+  const int64_t size = blocks.size[2];
+  const double strip = static_cast<double>(g.filters / g.groups * blocks.map_elements) *
+                       static_cast<double>(compute_bytes(problem.dtype));
+  const double vector_seconds = strip > machine::kSecondCacheBytes ? kFarSeconds
+                                : Together(g).by_map               ? kApartSeconds
+                                                                   : kBesideSeconds;
+  const int64_t channels = g.channels / g.groups;
+  const auto steps = static_cast<double>(g.filters / g.groups * g.taps());
+  const auto candidates = kernels(Family::gemm, compute_dtype(problem.dtype), problem.isa);
+  const double width = machine::lanes(compute_dtype(problem.dtype), problem.isa);
+  const auto seconds = [&](const Kernel& gemm) {
+    const auto tiles = static_cast<double>(ceil_div(channels, gemm.rows));
+    const double read = tiles * gemm.lanes / width * vector_seconds;
+    return steps * std::max(machine::rows_step_seconds(gemm, channels), read) + tiles * kTileSeconds;
+  };
+  Row best{};
+  for (const Kernel& wide : candidates) {
+    if (wide.lanes > size) continue;
+    Row row{&wide, size / wide.lanes, nullptr, 0};
+    const int64_t left = size % wide.lanes;
+    for (const Kernel& rest : candidates) {
+      if (left == 0 || rest.lanes < left || rest.lanes > size) continue;
+      if (row.rest == nullptr || seconds(rest) < seconds(*row.rest)) row.rest = &rest;
+    }
+    row.seconds = static_cast<double>(row.count) * seconds(wide) + (left == 0 ? 0 : seconds(*row.rest));
+    if (best.wide == nullptr || row.seconds < best.seconds) best = row;
+  }
+  return best;
+}
 
 Blocks cut_blocks(const Problem& problem, int64_t lanes) {
   const Geometry& g = problem.geometry;
@@ -107,6 +175,38 @@ Blocks cut_blocks(const Problem& problem, int64_t lanes) {
   return {g, size};
 }
 
+// How the products of a block are done.
+struct Way {
+  bool by_row;  // windows are read where they lie
+  Row row;
+  double seconds;
+};
+
+Way cheapest(const Problem& problem, const Kernel& gemm, const Blocks& blocks) {
+  const Geometry& g = problem.geometry;
+  const int64_t channels = g.channels / g.groups;
+  const int64_t depth = g.filters / g.groups * g.taps();
+  const auto copied =
+      static_cast<double>(ceil_div(blocks.positions(), gemm.lanes)) *
+      (static_cast<double>(depth) * (machine::rows_step_seconds(gemm, channels) + kCopiedSeconds) +
+       static_cast<double>(ceil_div(channels, gemm.rows)) * kTileSeconds);
+  const int64_t together = Together(g).count(g);
+  const Row row = cut_row(problem, blocks);
+  if (row.wide == nullptr || together == 0) return {false, row, copied};
+  const auto calls =
+      static_cast<double>((row.count + (row.rest == nullptr ? 0 : 1)) * ceil_div(channels, row.wide->rows));
+  const auto bundles = static_cast<double>(depth / together);
+  const double lying =
+      static_cast<double>(blocks.size[0] * blocks.size[1]) * (row.seconds + calls * bundles * kBundleSeconds);
+  return {lying < copied, row, std::min(lying, copied)};
+}
+
+// Neither batch nor threads may decide, and more threads take smaller blocks.
+Problem alone(Problem problem) noexcept {
+  problem.threads = 1;
+  return problem;
+}
+
 template <class E>
 class DataWindows final : public Recipe {
  public:
@@ -124,36 +224,41 @@ class DataWindows final : public Recipe {
         channels_(problem.geometry.channels / problem.geometry.groups),
         filters_(problem.geometry.filters / problem.geometry.groups),
         depth_(filters_ * problem.geometry.taps()),
+        way_(cheapest(problem, gemm_, cut_blocks(alone(problem), gemm_.lanes))),
         part_depth_(kPlain ? ceil_div(depth_, ceil_div(depth_, kMostDepth)) : depth_),
-        block_(std::lcm(kLineElements, int64_t{gemm_.rows})),
+        block_(way_.by_row ? kRowChannels : std::lcm(kLineElements, int64_t{gemm_.rows})),
         blocks_(ceil_div(channels_, block_)),
         step_((blocks_ - 1) * block_ + step_of(blocks_ - 1)),
         cut_(cut_blocks(problem, gemm_.lanes)) {
     const int64_t panel = part_depth_ * gemm_.lanes * static_cast<int64_t>(sizeof(T));
-    panels_ = std::clamp<int64_t>(kPanelBytes / panel, 1, ceil_div(cut_.positions(), gemm_.lanes));
+    panels_ = way_.by_row
+                  ? 0
+                  : std::clamp<int64_t>(kPanelBytes / panel, 1, ceil_div(cut_.positions(), gemm_.lanes));
     threads_ = problem.threads;
     while (threads_ > 1 && total() > problem.workspace) --threads_;
     while (panels_ > 1 && total() > problem.workspace) --panels_;
   }
 
   void list() override {
-    tiles_.clear();
-    for (int64_t block = 0; block < blocks_; ++block) {
-      const int64_t rows = channels_of(block);
-      const int64_t height = ceil_div(rows, ceil_div(rows, gemm_.rows));
-      for (int64_t begin = 0; begin < rows; begin += height)
-        tiles_.push_back({block, begin, std::min(height, rows - begin)});
-    }
+    tiles_ = tiles_of(way_.by_row ? *way_.row.wide : gemm_);
+    if (way_.by_row && way_.row.rest != nullptr) rest_tiles_ = tiles_of(*way_.row.rest);
     bundles_.clear();
     bundle();
+    sources_.clear();
+    for (std::vector<int64_t>& depths : depths_) depths.clear();
+    for (const Bundle& b : bundles_) {
+      sources_.push_back(b.src);
+      depths_[0].push_back(b.depth * block_);
+      depths_[1].push_back(b.depth * step_of(blocks_ - 1));
+    }
   }
 
-  std::string kernel() const override { return gemm_.name; }
+  std::string kernel() const override { return way_.by_row ? way_.row.wide->name : gemm_.name; }
   size_t workspace_bytes() const noexcept override { return total(); }
   std::string packing_key() const override {
     const Geometry& g = problem_.geometry;
     return key_of("data_windows",
-                  {static_cast<int64_t>(problem_.dtype), int64_t{gemm_.rows}, g.channels, g.groups, depth_});
+                  {static_cast<int64_t>(problem_.dtype), block_, g.channels, g.groups, depth_});
   }
   size_t packed_bytes() const noexcept override {
     return aligned(static_cast<size_t>(problem_.geometry.groups * depth_ * step_) * sizeof(T));
@@ -197,7 +302,7 @@ class DataWindows final : public Recipe {
       Pieces pieces(workers + static_cast<size_t>(member) * worker_bytes());
       T* const strip = pieces.take<T>(strip_bytes());
       T* const panels = reinterpret_cast<T*>(pieces.rest());
-      run_block(call, weight, strip, panels, block_at(unit));
+      run_block(call, weight, strip, panels, unit);
     });
     return true;
   }
@@ -221,13 +326,25 @@ class DataWindows final : public Recipe {
     int64_t positions() const noexcept { return size[0] * size[1] * size[2]; }
   };
 
+  std::vector<Tile> tiles_of(const Kernel& gemm) const {
+    std::vector<Tile> tiles;
+    for (int64_t block = 0; block < blocks_; ++block) {
+      const int64_t rows = channels_of(block);
+      const int64_t height = ceil_div(rows, ceil_div(rows, gemm.rows));
+      for (int64_t begin = 0; begin < rows; begin += height)
+        tiles.push_back({block, begin, std::min(height, rows - begin)});
+    }
+    return tiles;
+  }
   int64_t channels_of(int64_t block) const noexcept { return std::min(block_, channels_ - block * block_); }
   // Elements from one element of the window to the next.
   int64_t step_of(int64_t block) const noexcept {
     return ceil_div(channels_of(block), kLineElements) * kLineElements;
   }
   size_t strip_bytes() const noexcept {
-    return aligned(static_cast<size_t>(filters_ * cut_.map_elements) * sizeof(T));
+    // Rows that are shorter than a panel are read beyond their end.
+    const int64_t beyond = way_.by_row ? kMostLanes : 0;
+    return aligned(static_cast<size_t>(filters_ * cut_.map_elements + beyond) * sizeof(T));
   }
   size_t worker_bytes() const noexcept {
     return strip_bytes() + aligned(static_cast<size_t>(panels_ * part_depth_ * gemm_.lanes) * sizeof(T));
@@ -244,10 +361,7 @@ class DataWindows final : public Recipe {
       const int64_t offset = k * x.dilation;
       return offset % x.stride * cut_.width + offset / x.stride;
     };
-    // Maps, taps along y, or residues along x are taken together, whichever are most.
-    const int64_t residues = x.dilation == 1 ? std::min(x.kernel, x.stride) : 1;
-    const bool by_map = filters_ >= y.kernel && filters_ >= residues;
-    const bool by_row = !by_map && y.kernel >= residues;
+    const auto [residues, by_map, by_row] = Together(problem_.geometry);
     for (int64_t f = 0; f < (by_map ? 1 : filters_); ++f) {
       for (int64_t kz = 0; kz < z.kernel; ++kz) {
         for (int64_t ky = 0; ky < (by_row ? 1 : y.kernel); ++ky) {
@@ -288,6 +402,26 @@ class DataWindows final : public Recipe {
     return box;
   }
 
+  // What another block reads of it, of the first plane.
+  Ahead source_ahead(const void* source, int64_t unit) const noexcept {
+    const Geometry& g = problem_.geometry;
+    if (machine::stays_near(problem_) || unit >= g.batch * g.groups * cut_.blocks()) return {};
+    const Box box = block_at(unit);
+    int64_t first[kAxes];
+    for (int a = 0; a < kAxes; ++a)
+      first[a] = std::max<int64_t>(0, box.begin[a] * g.axes[a].stride - g.axes[a].pad_lo);
+    const auto& [z, y, x] = g.axes;
+    const int64_t map = box.sample * g.filters + box.group * filters_;
+    const int64_t at = (first[0] * y.out + first[1]) * x.out + first[2];
+    const int64_t elements =
+        std::min((cut_.rows[1] - 1) * x.out + cut_.width * x.stride, (y.out - first[1]) * x.out - first[2]);
+    const int64_t panels = way_.row.count + (way_.row.rest == nullptr ? 0 : 1);
+    constexpr auto element = static_cast<int64_t>(sizeof(S));
+    return {static_cast<const char*>(source) + (map * g.large_positions() + at) * element,
+            std::max<int64_t>(0, elements) * element, g.large_positions() * element, filters_,
+            box.size[0] * box.size[1] * panels * static_cast<int64_t>(tiles_.size())};
+  }
+
   // What a block reads of the large side, with zeros beside it: [map][z][y][residue of the stride][x].
   void stage(const void* source, T* strip, const Box& box) const noexcept {
     const Geometry& g = problem_.geometry;
@@ -319,7 +453,12 @@ class DataWindows final : public Recipe {
                   i >= low && i < high ? E::load(from[i]) : T{0};
           };
           one_by_one(0, std::min(begin * x.stride, row));
-          one_by_one(end * x.stride, row);
+          one_by_one(end * x.stride, std::max(high, end * x.stride));
+          // Of the last block most may lie beside the image.
+          for (int64_t r = 0; r < x.stride; ++r) {
+            const int64_t beside = std::max(end, ceil_div(high - r, x.stride));
+            std::fill(strip + r * cut_.width + beside, strip + (r + 1) * cut_.width, T{0});
+          }
           if (begin == end) continue;
           MoveArgs args{};
           args.src = from + begin * x.stride;
@@ -339,8 +478,18 @@ class DataWindows final : public Recipe {
     }
   }
 
-  void run_block(const Call& call, const T* weight, T* strip, T* panels, const Box& box) const noexcept {
+  void run_block(const Call& call, const T* weight, T* strip, T* panels, int64_t unit) const noexcept {
+    const Box box = block_at(unit);
     stage(call.source, strip, box);
+    if (way_.by_row) {
+      const Row& row = way_.row;
+      Ahead ahead = source_ahead(call.source, unit + 1);
+      multiply_rows(call, weight, strip, box, *row.wide, tiles_, 0, row.count, ahead);
+      if (row.rest != nullptr)
+        multiply_rows(call, weight, strip, box, *row.rest, rest_tiles_, row.count * row.wide->lanes, 1,
+                      ahead);
+      return;
+    }
     const int64_t lanes = gemm_.lanes;
     const int64_t all = ceil_div(box.positions(), lanes);
     for (int64_t depth = 0; depth < depth_; depth += part_depth_) {
@@ -441,6 +590,66 @@ class DataWindows final : public Recipe {
     }
   }
 
+  // So many panels of every row of a block, from a position on; they end with the row at the latest.
+  void multiply_rows(const Call& call, const T* weight, const T* strip, const Box& box, const Kernel& gemm,
+                     const std::vector<Tile>& tiles, int64_t first, int64_t panels,
+                     Ahead& ahead) const noexcept {
+    const Geometry& g = problem_.geometry;
+    const auto& [z, y, x] = g.axes;
+    const int64_t lanes = gemm.lanes;
+    const int64_t places = g.small_positions();
+    const int64_t map = box.group * channels_;
+    S* const out = static_cast<S*>(call.out) + (box.sample * g.channels + map) * places;
+    void* c[kMostRows];
+    T bias[kMostRows];
+    T sums[kPlain ? 1 : kMostRows * kMostLanes];
+    GemmArgs args{};
+    args.b_offset = sources_.data();
+    args.segments = static_cast<int64_t>(sources_.size());
+    args.depth = bundles_[0].count;
+    args.b_step = bundles_[0].src_step;
+    args.c = c;
+    args.lanes = static_cast<int32_t>(std::min(lanes, box.size[2]));
+    for (const Tile& tile : tiles) {
+      const int64_t channel = tile.block * block_ + tile.begin;
+      const int64_t step = step_of(tile.block);
+      args.a_offset = depths_[tile.block + 1 == blocks_ ? 1 : 0].data();
+      args.a_step = bundles_[0].depth_step * step;
+      args.a = weight + (box.group * step_ + tile.block * block_) * depth_ + tile.begin;
+      args.rows = static_cast<int32_t>(tile.rows);
+      if (call.bias != nullptr) {
+        for (int64_t r = 0; r < tile.rows; ++r)
+          bias[r] = E::load(static_cast<const S*>(call.bias)[map + channel + r]);
+        args.bias_rows = bias;
+      }
+      for (int64_t row = 0; row < box.size[0] * box.size[1]; ++row) {
+        const int64_t iz = row / box.size[1];
+        const int64_t iy = row % box.size[1];
+        const T* const from = strip + (iz * z.stride * cut_.rows[1] + iy * y.stride) * cut_.width * x.stride;
+        const int64_t place = ((box.begin[0] + iz) * y.size + box.begin[1] + iy) * x.size + box.begin[2];
+        S* const to = out + channel * places + place;
+        for (int64_t p = 0; p < panels && first + p * lanes < box.size[2]; ++p) {
+          const int64_t at = std::max<int64_t>(0, std::min(first + p * lanes, box.size[2] - lanes));
+          args.b = from + at;
+          ahead.fetch();
+          for (int64_t r = 0; r < tile.rows; ++r) {
+            S* const line = to + r * places + at;
+            // Comes while sums are formed.
+            for (int64_t l = 0; l < args.lanes; l += kLineElements) __builtin_prefetch(line + l, 1);
+            if constexpr (kPlain) {
+              c[r] = line;
+            } else {
+              c[r] = sums + r * lanes;
+            }
+          }
+          gemm(args);
+          for (int64_t r = 0; r < tile.rows; ++r) activate_(static_cast<T*>(c[r]), args.lanes);
+          if constexpr (!kPlain) store_(MoveArgs{sums, lanes, 1, to + at, places, 1, tile.rows, args.lanes});
+        }
+      }
+    }
+  }
+
   static constexpr int kMostRows = 32;
   static constexpr int kMostLanes = 64;
 
@@ -451,17 +660,21 @@ class DataWindows final : public Recipe {
   const Kernel& panel_;
   const Kernel& store_;
   bool inside_;
-  int64_t channels_;    // of a group
-  int64_t filters_;     // of a group
-  int64_t depth_;       // elements of a window
+  int64_t channels_;  // of a group
+  int64_t filters_;   // of a group
+  int64_t depth_;     // elements of a window
+  Way way_;
   int64_t part_depth_;  // of which so many are multiplied at a time
   int64_t block_;       // channels that lie together
   int64_t blocks_;
   int64_t step_;  // elements of all blocks for each element of the window
   Blocks cut_;
-  std::vector<Tile> tiles_;  // of channels
+  std::vector<Tile> tiles_;       // of channels
+  std::vector<Tile> rest_tiles_;  // the same for the kernel that ends a row
   std::vector<Bundle> bundles_;
-  int64_t panels_ = 1;  // that are copied at a time
+  std::vector<int64_t> sources_;    // of the bundles in a strip
+  std::vector<int64_t> depths_[2];  // and in the weights of a block of channels, and of the last one
+  int64_t panels_ = 1;              // that are copied at a time
   int threads_ = 1;
 };
 
@@ -473,40 +686,32 @@ std::optional<std::string> refusal(const Problem& problem) {
   }
   if (g.filters / g.groups * g.taps() > kMostTaps)
     return "windows of more than " + std::to_string(kMostTaps) + " elements";
-  // Neither batch nor threads may decide, and more threads take smaller blocks.
-  Problem alone = problem;
-  alone.threads = 1;
-  return workspace_refusal(problem, make_stored<DataWindows>(alone)->workspace_bytes());
+  return workspace_refusal(problem, make_stored<DataWindows>(alone(problem))->workspace_bytes());
 }
 
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const Kernel& gemm = best_gemm(problem);
   const double width = machine::lanes(gemm.dtype, gemm.isa);
-  Problem alone = problem;
-  alone.threads = 1;
-  const Blocks blocks = cut_blocks(alone, gemm.lanes);
+  const Blocks blocks = cut_blocks(alone(problem), gemm.lanes);
   const int64_t channels = g.channels / g.groups;
   const int64_t depth = g.filters / g.groups * g.taps();
   const auto units = static_cast<double>(g.batch * g.groups * blocks.blocks());
-  const int64_t panels = ceil_div(blocks.positions(), gemm.lanes);
-  const double products = machine::rows_step_seconds(gemm, channels);
-  const auto calls = static_cast<double>(ceil_div(channels, gemm.rows)) * kTileSeconds;
-  const double apart = g.axes[2].stride == 1 ? 0.3 : g.axes[2].stride <= 8 ? 0.5 : 1;
-  const double strips = static_cast<double>(g.filters / g.groups * blocks.map_elements) / width * apart *
-                        machine::kGatherSeconds;
+  const double apart = g.axes[2].stride == 1 ? 0.3 : g.axes[2].stride == 2 ? 0.6 : 1;
+  const bool near = static_cast<double>(g.filters * g.large_positions()) *
+                        static_cast<double>(storage_bytes(problem.dtype)) <
+                    machine::kSecondCacheBytes;
+  const double strips = static_cast<double>(g.filters / g.groups * blocks.map_elements) / width *
+                        (apart + (near ? 0 : 1)) * machine::kGatherSeconds;
   // Weights beyond the second cache are read again for each block.
   const double weights = static_cast<double>(channels * depth) * compute_bytes(problem.dtype);
   const double again = weights > kNearBytes ? weights / machine::kReadBytesPerSecond : 0;
   const double fills = static_cast<double>(g.filters / g.groups * blocks.rows[0] * blocks.rows[1] *
                                            std::min(g.axes[2].stride, g.axes[2].kernel)) *
-                       kFillSeconds;
+                       kFillSeconds * (near ? 1 : 2);
   Problem maps = problem;
   maps.packed = true;
-  return units * (kUnitSeconds +
-                  static_cast<double>(panels) *
-                      (static_cast<double>(depth) * (products + kCopiedSeconds) + calls) +
-                  strips + fills + again) +
+  return units * (kUnitSeconds + cheapest(problem, gemm, blocks).seconds + strips + fills + again) +
          machine::traffic_seconds(maps, 0) * (machine::stays_near(problem) ? 0.2 : 1) +
          static_cast<double>(g.weight_elements()) * kWeightSeconds;
 }

@@ -1154,9 +1154,11 @@ std::optional<std::string> refusal(const Problem& problem) {
   return std::nullopt;
 }
 
-// The arrays once; maps that lie together and are taken apart are charged with that.
+// The arrays once; those of gradients are charged with what moves them, unless maps that lie apart are taken
+// apart.
 double array_seconds(const Problem& problem) {
-  const bool moved = takes_apart(problem) && problem.geometry.channels_last && machine::stays_near(problem);
+  const bool moved = problem.pass == Pass::data_gradient && machine::stays_near(problem) &&
+                     takes_apart(problem) == problem.geometry.channels_last;
   return machine::traffic_seconds(problem) * (moved ? 0.4 : 1);
 }
 
