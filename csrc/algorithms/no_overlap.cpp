@@ -34,7 +34,7 @@ constexpr int64_t kLeastTurns = 16;
 constexpr double kApartSeconds = 12 / machine::kHertz;
 constexpr double kOneByOneSeconds = 60 / machine::kHertz;
 constexpr double kRunSeconds = 5 / machine::kHertz;
-constexpr double kPackBytesPerSecond = 8.5e9;  // of a gradient's weights
+constexpr double kTurnBytesPerSecond = 8.5e9;  // of a gradient's weights that are packed
 
 template <class T>
 class NoOverlap final : public Recipe {
@@ -608,7 +608,7 @@ double cost(const Problem& problem) {
   return calls * (steps * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
                   stores / machine::kHertz) +
          apart * apart_seconds + runs * kRunSeconds +
-         machine::traffic_seconds(problem, 1, forward ? machine::kPackBytesPerSecond : kPackBytesPerSecond);
+         array_seconds(problem, 1, forward ? machine::kPackBytesPerSecond : kTurnBytesPerSecond);
 }
 
 }  // namespace

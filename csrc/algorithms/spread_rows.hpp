@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "machine.hpp"
 #include "spread_abi.hpp"
 
 namespace tconv {
@@ -80,6 +81,16 @@ inline int64_t part_positions(const Geometry& g, int64_t parts, int64_t vector) 
   constexpr int64_t many_vectors = 16;
   const int64_t part = ceil_div(g.small_positions(), parts);
   return part < many_vectors * vector ? part : ceil_div(part, vector) * vector;
+}
+
+// The arrays once, weights `growth` times as many once packed; a gradient's maps are mostly charged with what
+// moves them, unless they come from memory.
+inline double array_seconds(const Problem& problem, double growth, double pack_bytes_per_second) noexcept {
+  Problem maps = problem;
+  maps.packed = true;
+  const bool moved = problem.pass == Pass::data_gradient && machine::stays_near(problem);
+  return machine::traffic_seconds(problem, growth, pack_bytes_per_second) -
+         (moved ? 0.6 * machine::traffic_seconds(maps, 0) : 0);
 }
 
 // Neighbouring lanes of a sample, the same in all of these parts.

@@ -642,8 +642,8 @@ double cost(const Problem& problem) {
              (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds +
               stores / machine::kHertz) +
          copied * machine::kCopySeconds +
-         machine::traffic_seconds(problem, kStrassenProducts / 4.0,
-                                  forward ? kQuarterBytesPerSecond : kTurnedBytesPerSecond);
+         array_seconds(problem, kStrassenProducts / 4.0,
+                       forward ? kQuarterBytesPerSecond : kTurnedBytesPerSecond);
 }
 
 }  // namespace
