@@ -68,6 +68,13 @@ struct Geometry {
 
   // Whether maps of the small side lie together.
   bool small_last() const noexcept { return channels_last && !small_apart; }
+  // Whether an image is one window, so that those of samples follow each other.
+  bool one_window() const noexcept {
+    return std::all_of(axes.begin(), axes.end(), [](const Axis& axis) {
+      return axis.size == 1 && axis.out == axis.kernel && axis.pad_lo == 0 &&
+             (axis.dilation == 1 || axis.kernel == 1);
+    });
+  }
   int64_t taps() const noexcept { return axes[0].kernel * axes[1].kernel * axes[2].kernel; }
   int64_t small_positions() const noexcept { return axes[0].size * axes[1].size * axes[2].size; }
   int64_t large_positions() const noexcept { return axes[0].out * axes[1].out * axes[2].out; }

@@ -367,6 +367,12 @@ class CopiedWindows final : public Recipe {
   int threads_ = 1;
 };
 
+std::optional<std::string> refusal(const Problem& problem) {
+  const Geometry& g = problem.geometry;
+  if (g.groups == 1 && g.one_window()) return "images of one window, which lie side by side as they are";
+  return windows_refusal(problem);
+}
+
 double cost(const Problem& problem) {
   const Geometry& g = problem.geometry;
   const Cut cut(problem);
@@ -386,6 +392,6 @@ double cost(const Problem& problem) {
 }  // namespace
 
 extern const Algorithm copied_windows;
-const Algorithm copied_windows{"copied_windows", windows_refusal, cost, make_stored<CopiedWindows>};
+const Algorithm copied_windows{"copied_windows", refusal, cost, make_stored<CopiedWindows>};
 
 }  // namespace tconv

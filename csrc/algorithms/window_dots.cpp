@@ -48,11 +48,7 @@ struct Windows {
 // sample, of which tiles take several columns.
 Problem in_a_row(const Problem& problem) noexcept {
   const Geometry& g = problem.geometry;
-  if (g.groups > 1) return problem;
-  for (const Axis& axis : g.axes) {
-    const bool whole = axis.size == 1 && axis.out == axis.kernel && axis.pad_lo == 0;
-    if (!whole || (axis.dilation > 1 && axis.kernel > 1)) return problem;
-  }
+  if (g.groups > 1 || !g.one_window()) return problem;
   const int64_t window = g.filters * g.taps();
   Problem row = problem;
   row.geometry = {1, g.channels, 1, 1, true, {}};
