@@ -43,17 +43,20 @@ template <class E, int N>
 
 constexpr int kShort = 16;
 
-// One run, by the copy that is compiled for its length.
+// Runs from one on, by the copy that is compiled for their length.
 template <class E, int N = kShort>
-[[gnu::always_inline]] inline void run_windows(const typename E::storage* src, int64_t src_step,
-                                               typename E::compute* dst, int64_t dst_step, int64_t count,
-                                               int64_t length) noexcept {
-  if (length == N) {
-    short_windows<E, N>(src, src_step, dst, dst_step, count);
+[[gnu::always_inline]] inline void run_windows(const WindowsArgs& args, int64_t first) noexcept {
+  const auto* src = static_cast<const typename E::storage*>(args.src);
+  auto* dst = static_cast<typename E::compute*>(args.dst);
+  if (args.length == N) {
+    for (int64_t r = first; r < args.runs; ++r)
+      short_windows<E, N>(src + args.offset[r], args.src_step, dst + r * N, args.dst_step, args.count);
   } else if constexpr (N > 1) {
-    run_windows<E, N - 1>(src, src_step, dst, dst_step, count, length);
+    run_windows<E, N - 1>(args, first);
   } else {
-    copy<E, plain<E>>(src, src_step, dst, dst_step, count, length);
+    for (int64_t r = first; r < args.runs; ++r)
+      copy<E, plain<E>>(src + args.offset[r], args.src_step, dst + r * args.length, args.dst_step, args.count,
+                        args.length);
   }
 }
 
@@ -85,20 +88,16 @@ template <class E, int N = kShort>
 
 template <class E>
 [[gnu::always_inline]] inline void windows(const WindowsArgs& args) noexcept {
-  const int64_t length = args.length;
-  const auto* src = static_cast<const typename E::storage*>(args.src);
-  auto* dst = static_cast<typename E::compute*>(args.dst);
   int64_t r = 0;
   if constexpr (same<E, f32>) {
     constexpr int L = Vector<double>::lanes;
-    if (length == 2 && args.src_step == 2) {
+    if (args.length == 2 && args.src_step == 2) {
       for (; r + L <= args.runs; r += L)
-        mirror_pairs(src, args.offset + r, args.next, dst + r * length, args.dst_step, args.count);
+        mirror_pairs(static_cast<const float*>(args.src), args.offset + r, args.next,
+                     static_cast<float*>(args.dst) + r * args.length, args.dst_step, args.count);
     }
   }
-  for (; r < args.runs; ++r) {
-    run_windows<E>(src + args.offset[r], args.src_step, dst + r * length, args.dst_step, args.count, length);
-  }
+  run_windows<E>(args, r);
 }
 
 }  // namespace
