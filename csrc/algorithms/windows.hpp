@@ -42,19 +42,45 @@ inline std::optional<std::string> windows_refusal(const Problem& problem) {
   return std::nullopt;
 }
 
+// Positions that are evenly apart on the large side: those of a row, or where no window leaves the image,
+// those beside axes of one position, or samples.
+struct EvenRow {
+  int64_t length;
+  int64_t step;  // elements of the large side from one to the next
+
+  explicit EvenRow(const Geometry& g) noexcept {
+    const auto& [z, y, x] = g.axes;
+    const int64_t unit = g.channels_last ? g.filters : 1;
+    length = x.size;
+    step = x.stride * unit;
+    int64_t apart = x.out * unit;
+    for (const Axis* axis : {&y, &z}) {
+      if (length > 1 || !g.stays_inside()) return;
+      length = axis->size;
+      step = axis->stride * apart;
+      apart *= axis->out;
+    }
+    if (length > 1 || !g.stays_inside()) return;
+    length = g.batch;
+    step = g.filters * g.large_positions();
+  }
+};
+
 // What it takes to bring a position's window there, in so many panels, from the nearer caches or from afar.
 inline double window_copy_seconds(const Problem& problem, double panels, bool near) noexcept {
-  // For each run of a position, the same where they are pairs, or where it leaves the image, a run where some
-  // do and a panel once for a row of positions, and a vector, most of them read from afar, above all where
-  // windows of maps that lie together do not overlap, so that each is read once.
+  // For each run of a position, the same where they are pairs, or where it leaves the image, a run, more
+  // where some do, and a panel once for a row of positions, and a vector, most of them read from afar, above
+  // all where windows of maps that lie together do not overlap, so that each is read once.
   constexpr double move_seconds = 1.6 / machine::kHertz;
   constexpr double clipped_seconds = 5 / machine::kHertz;
   constexpr double row_seconds = 20 / machine::kHertz;
+  constexpr double begin_seconds = 4 / machine::kHertz;
   constexpr double panel_seconds = 60 / machine::kHertz;
   constexpr double once_seconds = 18 / machine::kHertz;
   const Geometry& g = problem.geometry;
   const double width = machine::lanes(compute_dtype(problem.dtype), problem.isa);
   const WindowRuns runs(g);
+  const EvenRow rows(g);
   const Axis& x = g.axes[2];
   const bool pairs = problem.dtype == DType::f32 && runs.length == 2 && x.stride == 2;
   const double pair_seconds = (near ? 1 : 2) / machine::kHertz;
@@ -62,9 +88,9 @@ inline double window_copy_seconds(const Problem& problem, double panels, bool ne
   const double vector = g.channels_last && x.kernel <= x.stride ? once_seconds : kWindowVectorSeconds;
   const auto [within, beyond] = x.within();
   const auto clipped = static_cast<double>(runs.joined ? x.size - (beyond - within) : 0);
-  const double row =
-      (g.stays_inside() ? 0 : all_runs * (row_seconds + clipped * clipped_seconds)) + panels * panel_seconds;
-  return all_runs * (pairs ? pair_seconds : move_seconds) + row / static_cast<double>(x.size) +
+  const double row = all_runs * (g.stays_inside() ? begin_seconds : row_seconds + clipped * clipped_seconds) +
+                     panels * panel_seconds;
+  return all_runs * (pairs ? pair_seconds : move_seconds) + row / static_cast<double>(rows.length) +
          (pairs ? 0 : static_cast<double>(columns_of(g)) / width * vector);
 }
 
@@ -92,25 +118,12 @@ class Windows {
         dtype_(problem.dtype),
         runs_(problem.geometry),
         inside_(problem.geometry.stays_inside()),
+        even_(problem.geometry),
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         windows_(tconv::kernel(Family::windows, problem.dtype, problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
         columns_(columns_of(problem.geometry)) {
     for (int a = 0; a < kAxes; ++a) within_[a] = geometry_.axes[a].within();
-    // Beside axes of one position those of the next axis follow each other, or samples.
-    const auto& [z, y, x] = geometry_.axes;
-    row_ = x.size;
-    step_ = x.stride * runs_.unit;
-    int64_t apart = x.out * runs_.unit;
-    for (const Axis* axis : {&y, &z}) {
-      if (row_ > 1 || !inside_) return;
-      row_ = axis->size;
-      step_ = axis->stride * apart;
-      apart *= axis->out;
-    }
-    if (row_ > 1 || !inside_) return;
-    row_ = geometry_.batch;
-    step_ = geometry_.filters * geometry_.large_positions();
   }
 
   // What copying goes by. Panels of columns begin at `starts`, the last of which is the end of all.
@@ -288,7 +301,7 @@ class Windows {
     int64_t place = position;
     Row row{};
     row.x = place % x.size;
-    row.end = row.x + std::min(end - position, row_ - position % row_);
+    row.end = row.x + std::min(end - position, even_.length - position % even_.length);
     place /= x.size;
     row.y = place % y.size;
     place /= y.size;
@@ -340,7 +353,7 @@ class Windows {
                 size_t panel) const noexcept {
     const auto& [az, ay, ax] = geometry_.axes;
     const int64_t line = ax.out * runs_.unit;
-    const int64_t step = step_;
+    const int64_t step = even_.step;
     const S* const origin = origin_of(grad, group, row);
     WindowsArgs args{};
     args.src_step = step;
@@ -404,8 +417,7 @@ class Windows {
   WindowRuns runs_;
   std::pair<int64_t, int64_t> within_[kAxes];
   bool inside_;
-  int64_t row_;   // positions that are as far apart as each from the next
-  int64_t step_;  // elements of the large side from one of them to the next
+  EvenRow even_;
   const Kernel& load_;
   const Kernel& windows_;
   const Kernel& store_;
