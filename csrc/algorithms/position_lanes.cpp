@@ -1196,7 +1196,9 @@ double cost(const Problem& problem) {
   const int64_t step = layout.axes[2].src_step;
   const bool near = held(g.small_elements() + g.large_elements());
   const bool far = !machine::stays_near(problem);
-  const double one_by_one = (g.channels_last ? (near ? 1.8 : 2.6) : 1.4) * (far ? 2.5 : 1);
+  const bool wide =
+      static_cast<double>(g.large_elements()) * compute_bytes(gemm.dtype) > machine::kLastCacheBytes / 4;
+  const double one_by_one = (g.channels_last ? (near ? 1.8 : wide ? 12 : 2.6) : 1.4) * (far ? 2.5 : 1);
   const double apart = step == 1 ? 1 : step < 8 ? one_by_one : near ? 5 : 18;
   // Where maps are innermost and a group has few, they are loaded and stored alone, from a line that the
   // second cache does not keep for the next group where there are many.
