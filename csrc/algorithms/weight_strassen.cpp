@@ -22,6 +22,7 @@ constexpr int64_t kTogether = 64;    // of each half, that are summed before the
 constexpr int64_t kCopied = 32;      // of each half, that are brought into order in the nearest cache
 // An operand of a panel that is made, of windows which are mostly fetched before.
 constexpr double kOperandSeconds = 5 / machine::kHertz;
+constexpr double kProducts = 1.08;  // times as long as those of a tile that is all there is to do
 
 // Whether windows are runs of neighbours that hold panels, none of which are read twice.
 bool lie_in_runs(const Problem& problem) {
@@ -394,7 +395,8 @@ double cost(const Problem& problem) {
   // A tile is kept, or stored, after every product, and others are added to it.
   const double stores = static_cast<double>(tile.rows) * tile.lanes / width * 2.5;
   const double sums = calls * kStrassenProducts * (machine::kCallSeconds + stores / machine::kHertz);
-  const double products = calls * kStrassenProducts / kHalves * machine::tile_step_seconds(tile, tile.rows);
+  const double products =
+      kProducts * calls * kStrassenProducts / kHalves * machine::tile_step_seconds(tile, tile.rows);
   const double rows = tiles * static_cast<double>(ceil_div(tile.rows, static_cast<int64_t>(width)));
   const double operands =
       kStrassenProducts / 2.0 * (vectors * kOperandSeconds + rows * machine::kCopySeconds);
