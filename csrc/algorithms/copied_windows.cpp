@@ -22,7 +22,7 @@ constexpr int64_t kChannels = 48;            // whose weights stay near for all 
 constexpr int64_t kStageBytes = 4 << 20;     // of images that are copied at a time with the zeros beside them
 constexpr int64_t kLineElements = 16;
 constexpr double kSumSeconds = 2 / machine::kHertz;    // of a sum of a part
-constexpr double kTileSeconds = 20 / machine::kHertz;  // of a tile of them
+constexpr double kTileSeconds = 50 / machine::kHertz;  // of a tile of them
 // A vector that is copied with its zeros, and a run of such.
 constexpr double kStageSeconds = 6 / machine::kHertz;
 constexpr double kStageRunSeconds = 8 / machine::kHertz;
