@@ -53,7 +53,7 @@ constexpr Moves kMapsTogether = cycles(1.4, 0.7, 3.5, 4, 40, 60);
 constexpr Moves kFarMapsTogether = cycles(1.4, 11, 3.5, 4, 40, 60);
 constexpr Moves kGroupsTogether = cycles(4, 5, 3.5, 4, 40, 60);
 // A gradient's outputs lie as results do. Sources are taken apart along a stride.
-constexpr Moves kGradient = cycles(4, 4, 9, 4, 26, 60);
+constexpr Moves kGradient = cycles(4, 4, 15, 4, 26, 60);
 constexpr Moves kGradientTakenApart = cycles(4, 4, 26, 4, 26, 60);
 constexpr Moves kTogetherTakenApart = cycles(4, 4, 4, 3, 160, 160);
 
