@@ -49,14 +49,19 @@ void sum_maps(const typename E::storage* grad, int64_t outer, int64_t stride, in
         double* const of = sums[m];
         if (rows > 0) kernel(SumArgs{row, rows, kWide, kWide, of});
         if (count % kWide != 0) kernel(SumArgs{row + rows * kWide, 1, kWide, count % kWide, of});
-        if (!full) continue;
+      }
+      if (!full) continue;
+      summed = 0;
+      for (int64_t m = 0; m < maps; ++m) {
+        double* const of = sums[m];
+#pragma GCC unroll 8
         for (int64_t half = kWide / 2; half > 0; half /= 2) {
+#pragma GCC unroll 16
           for (int64_t j = 0; j < half; ++j) of[j] += of[j + half];
         }
         totals[m].add(of[0]);
         std::fill_n(of, kWide, 0.0);
       }
-      if (full) summed = 0;
     }
     if (pace.stopped(maps * inner)) return;
   }
