@@ -26,6 +26,8 @@ constexpr double kTileSeconds = 50 / machine::kHertz;  // of a tile of them
 // A vector that is copied with its zeros, and a run of such.
 constexpr double kStageSeconds = 6 / machine::kHertz;
 constexpr double kStageRunSeconds = 8 / machine::kHertz;
+// A vector of a window more where the second cache does not hold the image.
+constexpr double kLateSeconds = 8 / machine::kHertz;
 // Weights come in pieces of a few rows.
 constexpr double kFarWeightBytesPerSecond = 14e9;
 
@@ -99,16 +101,21 @@ struct Copying {
     const auto parts = static_cast<double>(ceil_div(columns_of(g), part));
     const auto images = static_cast<double>(g.batch * g.groups);
     const double positions = images * static_cast<double>(g.small_positions());
-    seconds = positions * window_copy_seconds(problem, parts, false);
+    const double width = machine::lanes(compute_dtype(problem.dtype), problem.isa);
+    const auto source =
+        static_cast<double>(g.large_elements()) * static_cast<double>(storage_bytes(problem.dtype));
+    const double late = source > machine::kSecondCacheBytes
+                            ? positions * static_cast<double>(columns_of(g)) / width * kLateSeconds
+                            : 0;
+    seconds = late + positions * window_copy_seconds(problem, parts, false);
     const int64_t elements = copy.geometry.large_elements();
     if (elements * static_cast<int64_t>(compute_bytes(problem.dtype)) > kStageBytes) return;
     const bool apart = g.channels_last && g.groups > 1;
     const auto& [z, y, x] = copy.geometry.axes;
     const auto runs = static_cast<double>((g.channels_last ? 1 : copy.geometry.filters) * z.out * y.out *
                                           (apart ? x.out : 1));
-    const double width = machine::lanes(compute_dtype(problem.dtype), problem.isa);
     const double with_stage =
-        images * (static_cast<double>(elements) / width * kStageSeconds + runs * kStageRunSeconds) +
+        late + images * (static_cast<double>(elements) / width * kStageSeconds + runs * kStageRunSeconds) +
         positions * window_copy_seconds(copy, parts, true);
     staged = with_stage < seconds;
     seconds = std::min(seconds, with_stage);
