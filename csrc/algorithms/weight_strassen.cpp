@@ -22,7 +22,7 @@ constexpr int64_t kTogether = 64;    // of each half, that are summed before the
 constexpr int64_t kCopied = 32;      // of each half, that are brought into order in the nearest cache
 // An operand of a panel that is made, of windows which are mostly fetched before.
 constexpr double kOperandSeconds = 5 / machine::kHertz;
-constexpr double kProducts = 1.08;  // times as long as those of a tile that is all there is to do
+constexpr double kProducts = 1.05;  // times as long as those of a tile that is all there is to do
 
 // Whether windows are runs of neighbours that hold panels, none of which are read twice.
 bool lie_in_runs(const Problem& problem) {

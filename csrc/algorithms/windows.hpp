@@ -74,7 +74,7 @@ inline double window_copy_seconds(const Problem& problem, double panels, bool ne
   constexpr double move_seconds = 1.6 / machine::kHertz;
   constexpr double clipped_seconds = 5 / machine::kHertz;
   constexpr double row_seconds = 20 / machine::kHertz;
-  constexpr double begin_seconds = 4 / machine::kHertz;
+  constexpr double begin_seconds = 2 / machine::kHertz;
   constexpr double panel_seconds = 60 / machine::kHertz;
   constexpr double once_seconds = 18 / machine::kHertz;
   const Geometry& g = problem.geometry;
