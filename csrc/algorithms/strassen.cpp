@@ -630,9 +630,10 @@ double cost(const Problem& problem) {
   const auto depth = static_cast<double>((forward ? channels : window) / kHalves);
   const int64_t rows = forward ? window : channels;
   const auto groups = static_cast<double>(g.groups);
-  const Panels panels(candidates, g.batch * part_positions(g, kHalves, vector));
-  const auto lanes = static_cast<double>(panels.start(panels.count()));
-  const double calls = static_cast<double>(ceil_div(rows, kHalves * tile.rows)) * groups * lanes / tile.lanes;
+  // Samples fill panels together.
+  const auto lanes = static_cast<double>(g.batch * part_positions(g, kHalves, vector));
+  const double calls =
+      static_cast<double>(ceil_div(rows, kHalves * tile.rows)) * groups * std::max(1.0, lanes / tile.lanes);
   // A tile is kept, or stored, after every product, and others are added to it.
   const double stores = static_cast<double>(tile.rows * tile.lanes / vector) * 2.5;
   // Operands that are made of the input, which lies far apart.

@@ -451,23 +451,29 @@ double cost(const Problem& problem) {
   const int64_t vector = vector_of(problem);
   const auto depth = static_cast<double>(g.channels / g.groups / kQuarters);
   const auto groups = static_cast<double>(g.groups);
-  const Panels panels(products_of(problem), g.batch * part_positions(g, kQuarters, vector));
-  const auto lanes = static_cast<double>(panels.start(panels.count()));
+  // Samples fill panels together.
+  const double lanes =
+      std::max<double>(tile.lanes, static_cast<double>(g.batch * part_positions(g, kQuarters, vector)));
   const auto tiles = static_cast<double>(ceil_div(g.filters / g.groups * g.taps(), kQuarters * tile.rows));
   const double calls = tiles * groups * lanes / tile.lanes * kStrassenProducts;
-  const double vectors = static_cast<double>(tile.rows * tile.lanes / vector);
   // A tile is kept, or stored, after every product, and others are added to it; products lie in the second
   // cache before they are added up.
-  const double stores = vectors * (2.5 * kStrassenProducts + 2.0 * kQuarters);
+  const double stores =
+      static_cast<double>(tile.rows * tile.lanes / vector) * (2.5 * kStrassenProducts + 2.0 * kQuarters);
   // Operands that are made of the input, which lies far apart, by way of those of the outer products.
   const double copied = 5.0 * lanes / static_cast<double>(vector) * groups * depth * kStrassenProducts *
                         (kStrassenProducts + kQuarters);
+  // Outputs beyond the last cache, some of which come late.
+  const double far =
+      0.5 * static_cast<double>(g.large_elements()) * static_cast<double>(storage_bytes(problem.dtype));
+  // Those that are made of weights come while others are multiplied.
+  const double operands = static_cast<double>(g.weight_elements()) * kStrassenProducts * kStrassenProducts /
+                          16.0 * static_cast<double>(compute_bytes(problem.dtype));
   return calls * (kStrassenProducts *
                       (depth * machine::tile_step_seconds(tile, tile.rows) + machine::kCallSeconds) +
                   stores / machine::kHertz) +
-         copied * machine::kCopySeconds +
-         machine::traffic_seconds(problem, kStrassenProducts * kStrassenProducts / 16.0,
-                                  kTwiceBytesPerSecond);
+         copied * machine::kCopySeconds + machine::far_seconds(problem, far) +
+         machine::traffic_seconds(problem, 0) + (problem.packed ? 0 : operands / kTwiceBytesPerSecond);
 }
 
 }  // namespace
