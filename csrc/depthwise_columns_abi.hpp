@@ -11,7 +11,7 @@
 //       weight[p][m * weight_map + i * kColumnsTaps + j]
 // where planes are zero outside [0, src_rows) by [0, src_columns), summed in the order of i, then p, then j.
 // Rows of weights lie kColumnsTaps apart.
-constexpr int kColumnsKernel = 7;  // rows at most, of which there are 3, 5 or 7
+constexpr int kColumnsKernel = 7;  // rows at most, of which there are 3, 4, 5 or 7
 constexpr int kColumnsTaps = 8;    // columns at most
 struct DepthwiseColumnsArgs {
   const void* const* src;
@@ -40,6 +40,11 @@ struct DepthwiseColumnsArgs {
 #if defined(TCONV_KERNEL_NAME)
 
 namespace {
+
+// Bytes from a row to the next where the processor no longer guesses it, and rows that it is fetched ahead if
+// most is read and little computed.
+constexpr int64_t kColumnsFar = 1024;
+constexpr int64_t kColumnsAhead = 8;
 
 // Lanes of two neighbouring vectors from lane `first` on.
 template <class T, int first>
@@ -87,7 +92,7 @@ template <class E, int K, int step, bool apart>
   constexpr int kRead = (kLines - 1) * step + 1;
   const int64_t taps = args.kernel_x;
   uint32_t mask[kRead];
-#pragma GCC unroll 6
+#pragma GCC unroll 5
   for (int l = 0; l < kRead; ++l) {
     const int64_t at = first_x + l * N;
     const auto below = [at](int64_t limit) { return L::first(limit > at ? limit - at : 0); };
@@ -99,6 +104,7 @@ template <class E, int K, int step, bool apart>
   const int64_t planes = args.planes;
   const int64_t src_row = args.src_row;
   const int64_t dst_row = args.dst_row;
+  const bool far = step == 2 && src_row * (int64_t)sizeof(S) >= kColumnsFar;
   const Activation* const activation = args.activation;
   // Rows of the source, from the first that is read on, that lie inside, and before the last that is read.
   const int64_t begin = args.first_y < 0 ? -args.first_y : 0;
@@ -117,6 +123,10 @@ template <class E, int K, int step, bool apart>
 #pragma GCC unroll 2
         for (int part = 0; part < kParts; ++part) {
           const S* const from = static_cast<const S*>(args.src[p]) + column[part].src + from_row;
+          if (far) {
+#pragma GCC unroll 5
+            for (int i = 0; i < kRead; ++i) __builtin_prefetch(from + i * N + kColumnsAhead * src_row);
+          }
 #pragma GCC unroll 3
           for (int l = 0; l < kLines; ++l) {
             const auto load = [&](int i)
@@ -210,7 +220,7 @@ template <class E, int K, int step>
 template <class E, int K = kColumnsKernel>
 [[gnu::always_inline]] inline void depthwise_columns(const DepthwiseColumnsArgs& args) noexcept {
   if (args.kernel_y != K) {
-    if constexpr (K > 3) depthwise_columns<E, K - 2>(args);
+    if constexpr (K > 3) depthwise_columns<E, K == 7 ? 5 : K - 1>(args);
   } else if (args.step == 1) {
     depthwise_columns<E, K, 1>(args);
   } else {

@@ -64,8 +64,8 @@ bool sweeps(const Problem& problem) noexcept {
   const Axis& y = problem.geometry.axes[1];
   const Axis& x = problem.geometry.axes[2];
   return !problem.geometry.channels_last && problem.pass == Pass::data_gradient && y.stride == x.stride &&
-         y.stride <= 2 && y.dilation == 1 && x.dilation == 1 && y.kernel > 1 && y.kernel <= kColumnsKernel &&
-         y.kernel % 2 == 1 && x.kernel <= kColumnsTaps &&
+         y.stride <= 2 && y.dilation == 1 && x.dilation == 1 && y.kernel > 2 && y.kernel <= kColumnsKernel &&
+         y.kernel != 6 && x.kernel <= kColumnsTaps &&
          !kernels(Family::depthwisecolumns, problem.dtype, problem.isa).empty();
 }
 
