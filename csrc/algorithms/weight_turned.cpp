@@ -107,7 +107,8 @@ class WeightTurned final : public Recipe {
     for (const Axis& axis : problem.geometry.axes)
       beside_ = beside_ || axis.taps_inside() < axis.size * axis.kernel;
     unit_sets_ = std::clamp<int64_t>(kUnitBytes / set_bytes(), 1, ceil_div(lay_.sets, problem.threads));
-    threads_ = static_cast<int>(std::min<int64_t>(problem.threads, lay_.sets));
+    parts_ = std::min(lay_.channels, ceil_div(problem.threads, lay_.sets));
+    threads_ = static_cast<int>(std::min<int64_t>(problem.threads, lay_.sets * parts_));
     while (threads_ > 1 && workspace_bytes() > problem.workspace) --threads_;
     while (unit_sets_ > 1 && workspace_bytes() > problem.workspace) unit_sets_ /= 2;
   }
@@ -135,21 +136,28 @@ class WeightTurned final : public Recipe {
     const Buffer scratch(workspace_bytes());
     call.crew.limit(threads_);
     const double seconds = machine::seconds(problem_) * threads_;
-    const int64_t units = ceil_div(lay_.sets, unit_sets_);
+    const int64_t units = ceil_div(lay_.sets, unit_sets_) * parts_;
     return share_finite(call.crew, units, seconds, [&](int64_t unit, int member) noexcept {
       T* const sums = reinterpret_cast<T*>(scratch.data() + static_cast<size_t>(member) * worker_bytes());
-      const int64_t begin = unit * unit_sets_;
+      const int64_t begin = unit / parts_ * unit_sets_;
       const int64_t end = std::min(begin + unit_sets_, lay_.sets);
-      sum_sets(call, begin, end, sums, member);
+      const int64_t part = unit % parts_;
+      const Channels some{lay_.channels * part / parts_, lay_.channels * (part + 1) / parts_};
+      sum_sets(call, begin, end, some, sums, member);
       // A product with zeros is another number if it is not zero.
       if (beside_ && !all_finite(sums, (end - begin) * set_sums())) return false;
       for (int64_t set = begin; set < end; ++set)
-        store(sums + (set - begin) * set_sums(), set, static_cast<S*>(call.out));
+        store(sums + (set - begin) * set_sums(), set, some, static_cast<S*>(call.out));
       return true;
     });
   }
 
  private:
+  // Of each group: few sets are shared out by channels, for which every thread turns the large side.
+  struct Channels {
+    int64_t begin, end;
+  };
+
   size_t worker_bytes() const noexcept {
     return aligned(static_cast<size_t>(unit_sets_ * set_sums() + lay_.elements()) * sizeof(T));
   }
@@ -198,7 +206,8 @@ class WeightTurned final : public Recipe {
   }
 
   // Of sets [begin, end), one sample after the other, so that memory is read in order.
-  void sum_sets(const Call& call, int64_t begin, int64_t end, T* sums, int member) const noexcept {
+  void sum_sets(const Call& call, int64_t begin, int64_t end, Channels some, T* sums,
+                int member) const noexcept {
     T* const strip = sums + unit_sets_ * set_sums();
     std::fill_n(sums, (end - begin) * set_sums(), T{0});
     std::fill_n(strip, lay_.elements(), T{0});
@@ -207,8 +216,8 @@ class WeightTurned final : public Recipe {
       if ((vector + 1) * lay_.samples > problem_.geometry.batch) std::fill_n(strip, lay_.elements(), T{0});
       for (int64_t set = begin; set < end; ++set) {
         for (const Piece& piece : pieces_) {
-          turn_piece(call, vector, set, piece, strip);
-          sum_piece(strip, lists_[piece.list], sums + (set - begin) * set_sums());
+          turn_piece(call, vector, set, piece, some, strip);
+          sum_piece(strip, lists_[piece.list], some, sums + (set - begin) * set_sums());
           if (call.crew.stopped(member)) return;
         }
       }
@@ -216,14 +225,14 @@ class WeightTurned final : public Recipe {
   }
 
   // Brings the maps of a set side by side, of one sample or of several.
-  void turn_piece(const Call& call, int64_t vector, int64_t set, const Piece& piece,
+  void turn_piece(const Call& call, int64_t vector, int64_t set, const Piece& piece, Channels channels,
                   T* strip) const noexcept {
     const Geometry& g = problem_.geometry;
     const int64_t sample = vector * lay_.samples;
     const int64_t groups = groups_of(set);
     const int64_t samples = std::min(lay_.samples, g.batch - sample);
-    const auto maps = [&](const void* side, int64_t count, int64_t positions, int64_t first, int64_t some,
-                          int64_t step) {
+    const auto maps = [&](const void* side, int64_t count, Channels of, int64_t positions, int64_t first,
+                          int64_t some, int64_t step) {
       const int64_t all = g.groups * count;
       const S* from = static_cast<const S*>(side) + sample * all * positions;
       if (g.channels_last) {
@@ -236,30 +245,32 @@ class WeightTurned final : public Recipe {
             continue;
           }
           for (int64_t i = 0; i < some; ++i)
-            load_(MoveArgs{of_sample + i * all, count, 1, to + i * kTurnedMaps, 1, step, groups, count});
+            load_(MoveArgs{of_sample + i * all + of.begin, count, 1, to + of.begin * step + i * kTurnedMaps,
+                           1, step, groups, of.end - of.begin});
         }
         strip += count * step;
         return;
       }
       from += set * lay_.groups * count * positions + first;
-      for (int64_t map = 0; map < count; ++map) {
-        load_(MoveArgs{from + map * positions, count * positions, 1, strip, 1, kTurnedMaps, groups * samples,
-                       some});
-        strip += step;
+      for (int64_t map = of.begin; map < of.end; ++map) {
+        load_(MoveArgs{from + map * positions, count * positions, 1, strip + map * step, 1, kTurnedMaps,
+                       groups * samples, some});
       }
+      strip += count * step;
     };
-    maps(call.source, lay_.channels, g.small_positions(), piece.small_first, piece.small,
+    maps(call.source, lay_.channels, channels, g.small_positions(), piece.small_first, piece.small,
          lay_.small_elements());
-    maps(call.weight, lay_.filters, g.large_positions(), piece.large_first, piece.large,
+    maps(call.weight, lay_.filters, {0, lay_.filters}, g.large_positions(), piece.large_first, piece.large,
          lay_.large_elements());
   }
 
-  void sum_piece(const T* strip, const List& list, T* sums) const noexcept {
+  void sum_piece(const T* strip, const List& list, Channels some, T* sums) const noexcept {
     TurnedDotsArgs args{};
     args.run = list.runs.data();
     args.runs = static_cast<int64_t>(list.runs.size());
     args.table = list.table.data();
-    for (int64_t c = 0; c < lay_.channels; ++c) {
+    sums += some.begin * lay_.filters * lay_.taps * kTurnedMaps;
+    for (int64_t c = some.begin; c < some.end; ++c) {
       for (int64_t f = 0; f < lay_.filters; ++f) {
         args.small = strip + c * lay_.small_elements();
         args.large = strip + lay_.channels * lay_.small_elements() + f * lay_.large_elements();
@@ -271,14 +282,15 @@ class WeightTurned final : public Recipe {
   }
 
   // Adds up what lanes hold of the samples of a group, and brings it to the weights of the set.
-  void store(T* sums, int64_t set, S* out) const noexcept {
+  void store(T* sums, int64_t set, Channels some, S* out) const noexcept {
     const int64_t groups = groups_of(set);
     for (T* lanes = sums; lanes < sums + set_sums(); lanes += kTurnedMaps) {
       for (int64_t lane = groups; lane < groups * lay_.samples; ++lane) lanes[lane % groups] += lanes[lane];
     }
     const bool last = problem_.geometry.channels_last;
     S* const to = out + set * lay_.groups * lay_.sums();
-    for (int64_t c = 0; c < lay_.channels; ++c) {
+    sums += some.begin * lay_.filters * lay_.taps * kTurnedMaps;
+    for (int64_t c = some.begin; c < some.end; ++c) {
       for (int64_t f = 0; f < lay_.filters; ++f) {
         store_(MoveArgs{sums, 1, kTurnedMaps, to + c * lay_.filters * lay_.taps + f * (last ? 1 : lay_.taps),
                         lay_.sums(), last ? lay_.filters : 1, groups, lay_.taps});
@@ -290,6 +302,7 @@ class WeightTurned final : public Recipe {
   Problem problem_;
   Lay lay_;
   int64_t unit_sets_ = 1;  // that a unit sums
+  int64_t parts_ = 1;      // of the channels of a group, each a unit
   const Kernel& load_;
   const Kernel& store_;
   const Kernel& dots_;
