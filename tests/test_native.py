@@ -98,7 +98,8 @@ def test_axes_that_lie_as_one_are_one(name: str, last: bool) -> None:
     assert made(plain(3), plain(4), plain(5)) == made(plain(60))
     assert made(line, alone) == made(alone, line, alone) == made(line)
     assert made(line, plain(3), plain(4)) == made(line, plain(12))
-    assert made(line, plain(12)) != made(plain(12), line)
+    # Of small maps the order of axes may not matter.
+    assert made(line, plain(1200)) != made(plain(1200), line)
 
 
 def test_a_first_call_of_many_threads_has_the_bits_of_one() -> None:

@@ -21,7 +21,8 @@ constexpr int64_t kMostPositions = 1 << 13;   // of the maps of a group, which t
 constexpr int64_t kPiecePositions = 1 << 12;  // the same, if maps can be cut
 constexpr int64_t kMostProducts = 1 << 15;    // of a piece of a map, which are listed
 constexpr int64_t kMostSums = 1 << 12;        // of a group
-constexpr int64_t kUnitBytes = 128 << 10;     // of sums of sets that follow each other in a sample
+constexpr int64_t kFirstCacheBytes = 32 << 10;
+constexpr int64_t kUnitBytes = 128 << 10;  // of sums of sets that follow each other in a sample
 
 // What the lanes are, and how maps are cut: into pieces of neighbouring rows, along the first axis that has
 // any.
@@ -56,7 +57,7 @@ struct Lay {
     int64_t most = std::max<int64_t>(axis.size, 1);
     while (rows < most) {
       const int64_t some = (rows + most + 1) / 2;
-      if (positions(some) <= kPiecePositions && some * small_row * taps <= kMostProducts) {
+      if (positions(some) <= kPiecePositions && some * small_row <= kMostProducts / taps) {
         rows = some;
       } else {
         most = some - 1;
@@ -285,7 +286,12 @@ class WeightTurned final : public Recipe {
   void store(T* sums, int64_t set, Channels some, S* out) const noexcept {
     const int64_t groups = groups_of(set);
     for (T* lanes = sums; lanes < sums + set_sums(); lanes += kTurnedMaps) {
-      for (int64_t lane = groups; lane < groups * lay_.samples; ++lane) lanes[lane % groups] += lanes[lane];
+      for (int64_t samples = lay_.samples; samples > 1;) {
+        const int64_t half = (samples + 1) / 2;
+        for (int64_t lane = 0; lane < (samples - half) * groups; ++lane)
+          lanes[lane] += lanes[half * groups + lane];
+        samples = half;
+      }
     }
     const bool last = problem_.geometry.channels_last;
     S* const to = out + set * lay_.groups * lay_.sums();
@@ -317,7 +323,7 @@ std::optional<std::string> refusal(const Problem& problem) {
   const Lay lay(g);
   if (lay.positions(lay.rows) > kMostPositions)
     return "rows of more than " + std::to_string(kMostPositions) + " positions of the maps of a group";
-  if (lay.rows * lay.small_row * lay.taps > kMostProducts)
+  if (lay.rows * lay.small_row > kMostProducts / lay.taps)
     return "more than " + std::to_string(kMostProducts) + " products of a row";
   if (lay.sums() > kMostSums) return "more than " + std::to_string(kMostSums) + " weights of a group";
   return std::nullopt;
@@ -334,7 +340,7 @@ double cost(const Problem& problem) {
                      static_cast<double>(storage_bytes(problem.dtype));
   // Squares of positions and maps are turned. Where maps lie together, a few of every position are copied, or
   // those of groups taken apart.
-  const bool near = bytes <= machine::kSecondCacheBytes * static_cast<double>(g.batch);
+  const bool near = bytes <= machine::kSecondCacheBytes * 0.7 * static_cast<double>(g.batch);
   const auto turning = [&](int64_t count, int64_t positions) {
     const auto maps = static_cast<double>(count);
     if (!g.channels_last) return 1.5 * maps * std::ceil(static_cast<double>(positions) / lanes) * lanes;
@@ -344,13 +350,21 @@ double cost(const Problem& problem) {
   };
   const double turned = turning(lay.channels, lay.rows * lay.small_row) +
                         turning(lay.filters, lay.extent(lay.rows) * lay.large_row);
+  // Of two maps: a step takes as long as its products, or as sums wait for each other.
   const auto runs = static_cast<double>(ceil_div(lay.taps, kTurnedTaps));
-  const double products =
-      static_cast<double>(lay.rows * lay.small_row) * (static_cast<double>(lay.taps) + runs);
-  const double nanoseconds =
-      turned + static_cast<double>(lay.channels * lay.filters) * (0.39 * products + 4 * runs) + 20;
-  return static_cast<double>(lay.sets * lay.vectors * lay.pieces()) * vector * nanoseconds * 1e-9 +
-         static_cast<double>(lay.sets * lay.sums()) * kTurnedMaps / machine::kHertz +
+  const double step = std::max(0.39 * (static_cast<double>(lay.taps) / runs + 1), 1.15);
+  const auto pairs = static_cast<double>(lay.channels * lay.filters);
+  const bool late =
+      pairs > 1 && lay.elements() * static_cast<int64_t>(compute_bytes(problem.dtype)) > kFirstCacheBytes;
+  const auto positions = static_cast<double>(lay.rows * lay.small_row + lay.extent(lay.rows) * lay.large_row);
+  const double summed =
+      runs * (step * static_cast<double>(lay.rows * lay.small_row) + 8) + (late ? 0.25 * positions : 0);
+  const double stored = static_cast<double>(lay.sums()) * (lay.samples > 1 ? 15 : 5) + pairs * 15;
+  const auto sets = static_cast<double>(lay.sets);
+  return sets *
+             (static_cast<double>(lay.vectors * lay.pieces()) * vector * (turned + pairs * summed + 20) +
+              stored) *
+             1e-9 +
          machine::far_seconds(problem, bytes);
 }
 
