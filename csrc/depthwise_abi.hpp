@@ -386,11 +386,9 @@ template <class E, int N, class Load, class LoadFactor, int... I, int... J>
 [[gnu::always_inline]] inline void depthwise_add_neighbours(typename Lanes<E>::type* sum,
                                                             const typename E::storage* from, int64_t step,
                                                             const typename E::compute* weight,
-                                                            const int64_t* tap, bool fetch, const Load& load,
+                                                            const int64_t* tap, const Load& load,
                                                             const LoadFactor& load_factor, Sequence<I...>,
                                                             Sequence<J...>) noexcept {
-  // What the next tile reads.
-  if (fetch) (__builtin_prefetch(from + (I + (int64_t)sizeof...(I)) * step), ...);
   from -= (N - 1) * step;
   const typename Lanes<E>::type line[] = {load(from + J * step)...};
 #pragma GCC unroll 4
@@ -400,16 +398,9 @@ template <class E, int N, class Load, class LoadFactor, int... I, int... J>
   }
 }
 
-// Taps from one on, four at most, that read the position before that of the tap before them.
-inline int64_t neighbours_from(const DepthwisePhase& phase, int64_t first, int64_t step) noexcept {
-  int64_t t = first + 1;
-  while (t < phase.taps && t < first + 4 && phase.offset[t] == phase.offset[t - 1] - step) ++t;
-  return t - first;
-}
-
 // A tile of positions by `V` vectors of maps, with an index for each sum, of which there are enough not to
-// wait for each other. `lanes` is the maps of a vector that is not `whole`; of `neighbours`, of one vector,
-// runs of taps of which each reads the position before that of the tap before it load a position once.
+// wait for each other. `lanes` is the maps of a vector that is not `whole`; taps are `neighbours`, of one
+// vector, where each reads the position before that of the tap before it.
 template <class E, int V, bool whole, bool neighbours, int... I>
 [[gnu::always_inline]] inline void depthwise_maps(const DepthwiseLastArgs& args, const DepthwisePhase& phase,
                                                   int64_t at, int64_t map, int lanes,
@@ -437,25 +428,19 @@ template <class E, int V, bool whole, bool neighbours, int... I>
     const T* weight = static_cast<const T*>(args.weight[r]) + map;
     if constexpr (neighbours) {
       constexpr int P = sizeof...(I);
-      // Rows before it were read by the outputs of the row before.
-      const bool last = r + 1 == args.rows;
       const auto load_factor = [&](const T* from) { return load_factors(from).vector[0]; };
       const auto add = [&]<int N>(Sequence<N>, int64_t t) __attribute__((always_inline)) {
-        depthwise_add_neighbours<E, N>(sum, src + phase.offset[t], step, weight, phase.tap + t,
-                                       last && t == 0, load, load_factor, Sequence<I...>{},
-                                       UpTo<P + N - 1>{});
+        depthwise_add_neighbours<E, N>(sum, src + phase.offset[t], step, weight, phase.tap + t, load,
+                                       load_factor, Sequence<I...>{}, UpTo<P + N - 1>{});
       };
-      for (int64_t t = 0, run = 0; t < phase.taps; t += run) {
-        run = neighbours_from(phase, t, step);
-        if (run == 4) {
-          add(Sequence<4>{}, t);
-        } else if (run == 3) {
-          add(Sequence<3>{}, t);
-        } else if (run == 2) {
-          add(Sequence<2>{}, t);
-        } else {
-          add(Sequence<1>{}, t);
-        }
+      int64_t t = 0;
+      for (; t + 4 <= phase.taps; t += 4) add(Sequence<4>{}, t);
+      if (t + 3 == phase.taps) {
+        add(Sequence<3>{}, t);
+      } else if (t + 2 == phase.taps) {
+        add(Sequence<2>{}, t);
+      } else if (t < phase.taps) {
+        add(Sequence<1>{}, t);
       }
       continue;
     }
@@ -528,11 +513,12 @@ template <class E, int N, int... I>
   }
 }
 
-// Whether a phase has so many neighbouring taps that a position is better loaded once.
+// Whether the taps of a phase are so many neighbours that a position is better loaded once.
 inline bool many_neighbours(const DepthwisePhase& phase, int64_t rows, int64_t step) noexcept {
-  bool some = false;
-  for (int64_t t = 1; t < phase.taps; ++t) some |= phase.offset[t] == phase.offset[t - 1] - step;
-  return some && (phase.taps > 2 || rows > 2);
+  for (int64_t t = 1; t < phase.taps; ++t) {
+    if (phase.offset[t] != phase.offset[t - 1] - step) return false;
+  }
+  return phase.taps > 2 || (phase.taps == 2 && rows > 2);
 }
 
 // All maps of a tile of positions of a phase of such taps.

@@ -365,15 +365,6 @@ class Depthwise final : public Recipe {
     }
   }
 
-  // The one of so many taps, which those `apart` of each other follow from the last to the first.
-  static int64_t neighbour(int64_t i, int64_t count, int64_t apart) noexcept {
-    for (int64_t last = count - 1;; --last) {
-      const int64_t run = last / apart + 1;
-      if (i < run) return last - i * apart;
-      i -= run;
-    }
-  }
-
   void list_sections() {
     sections_.clear();
     const PhaseAxis& x = axes_[2];
@@ -397,11 +388,10 @@ class Depthwise final : public Recipe {
       Section& section = sections_.emplace_back(Section{cuts[c], cuts[c + 1], {}});
       for (int64_t phase = 0; phase < x.phases() && section.begin < x.count(phase); ++phase) {
         Taps& taps = section.taps.emplace_back();
-        // Those that differ by the source's step are neighbours, of which each reads the position before.
-        const int64_t apart = x.forward ? 1 : x.src_step / std::gcd(x.src_step, x.axis.dilation);
         const int64_t count = x.tap_count(phase);
         for (int64_t i = 0; i < count; ++i) {
-          const PhaseTap& tap = x.taps_of(phase)[x.forward ? i : neighbour(i, count, apart)];
+          // In the order in which kernels know neighbours: each reads the position before that of the last.
+          const PhaseTap& tap = x.taps_of(phase)[x.forward ? i : count - 1 - i];
           const auto [begin, end] = inside(tap);
           if (begin > section.begin || end < section.end) continue;
           taps.offset.push_back(tap.offset * pitch_);
