@@ -17,14 +17,16 @@
 #include "fetch_abi.hpp"
 #include "kernel_abi.hpp"
 
-// Outputs and taps of a tile along one axis; `plain` is one of each. F(5,2) and F(4,4) are for a last axis
-// alone, F(4,4) in float64 only.
-enum WinogradTile { kPlain, kF22, kF32, kF23, kF42, kF33, kF43, kF34, kF52, kF24, kF44 };
+// Outputs and taps of a tile along one axis; `plain` is one of each. F(5,2), F(4,4) and F(5,3) are for a last
+// axis alone, or for rows along y.
+enum WinogradTile { kPlain, kF22, kF32, kF23, kF42, kF33, kF43, kF34, kF52, kF24, kF44, kF53 };
 
-constexpr int kWinogradPoints[] = {1, 3, 4, 4, 5, 5, 6, 6, 6, 5, 7};
-constexpr int kWinogradOutputs[] = {1, 2, 3, 2, 4, 3, 4, 3, 5, 2, 4};
-constexpr int kWinogradTaps[] = {1, 2, 2, 3, 2, 3, 3, 4, 2, 4, 4};
-// Of tiles that are not for a last axis alone.
+constexpr int kWinogradPoints[] = {1, 3, 4, 4, 5, 5, 6, 6, 6, 5, 7, 7};
+constexpr int kWinogradOutputs[] = {1, 2, 3, 2, 4, 3, 4, 3, 5, 2, 4, 5};
+constexpr int kWinogradTaps[] = {1, 2, 2, 3, 2, 3, 3, 4, 2, 4, 4, 3};
+// Those of seven points are compiled for float64 alone.
+constexpr int winograd_most_points(int64_t element_bytes) noexcept { return element_bytes == 8 ? 7 : 6; }
+// Of tiles along several axes.
 constexpr int kWinogradMostPoints = 6;
 constexpr int kWinogradMostTaps = 4;
 
@@ -602,7 +604,12 @@ template <class T, class Type>
     m[0] = even_p + even_q + even_r;
     m[1] = odd_p + odd_q + odd_r;
     m[2] = even_p * (p * p) + even_q * (q * q) + even_r * (r * r);
-    m[3] = odd_p * (p * p) + odd_q * (q * q) + odd_r * (r * r) + m[6];
+    m[3] = odd_p * (p * p) + odd_q * (q * q) + odd_r * (r * r);
+    if (kWinogradOutputs[tile] == 4) {
+      m[3] += m[6];
+    } else {
+      m[4] = even_p * (p * p * p * p) + even_q * (q * q * q * q) + even_r * (r * r * r * r) + m[6];
+    }
     return;
   }
   const bool six = kWinogradPoints[tile] == 6;
@@ -720,8 +727,9 @@ template <class Body>
 template <class T, class Body>
 [[gnu::always_inline]] inline void with_line_tile(WinogradTile tile, const Body& body) noexcept {
   if (tile == kF52) return body(FixedTile<kF52>{});
-  if constexpr (sizeof(T) == 8) {
+  if constexpr (winograd_most_points(sizeof(T)) == 7) {
     if (tile == kF44) return body(FixedTile<kF44>{});
+    if (tile == kF53) return body(FixedTile<kF53>{});
   }
   with_tile(tile, body);
 }

@@ -43,12 +43,12 @@ template <class E, WinogradTile tile, bool all>
   for (int64_t m = 0; m < a.maps; ++m, src += a.map_stride, dst += a.dst_map) {
     const auto vector = [&](int64_t i, const auto& load, const auto& store) __attribute__((always_inline)) {
       typename L::type d[points];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int p = 0; p < points; ++p) {
         d[p] = all || (p >= a.begin && p < a.end) ? load(src + p * a.row_stride + i) : typename L::type{};
       }
       window_to_points<T>(tile, d);
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int p = 0; p < points; ++p) store(dst + p * a.dst_point + i, d[p]);
     };
     int64_t i = 0;
@@ -102,10 +102,10 @@ template <class E, WinogradTile tile>
       T* to = static_cast<T*>(a.dst) + map * a.dst_map + i;
       for (int m = 0; m < maps; ++m, to += a.dst_map) {
         typename L::type d[points];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
         for (int p = 0; p < points; ++p) d[p] = room[p][m];
         window_to_points<T>(tile, d);
-#pragma GCC unroll 6
+#pragma GCC unroll 8
         for (int p = 0; p < points; ++p) P::store(to + p * a.dst_point, d[p], places);
       }
     }
@@ -121,7 +121,7 @@ template <class E>
       for (int64_t i = 0; i < args.right; ++i) row[args.size + i] = 0;
     }
   }
-  with_tile(args.tile, [&](auto tile) {
+  with_line_tile<typename E::compute>(args.tile, [&](auto tile) {
     if (args.place_stride > 1) {
       points_of_maps<E, tile.value>(args);
     } else if (args.begin == 0 && args.end == kWinogradPoints[tile.value]) {

@@ -50,13 +50,13 @@ template <class E, WinogradTile tile>
     const T bias = a.bias == nullptr ? T{0} : static_cast<const T*>(a.bias)[r];
     const auto vector = [&](const auto& load, const auto& store) __attribute__((always_inline)) {
       Type m[points];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int p = 0; p < points; ++p) m[p] = load(from + p * a.point_stride);
       points_to_outputs<T>(tile, m);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int j = 0; j < outputs; ++j) m[j] += bias;
       check.template add<outputs>(m);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int j = 0; j < outputs; ++j) {
         if (activates) m[j] = activated<T>(m[j], activation);
         if (j < a.outputs) store(to + j * a.dst_output, m[j]);
@@ -76,7 +76,7 @@ template <class E, WinogradTile tile>
 
 template <class E>
 [[gnu::always_inline]] inline void winograd_rows(const WinogradRowsArgs& args) noexcept {
-  with_tile(args.tile, [&](auto tile) { winograd_rows_of<E, tile.value>(args); });
+  with_line_tile<typename E::compute>(args.tile, [&](auto tile) { winograd_rows_of<E, tile.value>(args); });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 // along x, of which each only shifts where it is read; points turn into outputs while they are in the nearest
 // cache.
 #include <algorithm>
+#include <span>
 #include <tuple>
 #include <vector>
 
@@ -37,7 +38,7 @@ constexpr double kRowSeconds = 60 / machine::kHertz;  // of a row that is turned
 constexpr double kWeightSeconds = 4 / machine::kHertz;  // of a weight that is packed
 
 constexpr WinogradTile kTwoTaps[] = {kF22, kF32, kF42};
-constexpr WinogradTile kThreeTaps[] = {kF23, kF33, kF43};
+constexpr WinogradTile kThreeTaps[] = {kF23, kF33, kF43, kF53};
 
 // What both passes are along y and x. Forward, an output of phase p along y lies at (first + i) * stride + p
 // - pad for some i, and reads the rows from + i + t, for taps t. In the data gradient output i reads the rows
@@ -135,9 +136,13 @@ struct Cut {
     Problem usual = of_usual_size(problem);
     usual.geometry.batch = filling_batch(usual.geometry);
     const Sides usual_sides(usual);
-    for (const WinogradTile some : sides.taps_y == 2 ? kTwoTaps : kThreeTaps) {
+    const bool two = sides.taps_y == 2;
+    for (const WinogradTile some : two ? std::span<const WinogradTile>(kTwoTaps) : kThreeTaps) {
       // A sum of few terms has little error of its own, and tiles of up to four points add little.
-      const int most = sides.maps * sides.taps_x < kFewTerms ? 4 : std::max(4, problem.winograd_points);
+      const int most = sides.maps * sides.taps_x < kFewTerms
+                           ? 4
+                           : std::max(4, std::min(problem.winograd_points,
+                                                  winograd_most_points(compute_bytes(problem.dtype))));
       if (kWinogradPoints[some] > most) continue;
       for (const Kernel& one : kernels(Family::taps, compute_dtype(problem.dtype), problem.isa)) {
         const double cost = cost_of(usual, usual_sides, some, one);
@@ -327,7 +332,7 @@ class WinogradRows final : public Recipe {
   bool pack_column(const S* weight, T* to, int64_t first, int64_t rows, int64_t map,
                    int64_t tap) const noexcept {
     T taps[kWinogradMostTaps * kTileRows];
-    T made[kWinogradMostPoints * kTileRows];
+    T made[kWinogradPoints[kF53] * kTileRows];
     T check{0};
     std::fill(std::begin(taps), std::end(taps), T{0});
     for (int64_t t = 0; t < sides_.taps_y; ++t) {
@@ -342,10 +347,10 @@ class WinogradRows final : public Recipe {
     args.src = taps;
     args.dst = made;
     args.tile_step = args.tile_stride = vector_;
-    args.step[1] = args.point_stride = kTileRows;
+    args.step[2] = args.point_stride = kTileRows;
     args.tiles = ceil_div(rows, vector_);
-    args.tile[0] = args.tile[2] = kPlain;
-    args.tile[1] = cut_.tile;
+    args.tile[0] = args.tile[1] = kPlain;
+    args.tile[2] = cut_.tile;
     weights_(args);
     for (int64_t p = 0; p < points(); ++p) std::copy_n(made + p * kTileRows, rows, to + p * tile_weights());
     return check == T{0};
@@ -595,7 +600,7 @@ double cost(const Problem& problem) { return Cut(problem, Sides(problem)).second
 // The products of the largest tile, at full speed.
 double least_seconds(const Problem& problem) {
   const Axis& y = problem.geometry.axes[1];
-  const WinogradTile tile = y.kernel == 2 * y.stride ? kF42 : kF43;
+  const WinogradTile tile = y.kernel == 2 * y.stride ? kF42 : problem.dtype == DType::f64 ? kF53 : kF43;
   return machine::least_seconds(problem) * kWinogradPoints[tile] /
          (kWinogradOutputs[tile] * kWinogradTaps[tile]);
 }

@@ -39,7 +39,7 @@ constexpr double kWindowBytesPerSecond = 15e9;
 constexpr double kStripSeconds = 12 / machine::kHertz;
 // About how many times the definition's error a tile makes, an axis, and what is tolerated in all. A sum of
 // few maps has little error of its own.
-constexpr double kError[] = {1, 1, 1, 1, 1.4, 1.2, 1.7, 1.2, 1.8, 1.4, 1.7};
+constexpr double kError[] = {1, 1, 1, 1, 1.4, 1.2, 1.7, 1.2, 1.8, 1.4, 1.7, 2.1};
 constexpr double most_error(int64_t depth_maps) noexcept {
   if (depth_maps < 8) return 1;
   return depth_maps < 16 ? 2 : 3;
@@ -161,8 +161,9 @@ std::vector<WinogradTile> tiles_for(const Axis& axis, const Problem& problem, bo
     if (taps % 3 == 0) tiles.push_back(kF23);
     return tiles;
   }
-  const int most_points = std::min(problem.winograd_points, problem.dtype == DType::f64 ? 7 : 6);
-  for (const WinogradTile tile : {kF22, kF32, kF42, kF23, kF33, kF43, kF34, kF52, kF44}) {
+  const int most_points =
+      std::min(problem.winograd_points, winograd_most_points(compute_bytes(problem.dtype)));
+  for (const WinogradTile tile : {kF22, kF32, kF42, kF23, kF33, kF43, kF34, kF52, kF44, kF53}) {
     if (tile >= kF52 && !alone) break;
     if (kWinogradPoints[tile] <= most_points && kWinogradTaps[tile] <= taps) tiles.push_back(tile);
   }
