@@ -24,8 +24,6 @@ enum WinogradTile { kPlain, kF22, kF32, kF23, kF42, kF33, kF43, kF34, kF52, kF24
 constexpr int kWinogradPoints[] = {1, 3, 4, 4, 5, 5, 6, 6, 6, 5, 7, 7};
 constexpr int kWinogradOutputs[] = {1, 2, 3, 2, 4, 3, 4, 3, 5, 2, 4, 5};
 constexpr int kWinogradTaps[] = {1, 2, 2, 3, 2, 3, 3, 4, 2, 4, 4, 3};
-// Those of seven points are compiled for float64 alone.
-constexpr int winograd_most_points(int64_t element_bytes) noexcept { return element_bytes == 8 ? 7 : 6; }
 // Of tiles along several axes.
 constexpr int kWinogradMostPoints = 6;
 constexpr int kWinogradMostTaps = 4;
@@ -724,14 +722,18 @@ template <class Body>
 }
 
 // The same of a last axis alone.
-template <class T, class Body>
+template <class Body>
 [[gnu::always_inline]] inline void with_line_tile(WinogradTile tile, const Body& body) noexcept {
-  if (tile == kF52) return body(FixedTile<kF52>{});
-  if constexpr (winograd_most_points(sizeof(T)) == 7) {
-    if (tile == kF44) return body(FixedTile<kF44>{});
-    if (tile == kF53) return body(FixedTile<kF53>{});
+  switch (tile) {
+    case kF52:
+      return body(FixedTile<kF52>{});
+    case kF44:
+      return body(FixedTile<kF44>{});
+    case kF53:
+      return body(FixedTile<kF53>{});
+    default:
+      return with_tile(tile, body);
   }
-  with_tile(tile, body);
 }
 
 // Tiles, and where the elements of each lie on both sides.
@@ -798,7 +800,7 @@ template <class T, class Transform, class Put>
                                                                       WinogradTile x_tile) noexcept {
   WinogradPlane<T, Put> plane = nullptr;
   if (y_tile == kPlain) {
-    with_line_tile<T>(x_tile, [&](auto x) { plane = winograd_plane<T, Transform, kPlain, x.value, Put>; });
+    with_line_tile(x_tile, [&](auto x) { plane = winograd_plane<T, Transform, kPlain, x.value, Put>; });
     return plane;
   }
   with_tile(y_tile, [&](auto y) {

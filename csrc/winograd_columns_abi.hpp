@@ -62,7 +62,7 @@ template <class E, WinogradTile tile>
 
 template <class E>
 [[gnu::always_inline]] inline void winograd_columns(const WinogradColumnsArgs& args) noexcept {
-  with_line_tile<typename E::compute>(args.tile, [&](auto tile) {
+  with_line_tile(args.tile, [&](auto tile) {
     // Tiles of four positions are the weight gradient's.
     if constexpr (tile.value != kPlain && tile.value != kF24) winograd_columns_of<E, tile.value>(args);
   });

@@ -149,7 +149,7 @@ template <class E, WinogradTile tile>
 
 template <class E>
 [[gnu::always_inline]] inline void winograd_read(const WinogradReadArgs& args) noexcept {
-  with_line_tile<typename E::compute>(args.tile, [&](auto tile) {
+  with_line_tile(args.tile, [&](auto tile) {
     if (args.map_stride == 1 && args.maps >= Vector<typename E::compute>::lanes) {
       winograd_read_together<E, tile.value>(args);
     } else {
@@ -214,7 +214,7 @@ template <class E, WinogradTile tile>
 
 template <class E>
 [[gnu::always_inline]] inline void winograd_write(const WinogradWriteArgs& args) noexcept {
-  with_line_tile<typename E::compute>(args.tile,
+  with_line_tile(args.tile,
                                       [&](auto tile) { winograd_write_tiles<E, tile.value>(args); });
 }
 

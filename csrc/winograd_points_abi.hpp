@@ -121,7 +121,7 @@ template <class E>
       for (int64_t i = 0; i < args.right; ++i) row[args.size + i] = 0;
     }
   }
-  with_line_tile<typename E::compute>(args.tile, [&](auto tile) {
+  with_line_tile(args.tile, [&](auto tile) {
     if (args.place_stride > 1) {
       points_of_maps<E, tile.value>(args);
     } else if (args.begin == 0 && args.end == kWinogradPoints[tile.value]) {

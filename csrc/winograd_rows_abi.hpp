@@ -76,7 +76,7 @@ template <class E, WinogradTile tile>
 
 template <class E>
 [[gnu::always_inline]] inline void winograd_rows(const WinogradRowsArgs& args) noexcept {
-  with_line_tile<typename E::compute>(args.tile, [&](auto tile) { winograd_rows_of<E, tile.value>(args); });
+  with_line_tile(args.tile, [&](auto tile) { winograd_rows_of<E, tile.value>(args); });
 }
 
 }  // namespace

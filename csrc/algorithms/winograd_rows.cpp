@@ -139,10 +139,7 @@ struct Cut {
     const bool two = sides.taps_y == 2;
     for (const WinogradTile some : two ? std::span<const WinogradTile>(kTwoTaps) : kThreeTaps) {
       // A sum of few terms has little error of its own, and tiles of up to four points add little.
-      const int most = sides.maps * sides.taps_x < kFewTerms
-                           ? 4
-                           : std::max(4, std::min(problem.winograd_points,
-                                                  winograd_most_points(compute_bytes(problem.dtype))));
+      const int most = sides.maps * sides.taps_x < kFewTerms ? 4 : std::max(4, problem.winograd_points);
       if (kWinogradPoints[some] > most) continue;
       for (const Kernel& one : kernels(Family::taps, compute_dtype(problem.dtype), problem.isa)) {
         const double cost = cost_of(usual, usual_sides, some, one);
@@ -600,7 +597,7 @@ double cost(const Problem& problem) { return Cut(problem, Sides(problem)).second
 // The products of the largest tile, at full speed.
 double least_seconds(const Problem& problem) {
   const Axis& y = problem.geometry.axes[1];
-  const WinogradTile tile = y.kernel == 2 * y.stride ? kF42 : problem.dtype == DType::f64 ? kF53 : kF43;
+  const WinogradTile tile = y.kernel == 2 * y.stride ? kF42 : kF53;
   return machine::least_seconds(problem) * kWinogradPoints[tile] /
          (kWinogradOutputs[tile] * kWinogradTaps[tile]);
 }

@@ -161,11 +161,10 @@ std::vector<WinogradTile> tiles_for(const Axis& axis, const Problem& problem, bo
     if (taps % 3 == 0) tiles.push_back(kF23);
     return tiles;
   }
-  const int most_points =
-      std::min(problem.winograd_points, winograd_most_points(compute_bytes(problem.dtype)));
   for (const WinogradTile tile : {kF22, kF32, kF42, kF23, kF33, kF43, kF34, kF52, kF44, kF53}) {
     if (tile >= kF52 && !alone) break;
-    if (kWinogradPoints[tile] <= most_points && kWinogradTaps[tile] <= taps) tiles.push_back(tile);
+    if (kWinogradPoints[tile] <= problem.winograd_points && kWinogradTaps[tile] <= taps)
+      tiles.push_back(tile);
   }
   return tiles;
 }
