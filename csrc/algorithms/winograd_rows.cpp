@@ -141,6 +141,8 @@ struct Cut {
       // A sum of few terms has little error of its own, and tiles of up to four points add little.
       const int most = sides.maps * sides.taps_x < kFewTerms ? 4 : std::max(4, problem.winograd_points);
       if (kWinogradPoints[some] > most) continue;
+      // What F(5,3) saves in products its transforms take, but for float64's.
+      if (some == kF53 && problem.dtype != DType::f64) continue;
       for (const Kernel& one : kernels(Family::taps, compute_dtype(problem.dtype), problem.isa)) {
         const double cost = cost_of(usual, usual_sides, some, one);
         if (kernel != nullptr && cost >= seconds) continue;
