@@ -214,8 +214,7 @@ template <class E, WinogradTile tile>
 
 template <class E>
 [[gnu::always_inline]] inline void winograd_write(const WinogradWriteArgs& args) noexcept {
-  with_line_tile(args.tile,
-                                      [&](auto tile) { winograd_write_tiles<E, tile.value>(args); });
+  with_line_tile(args.tile, [&](auto tile) { winograd_write_tiles<E, tile.value>(args); });
 }
 
 }  // namespace
