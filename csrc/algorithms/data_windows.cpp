@@ -36,12 +36,6 @@ constexpr double kApartSeconds = 5 / machine::kHertz;
 constexpr double kBesideSeconds = 3.5 / machine::kHertz;
 constexpr double kFarSeconds = 10 / machine::kHertz;
 
-bool inside(const Geometry& g) noexcept {
-  return std::all_of(g.axes.begin(), g.axes.end(), [](const Axis& a) {
-    return a.pad_lo <= 0 && (a.size - 1) * a.stride + (a.kernel - 1) * a.dilation - a.pad_lo < a.out;
-  });
-}
-
 // Sizes and pads play no part, because rows decide how weights are packed.
 const Kernel& best_gemm(const Problem& problem) {
   const auto candidates = kernels(Family::gemm, compute_dtype(problem.dtype), problem.isa);
@@ -220,7 +214,7 @@ class DataWindows final : public Recipe {
         load_(tconv::kernel(Family::load, problem.dtype, problem.isa)),
         panel_(tconv::kernel(Family::panel, compute_dtype(problem.dtype), problem.isa)),
         store_(tconv::kernel(Family::store, problem.dtype, problem.isa)),
-        inside_(inside(problem.geometry)),
+        inside_(problem.geometry.stays_inside()),
         channels_(problem.geometry.channels / problem.geometry.groups),
         filters_(problem.geometry.filters / problem.geometry.groups),
         depth_(filters_ * problem.geometry.taps()),
