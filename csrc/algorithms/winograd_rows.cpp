@@ -40,6 +40,13 @@ constexpr double kWeightSeconds = 4 / machine::kHertz;  // of a weight that is p
 constexpr WinogradTile kTwoTaps[] = {kF22, kF32, kF42};
 constexpr WinogradTile kThreeTaps[] = {kF23, kF33, kF43, kF53};
 
+// Tiles for two taps along y, or three, the one that saves most last. What F(5,3) saves in products its
+// transforms take, but for float64's.
+std::span<const WinogradTile> tiles_for(bool two, DType dtype) noexcept {
+  if (two) return kTwoTaps;
+  return std::span(kThreeTaps).first(dtype == DType::f64 ? 4 : 3);
+}
+
 // What both passes are along y and x. Forward, an output of phase p along y lies at (first + i) * stride + p
 // - pad for some i, and reads the rows from + i + t, for taps t. In the data gradient output i reads the rows
 // (i + t) * stride + q - pad, for all phases q. Along x place i reads element i + shift of a plane, for every
@@ -136,13 +143,10 @@ struct Cut {
     Problem usual = of_usual_size(problem);
     usual.geometry.batch = filling_batch(usual.geometry);
     const Sides usual_sides(usual);
-    const bool two = sides.taps_y == 2;
-    for (const WinogradTile some : two ? std::span<const WinogradTile>(kTwoTaps) : kThreeTaps) {
+    for (const WinogradTile some : tiles_for(sides.taps_y == 2, problem.dtype)) {
       // A sum of few terms has little error of its own, and tiles of up to four points add little.
       const int most = sides.maps * sides.taps_x < kFewTerms ? 4 : std::max(4, problem.winograd_points);
       if (kWinogradPoints[some] > most) continue;
-      // What F(5,3) saves in products its transforms take, but for float64's.
-      if (some == kF53 && problem.dtype != DType::f64) continue;
       for (const Kernel& one : kernels(Family::taps, compute_dtype(problem.dtype), problem.isa)) {
         const double cost = cost_of(usual, usual_sides, some, one);
         if (kernel != nullptr && cost >= seconds) continue;
@@ -599,7 +603,7 @@ double cost(const Problem& problem) { return Cut(problem, Sides(problem)).second
 // The products of the largest tile, at full speed.
 double least_seconds(const Problem& problem) {
   const Axis& y = problem.geometry.axes[1];
-  const WinogradTile tile = y.kernel == 2 * y.stride ? kF42 : kF53;
+  const WinogradTile tile = tiles_for(y.kernel == 2 * y.stride, problem.dtype).back();
   return machine::least_seconds(problem) * kWinogradPoints[tile] /
          (kWinogradOutputs[tile] * kWinogradTaps[tile]);
 }
