@@ -11,8 +11,6 @@ better of its two memory formats, over tconv's.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import math
 import statistics
 import sys
@@ -24,12 +22,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import peers
-import tconv
-from layers import PASSES, measure
+from layers import PASSES, measure, write_run
 from peers.layer import Layer
 from problem_list import Problem, parse
 from tconv.errors import MXNetError
-from tconv.tuning import processor
 from timing import pin
 
 _SIZES = {1: 8192, 2: 160, 3: 40}  # most positions of an axis
@@ -145,15 +141,7 @@ def main() -> None:
         for row in sorted(compared, key=lambda row: row["ratio"][mode])[: options.worst]:
             print(f"  x{row['ratio'][mode]:.2f} {row['layer']}: {told[mode, row['layer']]}")
     if options.json:
-        document = {
-            "processor": processor(),
-            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-            "threads": options.threads,
-            "seed": options.seed,
-            "versions": {"tconv": tconv.__version__, **{name: peer.version for name, peer in opponents.items()}},
-            "rows": rows,
-        }
-        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_run(options.json, rows, opponents, threads=options.threads, seed=options.seed)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,14 @@ the better of its two memory formats, over tconv's; OpenVINO, whose weights are 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import peers
-import tconv
-from layers import measure, print_means, print_row, problems
+from layers import measure, print_means, print_row, problems, write_run
 from peers.layer import Layer
-from tconv.tuning import processor
 from timing import pin
 
 
@@ -47,14 +43,7 @@ def main() -> None:
     if rows:
         print_means(rows)
     if options.json:
-        document = {
-            "processor": processor(),
-            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-            "threads": options.threads,
-            "versions": {"tconv": tconv.__version__, **{name: peer.version for name, peer in opponents.items()}},
-            "rows": rows,
-        }
-        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_run(options.json, rows, opponents, threads=options.threads)
 
 
 if __name__ == "__main__":

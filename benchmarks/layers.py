@@ -245,6 +245,18 @@ def _write(path: Path, rows: list[dict[str, Any]], versions: dict[str, str]) -> 
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
+def write_run(path: Path, rows: list[dict[str, Any]], opponents: dict[str, Any], **settings: int) -> None:
+    """Write what one whole run found, and how it was made."""
+    document = {
+        "processor": processor(),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        **settings,
+        "versions": {"tconv": tconv.__version__, **{name: peer.version for name, peer in opponents.items()}},
+        "rows": rows,
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
 def problems(name: str, match: str, slice_: str) -> Iterator[Problem]:
     """Yield the layers whose name matches, of the I-th of N parts of the list of that name."""
     part, parts = map(int, slice_.split("/"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,17 +44,7 @@ class Peer:
 
     def forward(self, layer: Layer) -> dict[str, Way]:
         compute = getattr(torch, f"conv_transpose{layer.rank}d")
-        options = {
-            "stride": layer.per_axis("stride"),
-            "padding": layer.per_axis("pad_lo"),
-            "output_padding": layer.per_axis("adj"),
-            "groups": layer.geometry.groups,
-            "dilation": layer.per_axis("dilation"),
-        }
-        return {
-            name: Way(lambda x=x, w=w: compute(x, w, **options), lambda y: (_array(y),))
-            for name, (x, w) in self._tensors(layer, layer.x, layer.w).items()
-        }
+        return self._ways(layer, layer.x, partial(compute, output_padding=layer.per_axis("adj")))
 
     def backward(self, layer: Layer) -> dict[str, Way]:
         g = layer.geometry
@@ -69,7 +61,9 @@ class Peer:
         }
 
     def convolution(self, layer: Layer) -> dict[str, Way]:
-        compute = getattr(torch, f"conv{layer.rank}d")
+        return self._ways(layer, layer.dy, getattr(torch, f"conv{layer.rank}d"))
+
+    def _ways(self, layer: Layer, data: Array, compute: Callable[..., torch.Tensor]) -> dict[str, Way]:
         options = {
             "stride": layer.per_axis("stride"),
             "padding": layer.per_axis("pad_lo"),
@@ -78,5 +72,5 @@ class Peer:
         }
         return {
             name: Way(lambda x=x, w=w: compute(x, w, **options), lambda y: (_array(y),))
-            for name, (x, w) in self._tensors(layer, layer.dy, layer.w).items()
+            for name, (x, w) in self._tensors(layer, data, layer.w).items()
         }
