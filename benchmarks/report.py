@@ -277,7 +277,9 @@ def _element_types(path: Path) -> Iterator[str]:
     yield (
         f"Speed over float32 of the same layer, weights prepared, in one process, turn by turn; {dates[-1]}, "
         f"[{path.as_posix()}](../{path.as_posix()}). Products take twice the time in float64, the same in float16 "
-        "and half in bfloat16 where they take pairs of it; where memory binds, it is a matter of bytes. Measured by"
+        "and half in bfloat16 where they take pairs of it; where memory binds, it is a matter of bytes. 1 GB of "
+        "freed outputs is kept for the next, for those of all types in turn outgrow what is kept by default. "
+        "Measured by"
     )
     yield ""
     yield "```console"
